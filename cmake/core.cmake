@@ -1,0 +1,48 @@
+# openlora_core: everything under cpp/ but the addon, and one object library per SIMD level.
+
+set(core_sources)
+foreach(layer base tensor ops memory model engine)
+  file(GLOB_RECURSE layer_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/${layer}/*.cc")
+  list(APPEND core_sources ${layer_sources})
+endforeach()
+list(FILTER core_sources EXCLUDE REGEX "/cpp/ops/cpu/level_[a-z0-9_]+\\.cc$")
+if(NOT core_sources)
+  message(FATAL_ERROR "no sources under ${PROJECT_SOURCE_DIR}/cpp")
+endif()
+
+add_library(openlora_core STATIC ${core_sources})
+target_include_directories(openlora_core PUBLIC "${PROJECT_SOURCE_DIR}/cpp")
+target_compile_definitions(openlora_core PUBLIC OPENLORA_VERSION="${PROJECT_VERSION}")
+target_link_libraries(openlora_core PUBLIC Threads::Threads PRIVATE openlora_warnings)
+
+# openlora_level(<name> <flags>...): cpp/ops/cpu/level_<name>.cc with its own flags, OPENLORA_HAS_<NAME> for the rest.
+function(openlora_level name)
+  set(source "${PROJECT_SOURCE_DIR}/cpp/ops/cpu/level_${name}.cc")
+  if(NOT EXISTS "${source}")
+    message(STATUS "openlora: no ${source}, level ${name} left out")
+    return()
+  endif()
+  set(target openlora_level_${name})
+  add_library(${target} OBJECT "${source}")
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cpp")
+  target_compile_options(${target} PRIVATE ${ARGN})
+  target_link_libraries(${target} PRIVATE openlora_warnings)
+  target_sources(openlora_core PRIVATE $<TARGET_OBJECTS:${target}>)
+  string(TOUPPER "${name}" macro)
+  target_compile_definitions(openlora_core PUBLIC OPENLORA_HAS_${macro}=1)
+endfunction()
+
+# gcc 12's AVX-512 headers pass undefined values on purpose and warn about it at -O2.
+set(false_warnings)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(false_warnings -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
+
+openlora_level(scalar)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(avx2_flags -mavx2 -mfma -mf16c)
+  openlora_level(avx2 ${avx2_flags})
+  openlora_level(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl ${avx2_flags} ${false_warnings})
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  openlora_level(neon)
+endif()

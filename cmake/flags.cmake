@@ -1,0 +1,24 @@
+# Flags that every target of this project shares.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+# The kernels were measured at -O2; our own checks do not depend on NDEBUG.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+# A fused multiply-add where the source has none would break bit-identity between paths: fma only where it is written.
+add_compile_options(-ffp-contract=off)
+
+add_library(openlora_warnings INTERFACE)
+target_compile_options(openlora_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual -Wimplicit-fallthrough
+  $<$<BOOL:${OPENLORA_WERROR}>:-Werror>)
+
+if(OPENLORA_SANITIZE)
+  set(sanitize_flags -fsanitize=${OPENLORA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
+  add_compile_options(${sanitize_flags})
+  add_link_options(${sanitize_flags})
+endif()

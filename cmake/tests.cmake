@@ -1,0 +1,31 @@
+# openlora_tests: one GoogleTest program from test/native/**/*_test.cc.
+
+file(GLOB_RECURSE test_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/native/*.cc")
+if(NOT test_sources)
+  message(STATUS "openlora: test/native is empty, openlora_tests left out")
+  return()
+endif()
+
+# Sanitizers and cross builds need GoogleTest compiled with their own flags: Debian ships its source beside the library.
+set(gtest_source /usr/src/googletest)
+if((OPENLORA_SANITIZE OR CMAKE_CROSSCOMPILING) AND EXISTS "${gtest_source}/CMakeLists.txt")
+  set(BUILD_GMOCK OFF CACHE BOOL "" FORCE)
+  set(INSTALL_GTEST OFF CACHE BOOL "" FORCE)
+  add_subdirectory("${gtest_source}" "${CMAKE_BINARY_DIR}/googletest" EXCLUDE_FROM_ALL)
+  if(NOT TARGET GTest::gtest_main)
+    add_library(GTest::gtest_main ALIAS gtest_main)
+  endif()
+else()
+  find_package(GTest)
+endif()
+if(NOT TARGET GTest::gtest_main)
+  message(WARNING "openlora: GoogleTest not found (Debian: libgtest-dev): openlora_tests left out")
+  return()
+endif()
+
+add_executable(openlora_tests ${test_sources})
+target_include_directories(openlora_tests PRIVATE "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
+target_compile_definitions(openlora_tests PRIVATE OPENLORA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+target_link_libraries(openlora_tests PRIVATE openlora_core openlora_warnings GTest::gtest_main)
+
+add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")

@@ -1,0 +1,15 @@
+import { defineConfig, type Options } from 'tsup';
+
+const shared: Options = { target: 'node20', platform: 'node', shims: true };
+
+// Everything lands flat in dist/: `new URL('./tokenizer-worker.js', import.meta.url)` holds from any chunk of either format.
+export default defineConfig([
+  {
+    ...shared,
+    entry: { index: 'src/index.ts', cli: 'src/cli/main.ts', 'tokenizer-worker': 'src/formats/tokenizer-worker.ts' },
+    format: ['esm'],
+    splitting: true,
+  },
+  { ...shared, entry: { index: 'src/index.ts' }, format: ['cjs'], splitting: false },
+  { ...shared, entry: { index: 'src/index.ts' }, format: ['esm', 'cjs'], dts: { only: true } },
+]);

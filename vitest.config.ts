@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config';
+
+const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**'];
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, testTimeout: 30_000 } },
+      { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },
+      { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },
+      { test: { name: 'long', include: ['test/long/**/*.test.ts'], testTimeout: 1_800_000, hookTimeout: 600_000 } },
+    ],
+  },
+});
