@@ -1,0 +1,13 @@
+#pragma once
+
+#include <chrono>
+
+namespace openlora {
+
+// Milliseconds of a monotonic clock; only differences mean anything.
+inline double NowMs() {
+  using namespace std::chrono;
+  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace openlora

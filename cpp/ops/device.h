@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+
+#include "base/status.h"
+
+namespace openlora {
+
+// Memory of the machine that computes.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // Zeroed, aligned to 4 KiB at least. ERR_OUT_OF_MEMORY when there isn't that much.
+  virtual Status Allocate(size_t bytes, void** data) = 0;
+  virtual void Free(void* data, size_t bytes) = 0;
+  // Copies host memory to device memory; done on return. Any thread may call it.
+  virtual Status Upload(void* destination, const void* source, size_t bytes) = 0;
+};
+
+}  // namespace openlora

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+#include "ops/batch_view.h"
+#include "ops/kv_view.h"
+#include "tensor/tensor_view.h"
+
+namespace openlora {
+
+// Dimension letters: T rows, H hidden, R rank, S segments, E entries, V vocabulary.
+//
+// The contract of every op: a row's results depend on that row alone (and the KV that it reads) — not on the other
+// rows, their count, where a prompt was cut into chunks, or the number of threads — bit for bit. So each output is one
+// fixed f32 expression: sums over `in` run in ascending order in one chain (see cpu/README.md for the exceptions).
+
+// A matrix of the base, packed by an Ops for its own use.
+struct Weight {
+  DType dtype = DType::kF32;
+  int64_t out = 0;
+  int64_t in = 0;
+  const void* data = nullptr;   // Ops::PackedBytes(dtype, out, in)
+  const float* bias = nullptr;  // [out] or null
+};
+
+// One of the products of a Project.
+struct Product {
+  const Weight* weight = nullptr;
+  TensorView out;           // [T, weight->out] f32
+  int32_t site = -1;        // index into SlotPages::sites
+  bool accumulates = false;  // out += …, else out = …
+};
+
+struct ProjectArgs {
+  TensorView x;                        // [T, in] f32
+  std::span<const Product> products;   // share x; at most 3
+  const EntriesView* entries = nullptr;  // null or empty: base only, costs nothing
+  const AdapterPages* pages = nullptr;
+};
+
+struct EmbedArgs {
+  const int32_t* tokens = nullptr;  // [T]
+  int32_t rows = 0;
+  const Weight* table = nullptr;  // packed as a [V, H] matrix, the same as an untransposed head
+  float scale = 1;                // of the base's part and the adapters' alike
+  TensorView out;                 // [T, H] f32
+  int32_t site = -1;              // adapters act as on a Project whose x is one-hot: A is [R, V], B is [H, R]
+  const EntriesView* entries = nullptr;
+  const AdapterPages* pages = nullptr;
+};
+
+struct AttentionArgs {
+  TensorView q;    // [T, heads * head_dim] f32
+  TensorView out;  // the same shape
+  RowsView rows;
+  KvView kv;
+  int32_t layer = 0;
+  int32_t heads = 0;
+  float scale = 1;      // of q·k
+  int32_t window = 0;   // positions seen, the row's own included; 0: all
+  float soft_cap = 0;   // s = cap * tanh(s / cap); 0: none
+};
+
+// Most alternatives that `logprobs` can ask for.
+inline constexpr int kTopLogprobsMax = 20;
+
+struct TokenBias {
+  int32_t token;
+  float bias;  // added to the logit; -inf forbids
+};
+
+// What to do with one row of logits.
+struct SampleRow {
+  int32_t target = -1;    // >= 0: only report this token's logprob (prompt scoring); -1: draw
+  float temperature = 0;  // 0: the most likely token, ties to the lowest id
+  int32_t top_k = 0;      // 0: all
+  float top_p = 1;
+  float min_p = 0;
+  uint64_t seed = 0;
+  uint64_t draw_index = 0;          // the index of the output token: draws are counter-based
+  int32_t logprobs = -1;            // -1: none; n: the chosen token's, and the n most likely tokens
+  std::span<const TokenBias> bias;  // applied before temperature, not seen by logprobs; a token at most once
+};
+
+struct SampleResult {
+  int32_t token = -1;      // -1: the row holds NaN, or every token is forbidden
+  float logprob = 0;       // log-softmax of the raw logits
+  int32_t top_count = 0;
+  int32_t top_token[kTopLogprobsMax];
+  float top_logprob[kTopLogprobsMax];
+};
+
+struct OpCounters {
+  uint64_t weight_bytes_read = 0;  // base weights: a matrix once for each Project, an embedding's rows for each Embed
+  uint64_t lora_bytes_read = 0;    // A and B tiles: each once for each segment
+  uint64_t lora_ops = 0;           // (segment, site) pairs computed
+  uint64_t page_table_reads = 0;   // (segment, site) lookups
+};
+
+// The op table: chosen once, at load. Calls of one object come from one thread at a time.
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  virtual const char* name() const = 0;  // "reference", "cpu-avx512", …
+
+  // --- packing, at load ---
+  virtual int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const = 0;
+  // Writes rows [0, source.rows) of `source` [rows, in] as outputs [out_begin, out_begin + rows) of a weight of `dtype`
+  // [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the last).
+  virtual void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) = 0;
+  static constexpr int64_t kPackRows = 32;
+
+  // --- adapter tiles, while an adapter loads; any thread ---
+  // `ranks` <= kTileRanks; `columns` of `in` (an A tile) or of `out` (a B tile); a multiple of kTileUnitBytes.
+  virtual int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const = 0;
+  // values[rank * stride + column] of A; values[column * stride + rank] of B, already scaled by alpha/R.
+  virtual void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype, void* tile) const = 0;
+  virtual void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype, void* tile) const = 0;
+
+  // --- a step ---
+  virtual void Embed(const EmbedArgs& args) = 0;
+  // out[t,:] = x[t,:] / sqrt(mean(x²) + eps) * gain; [T, dim], T rows of `groups` vectors each when x is [T, groups * dim].
+  virtual void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) = 0;
+  // y = x·Wᵀ (+ bias) + Σ_a w_a · (x·A_aᵀ)·B_aᵀ for each product.
+  virtual void Project(const ProjectArgs& args) = 0;
+  // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times `scale`.
+  virtual void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale, const TensorView& cos_sin) = 0;
+  // Rotates the first rotary_dim (= cos_sin.cols) of each head in place; pairs (i, i + rotary_dim/2), as Hugging Face lays them out.
+  virtual void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) = 0;
+  // Stores k, v [T, kv_heads * head_dim] at the rows' positions.
+  virtual void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv, int32_t layer) = 0;
+  // Bytes of one layer's K and V of `tokens` tokens.
+  virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
+  virtual void Attention(const AttentionArgs& args) = 0;
+  // gate = silu(gate) * up, elementwise.
+  virtual void SiluMul(const TensorView& gate, const TensorView& up) = 0;
+  // out[i,:] = x[rows[i],:]
+  virtual void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) = 0;
+  virtual void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) = 0;
+  // Waits for everything above; its outputs may be read afterwards.
+  virtual Status Synchronize() = 0;
+
+  const OpCounters& counters() const { return counters_; }
+
+ protected:
+  OpCounters counters_;
+};
+
+}  // namespace openlora

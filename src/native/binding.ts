@@ -1,0 +1,250 @@
+// The typed mirror of the addon (cpp/napi). Everything that crosses the boundary is a plain value: C++ parses no JSON
+// and keeps no JS value after a call returns. Byte offsets and counts are JS numbers (exact up to 2^53).
+
+export type DType = 'f32' | 'f16' | 'bf16';
+export type SimdLevel = 'scalar' | 'avx2' | 'avx512' | 'neon';
+
+/** Per-layer linear modules, in the order of their site numbers: site = layer * LAYER_SITES.length + index. */
+export const LAYER_SITES = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+] as const;
+export type LayerSite = (typeof LAYER_SITES)[number];
+/** Sites outside the layers: numbers layers * LAYER_SITES.length + index. */
+export const MODEL_SITES = ['lm_head', 'embed_tokens'] as const;
+export type ModelSite = (typeof MODEL_SITES)[number];
+
+/** What a base tensor is; `layer` is -1 for those outside the layers. `*_bias` are `[out]`, norms are `[dim]`. */
+export type WeightRole =
+  | 'embed_tokens'
+  | 'lm_head'
+  | 'final_norm'
+  | 'attn_norm'
+  | 'mlp_norm'
+  | LayerSite
+  | `${LayerSite}_bias`;
+
+/** A decoder's shape, as C++ needs it. Sizes count elements. */
+export interface ModelSpec {
+  layers: number;
+  hidden: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  intermediate: number;
+  vocab: number;
+  /** Positions that the checkpoint is made for. */
+  context: number;
+  normEps: number;
+  /** Of q·k; 1/sqrt(headDim) for most families. */
+  attentionScale: number;
+  /** Multiplies the embedding; 1 for most families. */
+  embeddingScale: number;
+  /** One rotary table: `rotaryDim / 2` inverse frequencies, scaling already applied, and a factor on cos and sin. */
+  ropeInvFreq: Float32Array;
+  ropeFactor: number;
+  /** The head reads the embedding's matrix; no `lm_head` tensor is given. */
+  isTied: boolean;
+}
+
+/** One tensor in a file: a contiguous row-major `[rows, cols]` matrix (`[1, n]` for vectors). */
+export interface TensorRange {
+  /** Index into `files`. */
+  file: number;
+  /** Of the first byte in the file. */
+  offset: number;
+  bytes: number;
+  dtype: DType;
+  rows: number;
+  cols: number;
+}
+
+export interface BaseTensor extends TensorRange {
+  role: WeightRole;
+  layer: number;
+}
+
+export interface NativeLimits {
+  /** Bytes of the frame pool, shared by KV cache and adapters. */
+  poolBytes: number;
+  /** Longest sequence, prompt and answer. */
+  maxContext: number;
+  /** Rows of a step. */
+  maxBatchTokens: number;
+  /** Requests that wait or run; one more is ERR_OVERLOADED. */
+  maxQueued: number;
+}
+
+export interface OpenOptions {
+  model: ModelSpec;
+  files: string[];
+  tensors: BaseTensor[];
+  /** Token id → bytes of its text: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens. */
+  tokenBytes: Uint8Array;
+  tokenOffsets: Uint32Array;
+  dtype: DType;
+  kvDtype: DType;
+  adapterDtype: DType;
+  simd: SimdLevel | 'auto';
+  /** 0: the processors that the process may use. */
+  threads: number;
+  limits: NativeLimits;
+}
+
+export interface AdapterTensor extends TensorRange {
+  site: number;
+  matrix: 'A' | 'B';
+}
+
+/** How the adapter acts on a site: ΔW = scale · B·A. */
+export interface AdapterSite {
+  site: number;
+  rank: number;
+  scale: number;
+}
+
+/** A base tensor that PEFT saved along: refused (ERR_ADAPTER_BASE_TENSOR) unless equal to the base's. */
+export interface AdapterBaseTensor extends TensorRange {
+  role: WeightRole;
+  layer: number;
+  name: string;
+}
+
+export interface AdapterSpec {
+  /** Chosen by the caller; names the adapter in later calls. Never used twice. */
+  handle: number;
+  files: string[];
+  tensors: AdapterTensor[];
+  sites: AdapterSite[];
+  baseTensors: AdapterBaseTensor[];
+  /** Canonical config and whatever else the generation covers; hashed before the files' content. */
+  canonicalConfig: Uint8Array;
+}
+
+export interface RequestSpec {
+  /** Chosen by the caller, > 0; never used twice. */
+  id: number;
+  tokens: Uint32Array;
+  /** In the request's order; empty for the base alone. */
+  adapters: { handle: number; weight: number }[];
+  maxTokens: number;
+  minTokens: number;
+  temperature: number;
+  /** 0: all. */
+  topK: number;
+  topP: number;
+  minP: number;
+  /** An integer in [0, 2^53). */
+  seed: number;
+  stop: string[];
+  stopTokens: number[];
+  /** Empty when EOS is ignored. */
+  eosTokens: number[];
+  /** -1: none; n: the chosen token's and the n most likely. */
+  logprobs: number;
+  promptLogprobs: number;
+  /** Larger goes first. */
+  priority: number;
+  /** From now; 0: none. */
+  deadlineMs: number;
+}
+
+export type NativeFinishReason = 'eos' | 'stop' | 'length' | 'cancelled';
+
+/** Rare events, in the order in which they happened. Exactly one `end` or `failed` for each submitted request. */
+export type ControlEvent =
+  | { kind: 'progress'; phase: 'weights' | 'pack'; bytesDone: number; bytesTotal: number }
+  | { kind: 'opened'; digest: string; simd: SimdLevel; threads: number; weightBytes: number; poolBytes: number; maxContext: number; frameBytes: number }
+  | { kind: 'openFailed'; code: string; message: string }
+  | { kind: 'adapterReady'; handle: number; generation: string; bytes: number }
+  | { kind: 'adapterFailed'; handle: number; code: string; message: string }
+  | { kind: 'adapterRetired'; handle: number }
+  | {
+      kind: 'end';
+      request: number;
+      finishReason: NativeFinishReason;
+      input: number;
+      output: number;
+      cachedInput: number;
+      queuedMs: number;
+      adapterLoadMs: number;
+      ttftMs: number;
+      tpotMs: number;
+      /** Where each adapter of the request was found when the request was accepted. */
+      adapters: { handle: number; tier: NativeTier }[];
+    }
+  | { kind: 'failed'; request: number; code: string; message: string }
+  | { kind: 'closed' };
+
+export type NativeTier = 'registered' | 'host' | 'loading' | 'resident';
+
+/**
+ * Called on the JS thread that opened the engine, at most once for each step. `records` is null or a run of token
+ * records, all of them older than the control events beside them. A record is little-endian, 4-byte aligned:
+ *
+ *     u32 record bytes (a multiple of 4)   u32 request   u32 kind (TOKEN, PROMPT or TEXT)   u32 token
+ *     f32 logprob   u32 top count   u32 text bytes   u32 flags (bit 0: has logprob)
+ *     { u32 token  f32 logprob } × top count      UTF-8 text, whole characters, padded with zeros to 4 bytes
+ *
+ * TOKEN: a generated token, and the text that it released (perhaps none: an unfinished character, or the possible
+ * beginning of a stop string). PROMPT: the logprob of a prompt token. TEXT: text released by the end, no token.
+ */
+export type OnEvents = (records: ArrayBuffer | null, events: ControlEvent[]) => void;
+export const RECORD_TOKEN = 0;
+export const RECORD_PROMPT = 1;
+export const RECORD_TEXT = 2;
+export const RECORD_HEADER_BYTES = 32;
+
+export interface NativeStats {
+  steps: number;
+  tokensIn: number;
+  tokensOut: number;
+  rows: number;
+  weightBytesRead: number;
+  loraBytesRead: number;
+  loraOps: number;
+  pageTableReads: number;
+  requestsQueued: number;
+  requestsRunning: number;
+  preemptions: number;
+  adaptersResident: number;
+  adapterLoads: number;
+  adapterEvictions: number;
+  bytes: { base: number; kv: number; prefix: number; adapters: number; workspace: number; poolFree: number; pool: number };
+}
+
+/** Every call returns at once; what comes of it arrives as an event. Calls after `close` do nothing. */
+export interface NativeEngine {
+  registerAdapter(adapter: AdapterSpec): void;
+  /** No new request may name it; its memory goes when the last one that does has ended (`adapterRetired`). */
+  unregisterAdapter(handle: number): void;
+  /** 'resident' and 'loading' as the engine knows it, else 'registered'; undefined for an unknown handle. */
+  adapterTier(handle: number): NativeTier | undefined;
+  submit(request: RequestSpec): void;
+  cancel(request: number): void;
+  /** A paused request keeps its place and its memory, and gets no rows. */
+  pause(request: number, isPaused: boolean): void;
+  stats(): NativeStats;
+  /** Ends every request with ERR_CLOSED, frees everything, then one `closed` event. */
+  close(): void;
+}
+
+export interface ProbeResult {
+  /** Whether this binary can run here. */
+  isUsable: boolean;
+  reason: string;
+  cpuFeatures: string[];
+  simdLevels: SimdLevel[];
+}
+
+export interface NativeAddon {
+  version: string;
+  probe(): ProbeResult;
+  /** Loads in a thread of its own: `progress` events, then `opened` or `openFailed`. */
+  open(options: OpenOptions, onEvents: OnEvents): NativeEngine;
+}
