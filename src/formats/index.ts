@@ -1,0 +1,3 @@
+export { readBaseFolder } from './base-folder.js';
+export { describeAdapterFolder, readAdapterFolder } from './adapter-folder.js';
+export type * from './types.js';
