@@ -1,0 +1,103 @@
+// What the SDK sees of tokenizers and chat templates.
+
+/** A call that an assistant message made, in OpenAI's shape. Some templates want `arguments` parsed: an object passes. */
+export interface ToolCall {
+  id?: string;
+  type?: 'function';
+  function: { name: string; arguments: string | Record<string, unknown> };
+}
+
+/** A function that the model may call, in OpenAI's shape; `parameters` is a JSON Schema. */
+export interface Tool {
+  type: 'function';
+  function: { name: string; description?: string; parameters?: Record<string, unknown>; [key: string]: unknown };
+}
+
+/** One turn of a conversation, in OpenAI's shape. */
+export interface ChatMessage {
+  role: string;
+  content: string | { type: 'text'; text: string }[] | null;
+  name?: string;
+  tool_calls?: ToolCall[];
+  tool_call_id?: string;
+}
+
+/** What rendering a conversation takes besides its messages. */
+export interface RenderChatOptions {
+  /** Default: none, and the template sees no tools at all. */
+  tools?: readonly Tool[];
+  /** Whether the prompt ends with the head of the assistant's answer. Default: true. */
+  addGenerationPrompt?: boolean;
+  /** Jinja source used in place of the base's own template (an adapter's). */
+  template?: string;
+}
+
+export interface EncodeOptions {
+  /** Whether the post-processor adds BOS and the like. Default: true. */
+  addSpecialTokens?: boolean;
+  /** Rejects with ERR_ABORTED; work that the worker has begun is finished and dropped. */
+  signal?: AbortSignal;
+}
+
+export interface DecodeOptions {
+  /** Whether special tokens leave no text. Default: true. */
+  skipSpecialTokens?: boolean;
+}
+
+/** An entry of `added_tokens` in tokenizer.json. */
+export interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  /** Special tokens are left out of decoded text. */
+  readonly special: boolean;
+}
+
+/** A conversation as the model reads it. `text` is what the template gave, special tokens included. */
+export interface EncodedChat {
+  tokens: Uint32Array;
+  text: string;
+}
+
+export interface OpenTokenizerOptions {
+  /** Holds tokenizer.json, and optionally tokenizer_config.json, chat_template.jinja or chat_template.json. */
+  folder: string;
+  /**
+   * The model's vocabulary (rows of its embedding). `tokenOffsets` has one entry more; ids that the tokenizer doesn't
+   * have are empty. A tokenizer with ids beyond it is ERR_TOKENIZER_VOCABULARY. Default: the tokenizer's own largest id + 1.
+   */
+  vocabSize?: number;
+  signal?: AbortSignal;
+}
+
+/**
+ * A model's tokenizer and chat template. Reading, building and encoding happen in a worker thread, which doesn't keep the
+ * process alive while it is idle; decoding and `renderChat` happen on the caller's thread.
+ */
+export interface Tokenizer {
+  /** Ids of `text`. Special tokens written in the text are recognised, as `tokenizers` does. Rejects with ERR_CLOSED after `dispose`. */
+  encode(text: string, options?: EncodeOptions): Promise<Uint32Array>;
+  /**
+   * Renders and encodes a conversation; nothing is added to what the template writes, so BOS is never doubled.
+   * Rejects as `renderChat` throws.
+   */
+  encodeChat(
+    messages: readonly ChatMessage[],
+    options?: RenderChatOptions & { signal?: AbortSignal },
+  ): Promise<EncodedChat>;
+  /** Throws ERR_CHAT_TEMPLATE_MISSING, or ERR_CHAT_TEMPLATE with the template's own message or what it can't do. */
+  renderChat(messages: readonly ChatMessage[], options?: RenderChatOptions): string;
+  /** Throws ERR_TOKEN_RANGE for an id that the model's vocabulary doesn't have. Invalid UTF-8 becomes U+FFFD. */
+  decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
+  /** Token id → bytes of its text: `tokenBytes[tokenOffsets[id] … tokenOffsets[id + 1])`; empty for special tokens. */
+  readonly tokenBytes: Uint8Array;
+  /** `[vocabSize + 1]` */
+  readonly tokenOffsets: Uint32Array;
+  /** In the order of their ids. */
+  readonly addedTokens: readonly AddedToken[];
+  /** From tokenizer_config.json. */
+  readonly bosToken: string | undefined;
+  readonly eosToken: string | undefined;
+  readonly hasChatTemplate: boolean;
+  /** Ends the worker; what it had not answered rejects with ERR_CLOSED. Decoding still works afterwards. */
+  dispose(): Promise<void>;
+}
