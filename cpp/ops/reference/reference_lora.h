@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace openlora::reference {
+
+// Bytes of one tile, A or B.
+int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns);
+
+// The matrix [rank, columns] whose first tile is `first`, gathered from its tiles. Adds the tiles' bytes to *bytes_read.
+std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot, uint32_t first, int32_t rank,
+                                int64_t columns, uint64_t* bytes_read);
+
+// delta[row] += weight · (x[row]·Aᵀ)·Bᵀ for each entry, where `shrink(row, A, rank, h)` computes h = x[row]·Aᵀ.
+// delta is [T, out] in double. Does nothing, and counts nothing, when there are no entries or site < 0.
+template <typename Shrink>
+void AddLora(const EntriesView* entries, const AdapterPages* pages, int32_t site, int64_t in, int64_t out,
+             const Shrink& shrink, std::vector<double>& delta, OpCounters& counters) {
+  if (entries == nullptr || pages == nullptr || site < 0) return;
+  for (int32_t segment = 0; segment < entries->segments; ++segment) {
+    const SlotPages& slot = pages->slots[entries->segment_slot[segment]];
+    const SitePages& pages_of_site = slot.sites[site];
+    ++counters.page_table_reads;
+    const int32_t rank = pages_of_site.rank;
+    if (rank == 0) continue;
+    ++counters.lora_ops;
+    const std::vector<double> a = GatherTiles(*pages, slot, pages_of_site.a, rank, in, &counters.lora_bytes_read);
+    const std::vector<double> b = GatherTiles(*pages, slot, pages_of_site.b, rank, out, &counters.lora_bytes_read);
+    std::vector<double> h(rank);
+    for (int32_t e = entries->segment_start[segment]; e < entries->segment_start[segment + 1]; ++e) {
+      const int32_t row = entries->entry_row[e];
+      shrink(row, a, rank, h);
+      for (int64_t o = 0; o < out; ++o) {
+        double sum = 0;
+        for (int32_t r = 0; r < rank; ++r) sum += h[r] * b[r * out + o];
+        delta[row * out + o] += entries->entry_weight[e] * sum;
+      }
+    }
+  }
+}
+
+}  // namespace openlora::reference

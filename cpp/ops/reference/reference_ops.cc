@@ -1,0 +1,156 @@
+#include "ops/reference/reference_ops.h"
+
+#include <cmath>
+#include <vector>
+
+#include "ops/reference/reference_attention.h"
+#include "ops/reference/reference_lora.h"
+#include "ops/reference/reference_sample.h"
+
+namespace openlora {
+namespace {
+
+class ReferenceOps final : public Ops {
+ public:
+  const char* name() const override { return "reference"; }
+
+  int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override {
+    return out * in * static_cast<int64_t>(SizeOf(dtype));
+  }
+
+  void Pack(const SourceView& source, DType dtype, int64_t, int64_t out_begin, void* packed) override {
+    for (int64_t i = 0; i < source.rows * source.cols; ++i)
+      StoreFromFloat(packed, dtype, out_begin * source.cols + i, LoadAsFloat(source.data, source.dtype, i));
+  }
+
+  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override {
+    return reference::TileBytes(dtype, ranks, columns);
+  }
+
+  void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                 void* tile) const override {
+    for (int32_t r = 0; r < ranks; ++r)
+      for (int32_t c = 0; c < columns; ++c)
+        StoreFromFloat(tile, dtype, int64_t{r} * columns + c, values[r * stride + c]);
+  }
+
+  void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                 void* tile) const override {
+    for (int32_t r = 0; r < ranks; ++r)
+      for (int32_t c = 0; c < columns; ++c)
+        StoreFromFloat(tile, dtype, int64_t{r} * columns + c, values[c * stride + r]);
+  }
+
+  void Embed(const EmbedArgs& args) override {
+    const Weight& table = *args.table;  // [V, H]
+    std::vector<double> delta(args.rows * table.in);
+    const auto shrink = [&](int32_t row, const std::vector<double>& a, int32_t rank, std::vector<double>& h) {
+      for (int32_t r = 0; r < rank; ++r) h[r] = a[r * table.out + args.tokens[row]];
+    };
+    reference::AddLora(args.entries, args.pages, args.site, table.out, table.in, shrink, delta, counters_);
+    for (int32_t row = 0; row < args.rows; ++row)
+      for (int64_t i = 0; i < table.in; ++i) {
+        const double base = LoadAsFloat(table.data, table.dtype, args.tokens[row] * table.in + i);
+        args.out.f32(row)[i] = static_cast<float>(args.scale * (base + delta[row * table.in + i]));
+      }
+    counters_.weight_bytes_read += PackedBytes(table.dtype, args.rows, table.in);
+  }
+
+  void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) override {
+    for (int64_t row = 0; row < x.rows; ++row)
+      for (int64_t begin = 0; begin < x.cols; begin += dim) {
+        const float* from = x.f32(row) + begin;
+        double sum = 0;
+        for (int64_t i = 0; i < dim; ++i) sum += double{from[i]} * from[i];
+        const double inverse = 1 / std::sqrt(sum / static_cast<double>(dim) + eps);
+        for (int64_t i = 0; i < dim; ++i) out.f32(row)[begin + i] = static_cast<float>(from[i] * inverse * gain[i]);
+      }
+  }
+
+  void Project(const ProjectArgs& args) override {
+    for (const Product& product : args.products) ProjectOne(args, product);
+  }
+
+  void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
+                 const TensorView& cos_sin) override {
+    const size_t half = inv_freq.size();
+    for (int32_t row = 0; row < rows; ++row)
+      for (size_t i = 0; i < half; ++i) {
+        const double angle = row_pos[row] * double{inv_freq[i]};
+        cos_sin.f32(row)[i] = static_cast<float>(scale * std::cos(angle));
+        cos_sin.f32(row)[half + i] = static_cast<float>(scale * std::sin(angle));
+      }
+  }
+
+  void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) override {
+    const int64_t half = cos_sin.cols / 2;
+    for (int64_t row = 0; row < x.rows; ++row)
+      for (int32_t head = 0; head < heads; ++head)
+        for (int64_t i = 0; i < half; ++i) {
+          float* pair = x.f32(row) + int64_t{head} * head_dim + i;
+          const double a = pair[0], b = pair[half];
+          const double c = cos_sin.f32(row)[i], s = cos_sin.f32(row)[half + i];
+          pair[0] = static_cast<float>(a * c - b * s);
+          pair[half] = static_cast<float>(b * c + a * s);
+        }
+  }
+
+  void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
+                int32_t layer) override {
+    reference::KvAppend(k, v, rows, kv, layer);
+  }
+
+  int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const override {
+    return reference::KvBytes(dtype, kv_heads, head_dim, tokens);
+  }
+
+  void Attention(const AttentionArgs& args) override { reference::Attention(args); }
+
+  void SiluMul(const TensorView& gate, const TensorView& up) override {
+    for (int64_t row = 0; row < gate.rows; ++row)
+      for (int64_t i = 0; i < gate.cols; ++i) {
+        const double x = gate.f32(row)[i];
+        gate.f32(row)[i] = static_cast<float>(x / (1 + std::exp(-x)) * up.f32(row)[i]);
+      }
+  }
+
+  void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) override {
+    for (size_t i = 0; i < rows.size(); ++i)
+      for (int64_t c = 0; c < x.cols; ++c) out.f32(static_cast<int64_t>(i))[c] = x.f32(rows[i])[c];
+  }
+
+  void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override {
+    for (size_t i = 0; i < rows.size(); ++i)
+      results[i] = reference::SampleOne(logits.f32(static_cast<int64_t>(i)), logits.cols, rows[i]);
+  }
+
+  Status Synchronize() override { return Ok(); }
+
+ private:
+  void ProjectOne(const ProjectArgs& args, const Product& product) {
+    const Weight& weight = *product.weight;
+    std::vector<double> delta(args.x.rows * weight.out);
+    const auto shrink = [&](int32_t row, const std::vector<double>& a, int32_t rank, std::vector<double>& h) {
+      for (int32_t r = 0; r < rank; ++r) {
+        h[r] = 0;
+        for (int64_t i = 0; i < weight.in; ++i) h[r] += args.x.f32(row)[i] * a[r * weight.in + i];
+      }
+    };
+    reference::AddLora(args.entries, args.pages, product.site, weight.in, weight.out, shrink, delta, counters_);
+    for (int64_t row = 0; row < args.x.rows; ++row)
+      for (int64_t o = 0; o < weight.out; ++o) {
+        double sum = weight.bias != nullptr ? weight.bias[o] : 0;
+        for (int64_t i = 0; i < weight.in; ++i)
+          sum += double{args.x.f32(row)[i]} * LoadAsFloat(weight.data, weight.dtype, o * weight.in + i);
+        float& out = product.out.f32(row)[o];
+        out = static_cast<float>((product.accumulates ? out : 0) + sum + delta[row * weight.out + o]);
+      }
+    counters_.weight_bytes_read += PackedBytes(weight.dtype, weight.out, weight.in);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> CreateReferenceOps() { return std::make_unique<ReferenceOps>(); }
+
+}  // namespace openlora
