@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace openlora {
+
+// Kernels that can be chosen, worst first.
+enum class SimdLevel { kAuto, kScalar, kNeon, kAvx2, kAvx512 };
+
+const char* NameOf(SimdLevel level);
+
+// The levels that this build contains and this machine (CPU and operating system) can run, best last; never empty.
+const std::vector<SimdLevel>& AvailableSimdLevels();
+
+// What the CPU offers and the operating system has enabled, of the features that matter here: "avx2", "f16c",
+// "avx512-vnni", …; for people.
+std::vector<std::string> CpuFeatureNames();
+
+}  // namespace openlora

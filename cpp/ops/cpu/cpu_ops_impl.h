@@ -1,0 +1,80 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/pages.h"
+#include "base/thread_pool.h"
+#include "ops/cpu/kernels.h"
+#include "ops/ops.h"
+
+namespace openlora {
+
+// A buffer that only grows; what it held is lost when it does. For temporaries of one op.
+class Workspace {
+ public:
+  template <typename T>
+  T* Get(size_t count) {
+    return static_cast<T*>(Grow(count * sizeof(T)));
+  }
+
+ private:
+  void* Grow(size_t bytes);
+  PageBuffer pages_;
+};
+
+// Ops by SIMD kernels. Methods are spread over the files of this folder: project.cc, embed.cc, pack.cc, attention.cc,
+// sample.cc, cpu_ops.cc (the rest).
+class CpuOps final : public Ops {
+ public:
+  CpuOps(const KernelTable& kernels, int threads);
+  const char* name() const override { return name_.c_str(); }
+
+  int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override;
+  void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) override;
+  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override;
+  void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                 void* tile) const override;
+  void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                 void* tile) const override;
+
+  void Embed(const EmbedArgs& args) override;
+  void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) override;
+  void Project(const ProjectArgs& args) override;
+  void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
+                 const TensorView& cos_sin) override;
+  void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) override;
+  void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
+                int32_t layer) override;
+  int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const override;
+  void Attention(const AttentionArgs& args) override;
+  void SiluMul(const TensorView& gate, const TensorView& up) override;
+  void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) override;
+  void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override;
+  Status Synchronize() override { return Ok(); }
+
+ private:
+  // body(begin, end) over pieces of [0, count), on the pool if `work` (elements touched, about 1 ns each) pays for
+  // waking it, else on the caller alone.
+  template <typename Body>
+  void Parallel(int64_t count, int64_t work, const Body& body) {
+    if (pool_.size() == 1 || count < 2 || work < kParallelWork) return body(int64_t{0}, count);
+    pool_.Run([&](int member, int members) {
+      const Piece piece = Split(count, 1, member, members);
+      if (piece.begin < piece.end) body(piece.begin, piece.end);
+    });
+  }
+  static constexpr int64_t kParallelWork = 8192;
+
+  const KernelTable& kernels_;
+  const std::string name_;
+  ThreadPool pool_;
+  TeamBarrier shrunk_;
+  Workspace panel_scratch_;  // Project: [threads][PanelScratchFloats(T)]
+  Workspace partial_;        // Project: the chunks' sums of h
+  Workspace coefficients_;   // Project, Embed: h times weight
+  Workspace attention_scratch_;
+  Workspace sample_scratch_;
+};
+
+}  // namespace openlora

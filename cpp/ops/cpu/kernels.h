@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// What the op code (compiled once, portable) and the kernels (compiled once per level) say to each other: plain structs
+// of pointers and sizes. Included by level files, so nothing here may have a body that a linker could share.
+
+namespace openlora {
+
+inline constexpr int kDTypes = 3;  // a table of kernels is indexed by DType: f32, f16, bf16
+
+// Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2].
+inline constexpr int kPanel = 32;     // outputs
+inline constexpr int kTileRows = 8;   // rows that share a weight while it is in a register, at most
+inline constexpr int kBlockK = 128;   // rows > kTileRows: this many k of a panel (16 KB as f32) stay in L1 over all rows
+
+struct PanelsArgs {
+  const float* x = nullptr;  // [rows, in]
+  int64_t x_stride = 0;      // elements
+  int32_t rows = 0;
+  int64_t in = 0;
+  const void* weights = nullptr;  // the matrix's first byte
+  int64_t panel_bytes = 0;
+  int64_t out = 0;
+  const float* bias = nullptr;  // [out] or null
+  float* y = nullptr;           // [rows, out]
+  int64_t y_stride = 0;
+  bool accumulates = false;  // y += …
+  int64_t panel_begin = 0;
+  int64_t panel_end = 0;
+  float* scratch = nullptr;  // PanelScratchFloats(rows), of this thread
+};
+
+// Partial sums [rows][32] and a block of weights unpacked to f32.
+static constexpr int64_t PanelScratchFloats(int64_t rows) { return rows > kTileRows ? (rows + kBlockK) * kPanel : 0; }
+
+// One chunk of columns of eight (or fewer) ranks of one adapter, for all entries of its segment.
+// A tile: f32 and f16 [K/2][ranks][2]; bf16 [K/4][ranks]{k, k+2, k+1, k+3}; K is padded with zeros to a multiple of 4.
+struct ShrinkArgs {
+  const float* x = nullptr;  // [T, in], column 0 of the matrix
+  int64_t x_stride = 0;
+  const int32_t* entry_row = nullptr;  // [entries]
+  int32_t entries = 0;
+  const uint8_t* pool = nullptr;
+  const uint32_t* tiles = nullptr;  // of this chunk, in order; units of kTileUnitBytes
+  int32_t tile_columns = 0;
+  int32_t ranks = 0;  // <= 8
+  int64_t column_begin = 0;
+  int32_t columns = 0;       // of this chunk
+  float* partial = nullptr;  // out: [entries][8]
+};
+
+// All ranks of one adapter onto panels [panel_begin, panel_end) of one site, for all entries of its segment.
+// B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32][ranks/2][32][2]; the last panel as wide as it is.
+struct ExpandArgs {
+  const float* coefficients = nullptr;  // [entries][rank_stride]: entry weight times h
+  int64_t rank_stride = 0;
+  const int32_t* entry_row = nullptr;
+  int32_t entries = 0;
+  const uint8_t* pool = nullptr;
+  const uint32_t* tiles = nullptr;  // the site's B tiles
+  int32_t tile_columns = 0;
+  int32_t rank = 0;
+  int64_t out = 0;
+  float* y = nullptr;  // [T, out]
+  int64_t y_stride = 0;
+  int64_t panel_begin = 0;
+  int64_t panel_end = 0;
+};
+
+struct KernelTable {
+  const char* level;
+  void (*panels[kDTypes])(const PanelsArgs& args);
+  void (*shrink[kDTypes])(const ShrinkArgs& args);
+  void (*expand[kDTypes])(const ExpandArgs& args);
+  // coefficients[e][r] = weight[e] * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
+  void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients, int64_t stride);
+  // out = x / sqrt(mean(x²) + eps) * gain over dim
+  void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
+  // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines
+  void (*rope)(float* x, const float* cos_sin, int64_t half);
+  void (*silu_mul)(float* gate, const float* up, int64_t count);
+  // x *= scale
+  void (*scale)(float* x, float scale, int64_t count);
+
+  // attention-inl.h, sample-inl.h: further members go here, in the order in which MakeTable (table-inl.h) fills them.
+};
+
+extern const KernelTable kKernelsScalar;
+extern const KernelTable kKernelsAvx2;
+extern const KernelTable kKernelsAvx512;
+extern const KernelTable kKernelsNeon;
+
+}  // namespace openlora

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include "ops/cpu/simd_common.h"
+
+namespace openlora {
+namespace {
+
+struct Simd {
+  using F = __m256;
+  using I = __m256i;
+  static constexpr int kLanes = 8;
+  static constexpr int kSums = 12;  // of 16 registers
+
+  static F Zero() { return _mm256_setzero_ps(); }
+  static F Set(float v) { return _mm256_set1_ps(v); }
+  static F SetPair(const float* p) {
+    double pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm256_castpd_ps(_mm256_set1_pd(pair));
+  }
+  static F Load(const float* p) { return _mm256_loadu_ps(p); }
+  static F LoadPart(const float* p, int n) { return _mm256_maskload_ps(p, First(n)); }
+  static void Store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static void StorePart(float* p, F v, int n) { _mm256_maskstore_ps(p, First(n), v); }
+
+  static F Add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F Sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F Mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F Div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F Sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static F Fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F Max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F Min(F a, F b) { return _mm256_min_ps(a, b); }
+
+  static I LoadInt(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static I LoadIntPart(const void* p, int n) { return _mm256_maskload_epi32(static_cast<const int*>(p), First(n)); }
+  static F EvenBF16(I pairs) { return FromBits(_mm256_slli_epi32(pairs, 16)); }
+  static F OddBF16(I pairs) { return FromBits(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))); }
+  static F LoadBF16(const uint16_t* p) { return WidenBF16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(Load16Part(p, n)); }
+  static F LoadF16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F LoadF16Part(const uint16_t* p, int n) { return _mm256_cvtph_ps(Load16Part(p, n)); }
+
+  static I SetInt(int32_t v) { return _mm256_set1_epi32(v); }
+  static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I SubInt(I a, I b) { return _mm256_sub_epi32(a, b); }
+  template <int bits>
+  static I ShiftLeft(I a) { return _mm256_slli_epi32(a, bits); }
+  template <int bits>
+  static I ShiftRight(I a) { return _mm256_srai_epi32(a, bits); }
+  static I BitsOf(F a) { return _mm256_castps_si256(a); }
+  static F FromBits(I a) { return _mm256_castsi256_ps(a); }
+  static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+ private:
+  static __m256i First(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F WidenBF16(__m128i v) { return FromBits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
+  static __m128i Load16Part(const uint16_t* p, int n) {  // AVX2 has no masked load of 16-bit lanes
+    alignas(16) uint16_t lanes[8] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(lanes));
+  }
+};
+
+}  // namespace
+}  // namespace openlora

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include "ops/cpu/simd_common.h"
+
+namespace openlora {
+namespace {
+
+struct Simd {
+  using F = __m512;
+  using I = __m512i;
+  static constexpr int kLanes = 16;
+  static constexpr int kSums = 16;  // of 32 registers; gcc 12 spills from 24 on
+
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Set(float v) { return _mm512_set1_ps(v); }
+  static F SetPair(const float* p) {
+    double pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+  }
+  static F Load(const float* p) { return _mm512_loadu_ps(p); }
+  static F LoadPart(const float* p, int n) { return _mm512_maskz_loadu_ps(First(n), p); }
+  static void Store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static void StorePart(float* p, F v, int n) { _mm512_mask_storeu_ps(p, First(n), v); }
+
+  static F Add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F Sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F Min(F a, F b) { return _mm512_min_ps(a, b); }
+
+  static I LoadInt(const void* p) { return _mm512_loadu_si512(p); }
+  static I LoadIntPart(const void* p, int n) { return _mm512_maskz_loadu_epi32(First(n), p); }
+  static F EvenBF16(I pairs) { return FromBits(_mm512_slli_epi32(pairs, 16)); }
+  static F OddBF16(I pairs) { return FromBits(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))); }
+  static F LoadBF16(const uint16_t* p) { return WidenBF16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(_mm256_maskz_loadu_epi16(First(n), p)); }
+  static F LoadF16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F LoadF16Part(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p)); }
+
+  static I SetInt(int32_t v) { return _mm512_set1_epi32(v); }
+  static I AddInt(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I SubInt(I a, I b) { return _mm512_sub_epi32(a, b); }
+  template <int bits>
+  static I ShiftLeft(I a) { return _mm512_slli_epi32(a, bits); }
+  template <int bits>
+  static I ShiftRight(I a) { return _mm512_srai_epi32(a, bits); }
+  static I BitsOf(F a) { return _mm512_castps_si512(a); }
+  static F FromBits(I a) { return _mm512_castsi512_ps(a); }
+  static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+ private:
+  static __mmask16 First(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static F WidenBF16(__m256i v) { return FromBits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
+};
+
+}  // namespace
+}  // namespace openlora

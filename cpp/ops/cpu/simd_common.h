@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// The SIMD trait. Each simd_<level>.h defines one `struct Simd` in the unnamed namespace; the kernels (…-inl.h) are
+// templates over it, instantiated by level_<level>.cc with that level's compiler flags. So these files include nothing
+// of the library but <cstdint> and <cstddef>, and nothing in them has external linkage: an inline function shared with
+// other objects could be kept in its AVX-512 copy for the whole program (check: `nm` shows no W, V or u symbol).
+//
+//   F, I                       kLanes f32 / i32
+//   kLanes                     4, 8 or 16
+//   kSums                      accumulators that a kernel may hold in registers
+//   Zero() Set(f)              all lanes
+//   SetPair(p)                 lanes p[0], p[1], p[0], p[1], …
+//   Load(p) LoadPart(p, n)     unaligned; Part: the first n lanes, 0 <= n <= kLanes; the others are 0 and not read
+//   Store(p, v) StorePart(p, v, n)
+//   Add Sub Mul Div Sqrt       correctly rounded, never contracted
+//   Fma(a, b, c)               a * b + c, rounded once
+//   Max(a, b) Min(a, b)        a > b ? a : b, a < b ? a : b: so b if one of them is NaN, on every level
+//   LoadInt(p) LoadIntPart(p, n)   32-bit lanes
+//   EvenBF16(i) OddBF16(i)     the low and the high 16 bits of each lane as bf16
+//   LoadBF16(p) LoadBF16Part(p, n) LoadF16(p) LoadF16Part(p, n)   kLanes consecutive 16-bit floats
+//   SetInt(i) AddInt SubInt ShiftLeft<n>(i) ShiftRight<n>(i)      32 bits, ShiftRight keeps the sign
+//   BitsOf(f) FromBits(i)      reinterpret
+//   Prefetch(p)                into all cache levels
+//
+// Every function gives the same bits on every level.
+
+#if defined(__clang__)
+#define OPENLORA_UNROLL _Pragma("unroll")
+#else
+#define OPENLORA_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define OPENLORA_INLINE inline __attribute__((always_inline))

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <arm_neon.h>
+
+#include "ops/cpu/simd_common.h"
+
+namespace openlora {
+namespace {
+
+struct Simd {
+  using F = float32x4_t;
+  using I = int32x4_t;
+  static constexpr int kLanes = 4;
+  static constexpr int kSums = 16;  // of 32 registers
+
+  static F Zero() { return vdupq_n_f32(0); }
+  static F Set(float v) { return vdupq_n_f32(v); }
+  static F SetPair(const float* p) {
+    const float32x2_t pair = vld1_f32(p);
+    return vcombine_f32(pair, pair);
+  }
+  static F Load(const float* p) { return vld1q_f32(p); }
+  static F LoadPart(const float* p, int n) {
+    float lanes[4] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return vld1q_f32(lanes);
+  }
+  static void Store(float* p, F v) { vst1q_f32(p, v); }
+  static void StorePart(float* p, F v, int n) {
+    float lanes[4];
+    vst1q_f32(lanes, v);
+    for (int i = 0; i < n; ++i) p[i] = lanes[i];
+  }
+
+  static F Add(F a, F b) { return vaddq_f32(a, b); }
+  static F Sub(F a, F b) { return vsubq_f32(a, b); }
+  static F Mul(F a, F b) { return vmulq_f32(a, b); }
+  static F Div(F a, F b) { return vdivq_f32(a, b); }
+  static F Sqrt(F a) { return vsqrtq_f32(a); }
+  static F Fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F Max(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // fmax keeps a NaN of a
+  static F Min(F a, F b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+
+  static I LoadInt(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
+  static I LoadIntPart(const void* p, int n) {
+    int32_t lanes[4] = {};
+    __builtin_memcpy(lanes, p, static_cast<size_t>(n) * 4);
+    return vld1q_s32(lanes);
+  }
+  static F EvenBF16(I pairs) { return FromBits(vshlq_n_s32(pairs, 16)); }
+  static F OddBF16(I pairs) { return FromBits(vandq_s32(pairs, vdupq_n_s32(static_cast<int32_t>(0xffff0000u)))); }
+  static F LoadBF16(const uint16_t* p) { return FromBits(vreinterpretq_s32_u32(vshll_n_u16(vld1_u16(p), 16))); }
+  static F LoadBF16Part(const uint16_t* p, int n) {
+    const Lanes16 lanes(p, n);
+    return LoadBF16(lanes.v);
+  }
+  static F LoadF16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static F LoadF16Part(const uint16_t* p, int n) {
+    const Lanes16 lanes(p, n);
+    return LoadF16(lanes.v);
+  }
+
+  static I SetInt(int32_t v) { return vdupq_n_s32(v); }
+  static I AddInt(I a, I b) { return vaddq_s32(a, b); }
+  static I SubInt(I a, I b) { return vsubq_s32(a, b); }
+  template <int bits>
+  static I ShiftLeft(I a) { return vshlq_n_s32(a, bits); }
+  template <int bits>
+  static I ShiftRight(I a) { return vshrq_n_s32(a, bits); }
+  static I BitsOf(F a) { return vreinterpretq_s32_f32(a); }
+  static F FromBits(I a) { return vreinterpretq_f32_s32(a); }
+  static void Prefetch(const void* p) { __builtin_prefetch(p); }
+
+ private:
+  struct Lanes16 {
+    Lanes16(const uint16_t* p, int n) {
+      for (int i = 0; i < n; ++i) v[i] = p[i];
+    }
+    uint16_t v[4] = {};
+  };
+};
+
+}  // namespace
+}  // namespace openlora

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "ops/cpu/elementwise-inl.h"
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/lora-inl.h"
+#include "ops/cpu/panels-inl.h"
+
+namespace openlora {
+namespace {
+
+template <class V>
+constexpr KernelTable MakeTable(const char* level) {
+  return {
+      .level = level,
+      .panels = {&Panels<V, WeightF32<V>>, &Panels<V, WeightF16<V>>, &Panels<V, WeightBF16<V>>},
+      .shrink = {&Shrink<V, TileF32<V>>, &Shrink<V, TileF16<V>>, &Shrink<V, TileBF16<V>>},
+      .expand = {&Expand<V, WeightF32<V>>, &Expand<V, WeightF16<V>>, &Expand<V, WeightBF16<V>>},
+      .sum_chunks = &SumChunks<V>,
+      .rms_norm = &RmsNormRow<V>,
+      .rope = &RopeHead<V>,
+      .silu_mul = &SiluMulRow<V>,
+      .scale = &ScaleRow<V>,
+  };
+}
+
+}  // namespace
+}  // namespace openlora
