@@ -1,0 +1,115 @@
+// The steps of npm run check, in order. A step: name, what it checks, the steps that it can't go without, run().
+
+import { spawnSync } from 'node:child_process';
+import { cmakeCommands } from '../cmake.mjs';
+import { root } from '../files.mjs';
+import { aarch64, nodeMatrix } from './long.mjs';
+import { commands, googleTest, merged, vitest } from './run.mjs';
+
+const node = (...args) => [process.execPath, ...args];
+const werror = { OPENLORA_WERROR: 'ON' };
+const ctest = (folder) => ['ctest', '--test-dir', folder, '--output-on-failure'];
+
+// gcc 12's ThreadSanitizer can't map its shadow where the kernel randomises 32 bits of an address (Linux 6.6 and later).
+const isRandomisationOptional = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
+const fixedAddresses = isRandomisationOptional ? ['setarch', '-R'] : [];
+
+/** Sanitizer builds hold the tests alone; OPENLORA_SMALL asks for small cases. */
+async function sanitized(folder, sanitizers, prefix, env) {
+  const definitions = { ...werror, OPENLORA_ADDON: 'OFF', OPENLORA_SANITIZE: sanitizers };
+  const built = await commands(cmakeCommands(root, folder, definitions));
+  if (built.failed > 0) return built;
+  return googleTest(folder.replace('/', '-'), [...prefix, ...ctest(folder)], { OPENLORA_SMALL: '1', ...env });
+}
+
+export const fastSteps = [
+  {
+    name: 'format',
+    about: 'clang-format and prettier',
+    run: () => commands([node('scripts/format.mjs', '--check')]),
+  },
+  {
+    name: 'lint',
+    about: 'eslint, warnings count',
+    run: () => commands([node('node_modules/eslint/bin/eslint.js', '--max-warnings', '0', '.')]),
+  },
+  {
+    name: 'types',
+    about: 'tsc',
+    run: () => commands([node('node_modules/typescript/bin/tsc', '--noEmit')]),
+  },
+  {
+    name: 'native-build',
+    about: 'library, tests and addon; a compiler warning is an error',
+    run: () => commands(cmakeCommands(root, 'build/release', werror)),
+  },
+  {
+    name: 'tidy',
+    about: 'rules of ARCHITECTURE.md and STYLE.md',
+    needs: ['native-build'],
+    run: () => vitest('tidy'),
+  },
+  {
+    name: 'native',
+    about: 'GoogleTest cases',
+    needs: ['native-build'],
+    run: () => googleTest('native', ctest('build/release')),
+  },
+  {
+    name: 'native-asan',
+    about: 'the same under AddressSanitizer and UndefinedBehaviorSanitizer',
+    run: () => sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1' }),
+  },
+  {
+    name: 'native-tsan',
+    about: 'the same under ThreadSanitizer',
+    run: () => sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1' }),
+  },
+  {
+    name: 'ts-build',
+    about: 'dist/',
+    run: () => commands([['npm', 'run', '--silent', 'build:ts']]),
+  },
+  {
+    name: 'unit',
+    about: 'vitest, all but tidy, package, long and gpu',
+    needs: ['native-build', 'ts-build'],
+    run: () => vitest('unit'),
+  },
+  {
+    name: 'package',
+    about: 'the packed tarball in an empty project',
+    needs: ['native-build', 'ts-build'],
+    run: async () => {
+      const built = await commands([node('scripts/prebuild.mjs', 'cpu')]);
+      return built.failed > 0 ? built : merged([built, await vitest('package')]);
+    },
+  },
+];
+
+export const longSteps = [
+  {
+    name: 'native-long',
+    about: 'GoogleTest with OPENLORA_LONG=1 and the disabled cases',
+    needs: ['native-build'],
+    run: () =>
+      googleTest('native-long', ctest('build/release'), { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
+  },
+  {
+    name: 'long',
+    about: 'test/long',
+    needs: ['native-build', 'ts-build'],
+    run: () => vitest('long', { OPENLORA_LONG: '1' }),
+  },
+  {
+    name: 'node-matrix',
+    about: 'unit tests and the packed tarball on Node 22, 24 and 26',
+    needs: ['native-build', 'ts-build', 'package'],
+    run: nodeMatrix,
+  },
+  {
+    name: 'aarch64',
+    about: 'cross build, GoogleTest under qemu (NEON)',
+    run: aarch64,
+  },
+];
