@@ -1,7 +1,213 @@
-import type { BaseFolder } from './types.js';
+// A base folder as Hugging Face models are published: config.json, generation_config.json, and safetensors files, one
+// or several with an index.
+//
+// | code                       | meaning                                                                            |
+// |----------------------------|------------------------------------------------------------------------------------|
+// | ERR_BASE_NOT_FOUND         | no such folder, or no config.json in it                                            |
+// | ERR_BASE_CONFIG            | config.json or generation_config.json malformed, a key missing or out of range     |
+// | ERR_BASE_ARCHITECTURE      | an architecture that isn't supported                                               |
+// | ERR_BASE_QUANTIZED         | a quantization_config                                                              |
+// | ERR_BASE_UNSUPPORTED       | a setting that changes the function and isn't supported (activation, layer types)  |
+// | ERR_BASE_ROPE              | a rope type or rotary setting that isn't supported                                 |
+// | ERR_BASE_FILES             | no safetensors file, or one that the index names is missing; only .bin files       |
+// | ERR_BASE_INDEX             | the index is malformed, or names another file than the one that has the tensor     |
+// | ERR_BASE_TENSOR_MISSING    | a tensor that the architecture needs isn't there                                   |
+// | ERR_BASE_TENSOR_SURPLUS    | a tensor that the architecture doesn't know, or one that is in two files           |
+// | ERR_BASE_TENSOR_SHAPE      | a tensor's shape isn't the one that the config promises                            |
+// | ERR_BASE_TENSOR_DTYPE      | a tensor is neither F32, F16 nor BF16                                              |
 
-/** Reads and checks a base folder: config.json, generation_config.json and the safetensors headers. */
+import { readdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { OpenLoraError } from '../errors.js';
+import type { BaseTensor, DType } from '../native/binding.js';
+import { ConfigReader } from './config-reader.js';
+import { findFamily } from './families/index.js';
+import type { Family, FamilyModel } from './families/family.js';
+import { isJsonObject, isMissing, readJsonObject } from './json.js';
+import { Pacer } from './pacer.js';
+import { readSafetensorsHeader, type SafetensorsTensor } from './safetensors.js';
+import type { BaseFolder, GenerationDefaults } from './types.js';
+
+const INDEX = 'model.safetensors.index.json';
+const SINGLE = 'model.safetensors';
+
+/** safetensors' dtypes that weights may have. */
+export const WEIGHT_DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/**
+ * Reads and checks a base folder: configs and safetensors headers, no weights. Every tensor that the architecture
+ * needs must be there with its shape, and no other. Throws the codes above, ERR_SAFETENSORS_*, ERR_ABORTED.
+ */
 export async function readBaseFolder(path: string, o: { signal?: AbortSignal } = {}): Promise<BaseFolder> {
-  await Promise.reject(new Error(`not built yet: ${path} ${String(o.signal)}`));
-  throw new Error();
+  const folder = resolve(path);
+  const pacer = new Pacer(o.signal);
+  const object = await readJsonObject(join(folder, 'config.json'), 'ERR_BASE_CONFIG');
+  if (!object) throw new OpenLoraError('ERR_BASE_NOT_FOUND', `${folder} has no config.json`, { path: folder });
+  pacer.checkAborted();
+  const config = new ConfigReader(object, 'config.json', 'ERR_BASE_CONFIG');
+  const family = findFamily(config);
+  checkQuantization(config);
+  const model = family.read(config);
+  const names = await weightFiles(folder);
+  const weights = await readWeights(folder, names, model, pacer);
+  const generation = await readGeneration(folder, config, family, model.spec.vocab);
+  pacer.checkAborted();
+  const nameOrPath = config.string('_name_or_path', '');
+  return {
+    path: folder,
+    family: family.name,
+    spec: model.spec,
+    files: names.files.map((name) => join(folder, name)),
+    ...weights,
+    sites: model.sites,
+    modules: model.modules,
+    linearModules: model.linearModules,
+    ...generation,
+    ...(nameOrPath === '' ? {} : { nameOrPath }),
+    config: object,
+  };
+}
+
+function checkQuantization(config: ConfigReader): void {
+  for (const key of ['quantization_config', 'compression_config']) {
+    const value = config.get(key);
+    if (value === undefined) continue;
+    const method = isJsonObject(value) && typeof value.quant_method === 'string' ? ` (${value.quant_method})` : '';
+    const message = `config.json: ${key}${method} is not supported; supported are weights saved as F32, F16 or BF16`;
+    throw new OpenLoraError('ERR_BASE_QUANTIZED', message, { key });
+  }
+}
+
+interface WeightFiles {
+  files: string[];
+  /** Of the index: tensor → file. */
+  fileOf?: Map<string, string>;
+}
+
+async function weightFiles(folder: string): Promise<WeightFiles> {
+  const present = await readdir(folder).catch((cause: unknown) => {
+    throw new OpenLoraError('ERR_BASE_NOT_FOUND', `${folder} can't be read`, { path: folder }, cause);
+  });
+  // transformers looks for the single file first.
+  if (present.includes(SINGLE)) return { files: [SINGLE] };
+  const index = present.includes(INDEX) ? await readJsonObject(join(folder, INDEX), 'ERR_BASE_INDEX') : undefined;
+  if (!index) {
+    const bin = present.find((name) => /\.(?:bin|pt|pth|gguf)$/.test(name));
+    const hint = bin === undefined ? '' : `; ${bin} is not supported`;
+    throw new OpenLoraError('ERR_BASE_FILES', `${folder} has neither ${SINGLE} nor ${INDEX}${hint}`, { path: folder });
+  }
+  const map = index.weight_map;
+  if (!isJsonObject(map) || !Object.values(map).every((name) => typeof name === 'string')) {
+    throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX}: weight_map is not a map of file names`);
+  }
+  const fileOf = new Map(Object.entries(map as Record<string, string>));
+  const files = [...new Set(fileOf.values())].sort();
+  for (const name of files) {
+    // A name with a separator could reach outside the folder.
+    if (/[/\\]/.test(name) || name === '..') throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names ${name}, not a file beside it`);
+    if (!present.includes(name)) throw new OpenLoraError('ERR_BASE_FILES', `${INDEX} names ${name}, which isn't there`, { file: name });
+  }
+  if (files.length === 0) throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX}: weight_map is empty`);
+  return { files, fileOf };
+}
+
+type Weights = Pick<BaseFolder, 'tensors' | 'sourceDtype' | 'parameters'>;
+
+async function readWeights(folder: string, names: WeightFiles, model: FamilyModel, pacer: Pacer): Promise<Weights> {
+  const tensors = new Map<string, BaseTensor>();
+  const inIndex = new Set(names.fileOf?.keys());
+  for (const [file, name] of names.files.entries()) {
+    const header = await readHeader(join(folder, name), pacer);
+    for (const tensor of header.tensors.values()) {
+      if (names.fileOf && names.fileOf.get(tensor.name) !== name) {
+        const other = names.fileOf.get(tensor.name) ?? 'none';
+        throw new OpenLoraError('ERR_BASE_INDEX', `${tensor.name} is in ${name}, its file in ${INDEX} is ${other}`);
+      }
+      inIndex.delete(tensor.name);
+      const base = checkTensor(tensor, file, model);
+      if (base) tensors.set(tensor.name, base);
+      if (pacer.isDue) await pacer.rest();
+    }
+  }
+  const [lost] = inIndex;
+  if (lost !== undefined) throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names the tensor ${lost}, which its file lacks`);
+  return summarize(tensors, model);
+}
+
+async function readHeader(path: string, pacer: Pacer) {
+  try {
+    return await readSafetensorsHeader(path, pacer);
+  } catch (error) {
+    if (OpenLoraError.is(error)) throw error;
+    const why = isMissing(error) ? "isn't there" : `can't be read: ${(error as Error).message}`;
+    throw new OpenLoraError('ERR_BASE_FILES', `${path} ${why}`, { path }, error);
+  }
+}
+
+/** The tensor as C++ gets it; undefined for one that may be there and isn't read. */
+function checkTensor(tensor: SafetensorsTensor, file: number, model: FamilyModel): BaseTensor | undefined {
+  const { name, shape } = tensor;
+  const promised = model.tensors.get(name);
+  if (!promised) {
+    const harmless = model.harmless(name);
+    if (harmless === 'derived') return undefined;
+    const { vocab, hidden } = model.spec;
+    if (harmless === 'tied-head') {
+      if (shape.length === 2 && shape[0] === vocab && shape[1] === hidden) return undefined;
+      throw shapeError(name, shape, [vocab, hidden]);
+    }
+    throw new OpenLoraError('ERR_BASE_TENSOR_SURPLUS', `tensor ${name} is not part of the architecture`, { tensor: name });
+  }
+  const wanted = promised.shape;
+  if (shape.length !== wanted.length || !shape.every((size, i) => size === wanted[i])) throw shapeError(name, shape, wanted);
+  const dtype = WEIGHT_DTYPES[tensor.dtype];
+  if (!dtype) {
+    const message = `tensor ${name} is ${tensor.dtype}; supported are ${Object.keys(WEIGHT_DTYPES).join(', ')}`;
+    throw new OpenLoraError('ERR_BASE_TENSOR_DTYPE', message, { tensor: name });
+  }
+  const [rows, cols] = shape.length === 1 ? [1, shape[0]!] : [shape[0]!, shape[1]!];
+  const { role, layer } = promised;
+  return { role, layer, file, offset: tensor.offset, bytes: tensor.bytes, dtype, rows, cols };
+}
+
+function shapeError(name: string, got: number[], wanted: number[]): OpenLoraError {
+  const message = `tensor ${name} is [${got.join(', ')}], config.json needs [${wanted.join(', ')}]`;
+  return new OpenLoraError('ERR_BASE_TENSOR_SHAPE', message, { tensor: name });
+}
+
+function summarize(found: Map<string, BaseTensor>, model: FamilyModel): Weights {
+  const tensors: BaseTensor[] = [];
+  const bytesOf = new Map<DType, number>();
+  let parameters = 0;
+  for (const name of model.tensors.keys()) {
+    const tensor = found.get(name);
+    if (!tensor) throw new OpenLoraError('ERR_BASE_TENSOR_MISSING', `tensor ${name} is missing`, { tensor: name });
+    tensors.push(tensor);
+    parameters += tensor.rows * tensor.cols;
+    bytesOf.set(tensor.dtype, (bytesOf.get(tensor.dtype) ?? 0) + tensor.bytes);
+  }
+  const [sourceDtype] = [...bytesOf].reduce((most, next) => (next[1] > most[1] ? next : most));
+  return { tensors, sourceDtype, parameters };
+}
+
+type Generation = Pick<BaseFolder, 'generation' | 'eosTokens' | 'bosToken'>;
+
+async function readGeneration(folder: string, config: ConfigReader, family: Family, vocab: number): Promise<Generation> {
+  const object = (await readJsonObject(join(folder, 'generation_config.json'), 'ERR_BASE_CONFIG')) ?? {};
+  const o = new ConfigReader(object, 'generation_config.json', 'ERR_BASE_CONFIG');
+  const generation: GenerationDefaults = {};
+  if (o.get('do_sample') !== undefined) generation.doSample = o.boolean('do_sample', false);
+  if (o.get('temperature') !== undefined) generation.temperature = o.number('temperature');
+  if (o.get('top_k') !== undefined) generation.topK = o.number('top_k');
+  if (o.get('top_p') !== undefined) generation.topP = o.number('top_p');
+  if (o.get('min_p') !== undefined) generation.minP = o.number('min_p');
+  if (o.get('repetition_penalty') !== undefined) generation.repetitionPenalty = o.number('repetition_penalty');
+  const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
+    const usual = fallback === undefined ? [] : [fallback];
+    // Ids outside the vocabulary (-1 in some configs) can never come up.
+    return ((o.get(key) === undefined ? config.tokens(key) : o.tokens(key)) ?? usual).filter((id) => id >= 0 && id < vocab);
+  };
+  const [bosToken] = tokens('bos_token_id', family.defaults.bosToken);
+  const eosTokens = [...new Set(tokens('eos_token_id', family.defaults.eosToken))];
+  return { generation, eosTokens, ...(bosToken === undefined ? {} : { bosToken }) };
 }

@@ -39,6 +39,10 @@ export interface BaseFolder {
   /** Elements of all tensors; a tied head counts once. */
   parameters: number;
   sites: BaseSite[];
+  /** Names of all modules, as transformers' `named_modules()` gives them: PEFT's patterns are matched against these. */
+  modules: string[];
+  /** What PEFT's `all-linear` means: every linear layer but the head. */
+  linearModules: string[];
   generation: GenerationDefaults;
   /** From generation_config.json, else config.json. */
   eosTokens: number[];

@@ -1,0 +1,20 @@
+import { OpenLoraError } from '../../errors.js';
+import type { ConfigReader } from '../config-reader.js';
+import type { Family } from './family.js';
+import { llama } from './llama.js';
+import { qwen2 } from './qwen2.js';
+
+export const FAMILIES: readonly Family[] = [llama, qwen2];
+
+/** The family of a config. Throws ERR_BASE_ARCHITECTURE with the list of those that are supported. */
+export function findFamily(config: ConfigReader): Family {
+  const [architecture] = config.strings('architectures');
+  const modelType = config.get('model_type');
+  const family = FAMILIES.find((f) => (architecture === undefined ? f.modelType === modelType : f.architecture === architecture));
+  if (family) return family;
+  const got = architecture ?? (typeof modelType === 'string' ? `model_type ${modelType}` : 'none given');
+  const supported = FAMILIES.map((f) => f.architecture).join(', ');
+  throw new OpenLoraError('ERR_BASE_ARCHITECTURE', `architecture ${got} is not supported; supported are ${supported}`, {
+    architecture: got,
+  });
+}
