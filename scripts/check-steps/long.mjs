@@ -6,7 +6,7 @@ import { cmakeCommands } from '../cmake.mjs';
 import { root } from '../files.mjs';
 import { commands, googleTest, merged, vitest } from './run.mjs';
 
-const nodeVersions = ['22.21.1', '24.11.1', '26.0.0'];
+const nodeVersions = ['22.23.3', '24.21.0', '26.10.0'];
 
 /** Real Node binaries come from npm; the addon is one file for all of them (Node-API 9). */
 export async function nodeMatrix() {
