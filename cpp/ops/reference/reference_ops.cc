@@ -20,7 +20,7 @@ class ReferenceOps final : public Ops {
 
   void Pack(const SourceView& source, DType dtype, int64_t, int64_t out_begin, void* packed) override {
     for (int64_t i = 0; i < source.rows * source.cols; ++i)
-      StoreFromFloat(packed, dtype, out_begin * source.cols + i, LoadAsFloat(source.data, source.dtype, i));
+      StoreFromFloat(packed, dtype, out_begin * source.cols + i, LoadUnaligned(source, i));
   }
 
   int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override {

@@ -68,10 +68,9 @@ SampleResult SampleOne(const float* logits, int64_t vocabulary, const SampleRow&
   const std::vector<double> raw(logits, logits + vocabulary);
   std::vector<double> biased = raw;
   for (const TokenBias& bias : row.bias) biased[bias.token] += bias.bias;
-  for (const double value : biased)
-    if (!(value < std::numeric_limits<double>::infinity())) return result;  // NaN or +inf
-
   const std::vector<double>& seen = row.target >= 0 ? raw : biased;
+  for (const double value : seen)
+    if (!(value < std::numeric_limits<double>::infinity())) return result;  // NaN or +inf
   if (*std::max_element(seen.begin(), seen.end()) == kMinusInfinity) return result;
   result.token = row.target >= 0 ? row.target : Draw(biased, row);
   if (row.target < 0 && row.logprobs < 0) return result;

@@ -1,0 +1,333 @@
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+
+#include "base/check.h"
+#include "ops/cpu/attention_kernels.h"
+#include "ops/cpu/cpu_ops_impl.h"
+
+// A row's attention is one fixed expression of its own q and the KV that it sees: spans of kSpanTokens tokens at absolute
+// positions, each an online softmax over its blocks of kBlockTokens, merged in ascending order. Tiles, threads, chunks
+// of the prompt and neighbours decide who computes what, never what is computed: within a block a pair's tokens are
+// exactly those that it sees, in ascending order.
+
+namespace openlora {
+namespace {
+
+constexpr int kSpanTokens = 1024;
+
+// Pairs [first_pair, first_pair + pairs) of (sequence, kv_head). Pair i of the rows of a sequence and of the `group`
+// query heads that share a KV head is (row i / group, head i % group).
+struct Tile {
+  int32_t sequence;
+  int32_t kv_head;
+  int32_t row_begin;  // of the sequence
+  int32_t first_pair;
+  int32_t pairs;
+  int32_t begin;  // tokens that any pair sees
+  int32_t end;
+
+  int32_t FirstSpan() const { return begin / kSpanTokens; }
+  int32_t LastSpan() const { return (end - 1) / kSpanTokens; }
+  int32_t Spans() const { return LastSpan() - FirstSpan() + 1; }
+};
+
+struct TokenRange {
+  int32_t begin;
+  int32_t end;
+};
+
+struct Shape {
+  int32_t group;         // query heads to a KV head
+  int64_t out_count;     // head_dim rounded up to kGroupTokens
+  int64_t frame_values;  // elements of K, or of V, in a frame
+};
+
+constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+Shape ShapeOf(const AttentionArgs& args) {
+  const KvView& kv = args.kv;
+  OPENLORA_CHECK(args.heads % kv.kv_heads == 0);
+  OPENLORA_CHECK(kv.frame_tokens > 0 && kGroupTokens % kv.frame_tokens == 0);
+  return {args.heads / kv.kv_heads, RoundUp(kv.head_dim, kGroupTokens), int64_t{kv.kv_heads} * kv.head_dim * kv.frame_tokens};
+}
+
+TokenRange SeenBy(const AttentionArgs& args, int32_t row) {
+  const int32_t end = args.rows.row_pos[row] + 1;
+  return {args.window > 0 ? std::max(0, end - args.window) : 0, end};
+}
+
+// Calls visit(row_begin, row_end) for each sequence.
+template <typename Visit>
+void ForEachSequence(const RowsView& rows, const Visit& visit) {
+  for (int32_t begin = 0; begin < rows.rows;) {
+    int32_t end = begin + 1;
+    while (end < rows.rows && rows.row_sequence[end] == rows.row_sequence[begin]) ++end;
+    visit(begin, end);
+    begin = end;
+  }
+}
+
+int64_t CountTiles(const AttentionArgs& args, const Shape& shape) {
+  int64_t tiles = 0;
+  ForEachSequence(args.rows, [&](int32_t begin, int32_t end) {
+    tiles += (int64_t{end - begin} * shape.group + kAttentionPairs - 1) / kAttentionPairs * args.kv.kv_heads;
+  });
+  return tiles;
+}
+
+// Within a (sequence, KV head) the last rows first: they see the most. Returns the multiply-adds of all tiles.
+int64_t FillTiles(const AttentionArgs& args, const Shape& shape, Tile* tiles) {
+  int64_t work = 0;
+  ForEachSequence(args.rows, [&](int32_t row_begin, int32_t row_end) {
+    const int32_t pairs = (row_end - row_begin) * shape.group;
+    for (int32_t kv_head = 0; kv_head < args.kv.kv_heads; ++kv_head)
+      for (int32_t first = (pairs - 1) / kAttentionPairs * kAttentionPairs; first >= 0; first -= kAttentionPairs) {
+        Tile& tile = *tiles++;
+        tile = {args.rows.row_sequence[row_begin], kv_head, row_begin, first, std::min(kAttentionPairs, pairs - first), 0, 0};
+        tile.begin = SeenBy(args, row_begin + first / shape.group).begin;
+        tile.end = SeenBy(args, row_begin + (first + tile.pairs - 1) / shape.group).end;
+        work += int64_t{tile.end - tile.begin} * tile.pairs * args.kv.head_dim * 2;
+      }
+  });
+  return work;
+}
+
+// One thread's work on one tile.
+class TileWorker {
+ public:
+  TileWorker(const AttentionArgs& args, const Shape& shape, const AttentionKernels& kernels, uint8_t* scratch)
+      : args_(args), kv_(args.kv), shape_(shape), kernels_(kernels), element_(static_cast<int64_t>(SizeOf(kv_.dtype))) {
+    q_ = Take<float>(scratch, int64_t{kv_.head_dim} * kAttentionPairs);
+    scores_ = Take<float>(scratch, int64_t{kBlockTokens} * kAttentionPairs);
+    keys_ = Take<const void*>(scratch, kBlockGroups);
+    values_ = Take<const void*>(scratch, kBlockTokens);
+    state_ = StatesAt(shape, scratch);
+    span_state_ = StatesAt(shape, scratch + StateBytes(shape));
+    scratch += 2 * StateBytes(shape);
+    gathered_ = scratch;
+  }
+
+  // Of the states of a tile: a multiple of 64.
+  static int64_t StateBytes(const Shape& shape) {
+    return kAttentionPairs * (static_cast<int64_t>(sizeof(AttentionState)) + shape.out_count * 4);
+  }
+  static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
+    const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
+    const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
+    return q + kAttentionPairs * kBlockTokens * 4 + (kBlockGroups + kBlockTokens) * 8 + 2 * StateBytes(shape) + gathered + 6 * 64;
+  }
+  static AttentionState* StatesAt(const Shape& shape, uint8_t* memory) {
+    AttentionState* states = Take<AttentionState>(memory, kAttentionPairs);
+    float* out = reinterpret_cast<float*>(memory);
+    for (int p = 0; p < kAttentionPairs; ++p) states[p].out = out + p * shape.out_count;
+    return states;
+  }
+
+  // The whole tile, into the output.
+  void Attend(const Tile& tile) {
+    for (int32_t span = tile.FirstSpan(); span <= tile.LastSpan(); ++span) {
+      const bool is_first = span == tile.FirstSpan();
+      AttendSpan(tile, span, is_first ? state_ : span_state_);
+      if (!is_first) Merge(tile, span, state_, span_state_);
+    }
+    Finish(tile, state_);
+  }
+
+  // Tokens of one span, into `states`.
+  void AttendSpan(const Tile& tile, int32_t span, AttentionState* states) {
+    TakeQueries(tile);
+    for (int p = 0; p < tile.pairs; ++p) {
+      states[p].max = -std::numeric_limits<float>::infinity();
+      std::fill_n(states[p].sums, kGroupTokens, 0.0f);
+      std::fill_n(states[p].out, shape_.out_count, 0.0f);
+    }
+    const int32_t end = std::min(tile.end, (span + 1) * kSpanTokens);
+    for (int32_t block = std::max(tile.begin, span * kSpanTokens) / kBlockTokens * kBlockTokens; block < end;
+         block += kBlockTokens)
+      AttendBlock(tile, block, states);
+  }
+
+  void Merge(const Tile& tile, int32_t span, AttentionState* into, const AttentionState* from) {
+    for (int p = 0; p < tile.pairs; ++p) {
+      const TokenRange seen = SeenBy(args_, RowOf(tile, p));
+      if (seen.end <= span * kSpanTokens || seen.begin >= (span + 1) * kSpanTokens) continue;
+      if (seen.begin / kSpanTokens < span) {
+        kernels_.merge(&into[p], from[p], shape_.out_count);
+      } else {  // the first span that this row sees
+        into[p].max = from[p].max;
+        std::copy_n(from[p].sums, kGroupTokens, into[p].sums);
+        std::copy_n(from[p].out, shape_.out_count, into[p].out);
+      }
+    }
+  }
+
+  // The item-th span of all tiles.
+  void AttendItem(const Tile* tiles, int64_t item, AttentionState* states) {
+    while (item >= tiles->Spans()) item -= tiles++->Spans();
+    AttendSpan(*tiles, tiles->FirstSpan() + static_cast<int32_t>(item), states);
+  }
+
+  // The spans of a tile, whose states stand StateBytes apart, in order.
+  void MergeSpans(const Tile& tile, uint8_t* states) {
+    AttentionState* all = StatesAt(shape_, states);
+    for (int32_t span = tile.FirstSpan() + 1; span <= tile.LastSpan(); ++span)
+      Merge(tile, span, all, StatesAt(shape_, states += StateBytes(shape_)));
+    Finish(tile, all);
+  }
+
+ private:
+  void Finish(const Tile& tile, const AttentionState* states) {
+    for (int p = 0; p < tile.pairs; ++p)
+      kernels_.finish(states[p], args_.out.f32(RowOf(tile, p)) + HeadOf(tile, p) * kv_.head_dim, kv_.head_dim);
+  }
+
+  template <typename T>
+  static T* Take(uint8_t*& scratch, int64_t count) {
+    T* taken = reinterpret_cast<T*>(scratch);
+    scratch += RoundUp(count * static_cast<int64_t>(sizeof(T)), 64);
+    return taken;
+  }
+
+  int32_t RowOf(const Tile& tile, int p) const { return tile.row_begin + (tile.first_pair + p) / shape_.group; }
+  int64_t HeadOf(const Tile& tile, int p) const {
+    return tile.kv_head * shape_.group + (tile.first_pair + p) % shape_.group;
+  }
+
+  void TakeQueries(const Tile& tile) {
+    for (int p = 0; p < tile.pairs; ++p) {
+      const float* q = args_.q.f32(RowOf(tile, p)) + HeadOf(tile, p) * kv_.head_dim;
+      for (int32_t d = 0; d < kv_.head_dim; ++d) q_[d * kAttentionPairs + p] = q[d] * args_.scale;
+    }
+  }
+
+  // K and V of the tokens [begin, end) of the block at `block`, begin a multiple of kGroupTokens, as the kernels read them.
+  void FindFrames(const Tile& tile, int32_t block, int32_t begin, int32_t end) {
+    const int32_t frame_tokens = kv_.frame_tokens;
+    const int64_t head = int64_t{tile.kv_head} * kv_.head_dim * frame_tokens;
+    for (int32_t t = begin; t < end; t += frame_tokens) {
+      const uint8_t* frame = kv_.Frame(tile.sequence, (block + t) / frame_tokens, args_.layer);
+      values_[t / frame_tokens] = frame + (shape_.frame_values + head) * element_;
+      const uint8_t* key = frame + head * element_;
+      uint8_t* group = gathered_ + int64_t{t / kGroupTokens} * kGroupTokens * kv_.head_dim * element_;
+      if (frame_tokens < kGroupTokens) CopyKeys(key, group + t % kGroupTokens * element_, frame_tokens * element_);
+      keys_[t / kGroupTokens] = frame_tokens < kGroupTokens ? group : key;
+    }
+  }
+
+  // [head_dim][frame_tokens] into columns of [head_dim][kGroupTokens].
+  void CopyKeys(const uint8_t* key, uint8_t* group, int64_t bytes) {
+    const auto copy = [&](auto constant) {
+      for (int32_t d = 0; d < kv_.head_dim; ++d)
+        std::memcpy(group + d * kGroupTokens * element_, key + d * constant, static_cast<size_t>(constant));
+    };
+    switch (bytes) {
+      case 2: return copy(std::integral_constant<int64_t, 2>{});
+      case 4: return copy(std::integral_constant<int64_t, 4>{});
+      case 8: return copy(std::integral_constant<int64_t, 8>{});
+      case 16: return copy(std::integral_constant<int64_t, 16>{});
+      default: return copy(std::integral_constant<int64_t, 32>{});
+    }
+  }
+
+  void AttendBlock(const Tile& tile, int32_t block, AttentionState* states) {
+    const int32_t begin = std::max(0, tile.begin - block) / kGroupTokens * kGroupTokens;
+    const int32_t end = std::min(kBlockTokens, tile.end - block);
+    FindFrames(tile, block, begin, end);
+    // Groups beside [begin, end) that make the calls even: any K will do, nobody looks at the scores.
+    const int32_t first_group = begin / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce;
+    const int32_t groups = (end - 1) / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce + kGroupsAtOnce - first_group;
+    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) keys_[g] = keys_[begin / kGroupTokens];
+    for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g) keys_[g] = keys_[(end - 1) / kGroupTokens];
+    kernels_.scores[static_cast<int>(kv_.dtype)]({q_, tile.pairs, kv_.head_dim, keys_ + first_group, groups,
+                                                  scores_ + first_group * kGroupTokens});
+    TokenRange seen[kAttentionPairs], common = {0, kBlockTokens};
+    for (int p = 0; p < tile.pairs; ++p) {
+      const TokenRange row = SeenBy(args_, RowOf(tile, p));
+      seen[p] = {std::clamp(row.begin - block, 0, kBlockTokens), std::clamp(row.end - block, 0, kBlockTokens)};
+      common = {std::max(common.begin, seen[p].begin), std::min(common.end, seen[p].end)};
+      if (seen[p].begin >= seen[p].end) continue;
+      kernels_.softmax({scores_ + p * kBlockTokens, seen[p].begin, seen[p].end, args_.soft_cap, shape_.out_count, &states[p]});
+    }
+    AddValues(tile, states, seen, common);
+  }
+
+  // The tokens that all pairs see together; those before and after pair by pair.
+  void AddValues(const Tile& tile, AttentionState* states, const TokenRange* seen, TokenRange common) {
+    if (common.begin >= common.end) common = {kBlockTokens, kBlockTokens};
+    for (int p = 0; p < tile.pairs; ++p) AddValues(p, 1, seen[p].begin, std::min(seen[p].end, common.begin), states);
+    AddValues(0, tile.pairs, common.begin, common.end, states);
+    for (int p = 0; p < tile.pairs; ++p) AddValues(p, 1, std::max(seen[p].begin, common.end), seen[p].end, states);
+  }
+
+  void AddValues(int p, int pairs, int32_t begin, int32_t end, AttentionState* states) {
+    if (begin >= end) return;
+    kernels_.values[static_cast<int>(kv_.dtype)]({scores_ + p * kBlockTokens, pairs, kv_.head_dim, values_, kv_.frame_tokens,
+                                                  begin, end, states[p].out, shape_.out_count});
+  }
+
+  const AttentionArgs& args_;
+  const KvView& kv_;
+  const Shape& shape_;
+  const AttentionKernels& kernels_;
+  const int64_t element_;  // bytes
+  float* q_;               // [head_dim][kAttentionPairs]
+  float* scores_;          // [kAttentionPairs][kBlockTokens]
+  const void** keys_;      // [kBlockGroups]
+  const void** values_;    // [kBlockTokens / frame_tokens]
+  AttentionState* state_;       // [kAttentionPairs]
+  AttentionState* span_state_;  // [kAttentionPairs]
+  uint8_t* gathered_;           // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
+};
+
+}  // namespace
+
+void CpuOps::Attention(const AttentionArgs& args) {
+  if (args.rows.rows == 0) return;
+  const Shape shape = ShapeOf(args);
+  const int threads = pool_.size();
+  const int64_t tile_count = CountTiles(args, shape);
+  const int32_t last_position = *std::max_element(args.rows.row_pos, args.rows.row_pos + args.rows.rows);
+  // Few tiles of many spans: the threads share the spans instead of the tiles.
+  const bool is_split = threads > 1 && tile_count < 2 * threads && last_position >= kSpanTokens;
+  const int64_t states_max = is_split ? tile_count * (last_position / kSpanTokens + 1) : 0;
+
+  const int64_t tile_bytes = RoundUp(tile_count * static_cast<int64_t>(sizeof(Tile)), 4096);
+  const int64_t worker_bytes = RoundUp(TileWorker::ScratchBytes(args, shape), 4096);
+  const int64_t state_bytes = TileWorker::StateBytes(shape);
+  uint8_t* scratch = attention_scratch_.Get<uint8_t>(
+      static_cast<size_t>(tile_bytes + worker_bytes * threads + states_max * state_bytes));
+  Tile* tiles = reinterpret_cast<Tile*>(scratch);
+  uint8_t* workers = scratch + tile_bytes;
+  uint8_t* states = workers + worker_bytes * threads;
+
+  const int64_t work = FillTiles(args, shape, tiles);
+  int64_t items = tile_count;
+  if (is_split) items = std::accumulate(tiles, tiles + tile_count, int64_t{0}, [](int64_t n, const Tile& t) { return n + t.Spans(); });
+  std::atomic<int64_t> next{0};
+  const auto body = [&](int member, int) {
+    TileWorker worker(args, shape, kernels_.attention, workers + worker_bytes * member);
+    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
+      if (is_split) {
+        worker.AttendItem(tiles, item, TileWorker::StatesAt(shape, states + item * state_bytes));
+      } else {
+        worker.Attend(tiles[item]);
+      }
+    }
+  };
+  constexpr int64_t kWorkToShare = 1 << 16;  // multiply-adds: about 2 µs of one thread
+  if (threads == 1 || items == 1 || work < kWorkToShare) {
+    body(0, 1);
+  } else {
+    pool_.Run(body);
+  }
+  if (!is_split) return;
+  TileWorker worker(args, shape, kernels_.attention, workers);
+  for (const Tile* tile = tiles; tile < tiles + tile_count; states += tile->Spans() * state_bytes, ++tile)
+    worker.MergeSpans(*tile, states);
+}
+
+}  // namespace openlora

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// What attention.cc and attention-inl.h say to each other. A tile is up to eight (row, query head) pairs of one sequence
+// and one KV head; they share every load of K and V.
+
+namespace openlora {
+
+inline constexpr int kAttentionPairs = 8;
+inline constexpr int kGroupTokens = 16;    // K of 16 tokens: [head_dim][16]; token j adds to lane j % 16 of the softmax sum
+inline constexpr int kBlockTokens = 128;   // one rescale for each; the scores of a tile take 4 KB
+inline constexpr int kBlockGroups = kBlockTokens / kGroupTokens;
+inline constexpr int kGroupsAtOnce = 4;    // groups of a score call are a multiple
+
+// scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim.
+struct ScoreArgs {
+  const float* q = nullptr;  // [head_dim][kAttentionPairs], scaled
+  int32_t pairs = 0;
+  int32_t head_dim = 0;
+  const void* const* keys = nullptr;  // [groups], each [head_dim][kGroupTokens]
+  int32_t groups = 0;                 // a multiple of kGroupsAtOnce
+  float* scores = nullptr;            // [kAttentionPairs][kBlockTokens]
+};
+
+// The online softmax of one pair: Σ e^(s - max) in 16 lanes, and Σ e^(s - max) v.
+struct AttentionState {
+  float max;
+  float sums[kGroupTokens];
+  float* out;  // [head_dim rounded up to kGroupTokens]
+};
+
+// Tokens [begin, end) of a block: scores become e^(s - max), state's max and sums take them in, out is rescaled.
+struct SoftmaxArgs {
+  float* scores = nullptr;  // [kBlockTokens]
+  int32_t begin = 0;
+  int32_t end = 0;
+  float soft_cap = 0;
+  int64_t out_count = 0;  // floats of state->out
+  AttentionState* state = nullptr;
+};
+
+// out[pair] += Σ_t p[pair][t] · v[t] over tokens [begin, end) of a block: for each element a chain over t.
+struct ValueArgs {
+  const float* p = nullptr;  // [pairs][kBlockTokens]
+  int32_t pairs = 0;
+  int32_t head_dim = 0;
+  const void* const* values = nullptr;  // [frames of the block], each [frame_tokens][head_dim]
+  int32_t frame_tokens = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+  float* out = nullptr;  // [pairs][out_stride]
+  int64_t out_stride = 0;
+};
+
+struct AttentionKernels {
+  void (*scores[3])(const ScoreArgs& args);  // by DType
+  void (*softmax)(const SoftmaxArgs& args);
+  void (*values[3])(const ValueArgs& args);
+  // into = into ∪ from
+  void (*merge)(AttentionState* into, const AttentionState& from, int64_t out_count);
+  // out[0, head_dim) = state.out / Σ state.sums
+  void (*finish)(const AttentionState& state, float* out, int64_t head_dim);
+};
+
+}  // namespace openlora

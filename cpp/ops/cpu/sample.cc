@@ -1,0 +1,242 @@
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <limits>
+
+#include "base/prng.h"
+#include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/sample_kernels.h"
+
+namespace openlora {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+struct Candidate {
+  float value;
+  int32_t id;
+};
+
+// The order of the likelihood: value descending, id ascending.
+bool IsBefore(const Candidate& a, const Candidate& b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
+
+constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// One thread's memory for a vocabulary of V tokens.
+struct Scratch {
+  float* biased;          // [V]
+  float* maxima;          // [ceil(V / kMaximaBlock)][kMaximaLanes]
+  float* bounds;          // as many
+  double* sums;           // [ceil(V / kSumBlock)]
+  Candidate* candidates;  // [V]
+  float* values;          // [V]: of the candidates
+  float* p;               // [V]
+
+  static int64_t Bytes(int64_t vocabulary) {
+    const int64_t n = RoundUp(vocabulary, kSumBlock);
+    return RoundUp(n * (3 * 4 + static_cast<int64_t>(sizeof(Candidate))) + n / kMaximaLanes * 8 + n / kSumBlock * 8, 4096);
+  }
+  Scratch(uint8_t* memory, int64_t vocabulary) {
+    const int64_t n = RoundUp(vocabulary, kSumBlock);
+    sums = reinterpret_cast<double*>(memory);
+    candidates = reinterpret_cast<Candidate*>(sums + n / kSumBlock);
+    biased = reinterpret_cast<float*>(candidates + n);
+    values = biased + n;
+    p = values + n;
+    maxima = p + n;
+    bounds = maxima + n / kMaximaLanes;
+  }
+};
+
+// A row of logits, after bias or raw.
+class Logits {
+ public:
+  Logits(const SampleKernels& kernels, const Scratch& scratch, const float* values, int64_t count)
+      : kernels_(kernels), scratch_(scratch), values_(values), count_(count) {
+    lanes_ = (count + kMaximaBlock - 1) / kMaximaBlock * kMaximaLanes;
+    is_valid_ = kernels.maxima(values, count, scratch.maxima);
+    max_ = *std::max_element(scratch.maxima, scratch.maxima + lanes_);
+  }
+
+  bool is_valid() const { return is_valid_ && max_ > kMinusInfinity; }  // no NaN, no +inf, not everything forbidden
+  float max() const { return max_; }
+  int64_t count() const { return count_; }
+  const float* data() const { return values_; }
+  float operator[](int64_t id) const { return values_[id]; }
+
+  // The lowest id among the largest.
+  int32_t ArgMax() const {
+    const int64_t lane = std::find(scratch_.maxima, scratch_.maxima + lanes_, max_) - scratch_.maxima;
+    const float* block = values_ + lane / kMaximaLanes * kMaximaBlock;
+    return static_cast<int32_t>(std::find(block, values_ + count_, max_) - values_);
+  }
+
+  // Σ e^((value - max) * inverse_temperature); the terms of each kSumBlock to scratch.sums.
+  double SumExp(float inverse_temperature) const {
+    double total = 0;
+    for (int64_t begin = 0; begin < count_; begin += kSumBlock) {
+      const int64_t count = std::min<int64_t>(kSumBlock, count_ - begin);
+      total += scratch_.sums[begin / kSumBlock] =
+          kernels_.sum_exp(values_ + begin, count, max_, inverse_temperature, nullptr);
+    }
+    return total;
+  }
+
+  // The k most likely tokens in order; returns min(k, count).
+  int64_t Top(int64_t k, Candidate* top) const {
+    k = std::min(k, count_);
+    if (k == 0) return 0;
+    float bound = kMinusInfinity;  // k lanes have a maximum of at least this, so the k-th largest is no smaller
+    if (k <= lanes_) {
+      std::partial_sort_copy(scratch_.maxima, scratch_.maxima + lanes_, scratch_.bounds, scratch_.bounds + k,
+                             std::greater<float>());
+      bound = scratch_.bounds[k - 1];
+    }
+    int64_t found = 0;
+    for (int64_t lane = 0; lane < lanes_; ++lane) {
+      if (scratch_.maxima[lane] < bound) continue;
+      const int64_t begin = lane / kMaximaLanes * kMaximaBlock + lane % kMaximaLanes;
+      const int64_t end = std::min(count_, (lane / kMaximaLanes + 1) * kMaximaBlock);
+      for (int64_t id = begin; id < end; id += kMaximaLanes)
+        if (values_[id] >= bound) scratch_.candidates[found++] = {values_[id], static_cast<int32_t>(id)};
+    }
+    if (found > k) std::nth_element(scratch_.candidates, scratch_.candidates + k, scratch_.candidates + found, IsBefore);
+    std::sort(scratch_.candidates, scratch_.candidates + k, IsBefore);
+    if (top != scratch_.candidates) std::copy_n(scratch_.candidates, k, top);
+    return k;
+  }
+
+  // e^((value - max) * inverse_temperature) of the first `count` candidates, to scratch.p.
+  void CandidateExp(int64_t count, float inverse_temperature) const {
+    for (int64_t i = 0; i < count; ++i) scratch_.values[i] = scratch_.candidates[i].value;
+    for (int64_t i = 0; i < count; i += kSumBlock)
+      kernels_.sum_exp(scratch_.values + i, std::min<int64_t>(kSumBlock, count - i), max_, inverse_temperature, scratch_.p + i);
+  }
+
+ private:
+  const SampleKernels& kernels_;
+  const Scratch& scratch_;
+  const float* values_;
+  const int64_t count_;
+  int64_t lanes_;
+  bool is_valid_;
+  float max_;
+};
+
+// Inverse CDF over all tokens by id.
+int32_t DrawFromAll(const Logits& logits, const SampleKernels& kernels, const Scratch& scratch, float inverse_temperature,
+                    double u) {
+  const double target = u * logits.SumExp(inverse_temperature);
+  const int64_t blocks = (logits.count() + kSumBlock - 1) / kSumBlock;
+  int64_t block = -1;  // the first whose end lies beyond the target; the last with any mass, should rounding leave none
+  double mass = 0, before = 0;
+  for (int64_t i = 0; i < blocks && mass <= target; ++i) {
+    if (scratch.sums[i] == 0) continue;
+    block = i;
+    before = mass;
+    mass += scratch.sums[i];
+  }
+  const int64_t begin = block * kSumBlock, count = std::min<int64_t>(kSumBlock, logits.count() - begin);
+  kernels.sum_exp(logits.data() + begin, count, logits.max(), inverse_temperature, scratch.p);
+  int64_t chosen = 0;
+  for (int64_t i = 0; i < count && before <= target; ++i) {
+    if (scratch.p[i] == 0) continue;
+    chosen = i;
+    before += scratch.p[i];
+  }
+  return static_cast<int32_t>(begin + chosen);
+}
+
+// How many of the first `count` candidates, whose terms are in p, top_p and min_p keep; `total` is the mass that top_p
+// is a share of.
+int64_t Keep(const float* p, int64_t count, double total, const SampleRow& row) {
+  int64_t kept = 0;
+  for (double mass = 0; kept < count && (kept == 0 || row.top_p >= 1 || mass < row.top_p * total); ++kept) mass += p[kept];
+  while (kept > 1 && (p[kept - 1] < row.min_p * p[0] || p[kept - 1] == 0)) --kept;
+  return kept;
+}
+
+// top_k, then top_p, then min_p; inverse CDF over what is left, the most likely first.
+int32_t DrawFromTop(const Logits& logits, const Scratch& scratch, const SampleRow& row, float inverse_temperature, double u) {
+  const bool has_top_k = row.top_k > 0 && row.top_k < logits.count();
+  const int64_t limit = has_top_k ? row.top_k : logits.count();
+  double total = has_top_k || row.top_p >= 1 ? 0 : logits.SumExp(inverse_temperature);
+  int64_t kept = 0;
+  // Without top_k: few at first, and more while nothing has been cut off.
+  for (int64_t count = has_top_k ? limit : std::min<int64_t>(128, limit);; count = std::min(limit, count * 8)) {
+    logits.Top(count, scratch.candidates);
+    logits.CandidateExp(count, inverse_temperature);
+    if (has_top_k)
+      for (int64_t i = 0; i < count; ++i) total += scratch.p[i];
+    kept = Keep(scratch.p, count, total, row);
+    if (kept < count || count == limit) break;
+  }
+  double sum = 0;
+  for (int64_t i = 0; i < kept; ++i) sum += scratch.p[i];
+  const double target = u * sum;
+  int64_t chosen = 0;
+  for (double mass = scratch.p[0]; chosen + 1 < kept && mass <= target; mass += scratch.p[chosen]) ++chosen;
+  return scratch.candidates[chosen].id;
+}
+
+int32_t Draw(const Logits& logits, const SampleKernels& kernels, const Scratch& scratch, const SampleRow& row) {
+  if (row.temperature == 0) return logits.ArgMax();
+  const float inverse_temperature = std::min(1 / row.temperature, FLT_MAX);  // not infinity: times 0 it would be NaN
+  const double u = PhiloxUniform(row.seed, row.draw_index);
+  const bool is_truncating = (row.top_k > 0 && row.top_k < logits.count()) || row.top_p < 1 || row.min_p > 0;
+  return is_truncating ? DrawFromTop(logits, scratch, row, inverse_temperature, u)
+                       : DrawFromAll(logits, kernels, scratch, inverse_temperature, u);
+}
+
+void ReportLogprobs(const Logits& raw, const SampleRow& row, SampleResult& result) {
+  const double log_sum = raw.max() + std::log(raw.SumExp(1));
+  result.logprob = static_cast<float>(raw[result.token] - log_sum);
+  Candidate top[kTopLogprobsMax];
+  result.top_count = static_cast<int32_t>(raw.Top(std::clamp(row.logprobs, 0, kTopLogprobsMax), top));
+  for (int32_t i = 0; i < result.top_count; ++i) {
+    result.top_token[i] = top[i].id;
+    result.top_logprob[i] = static_cast<float>(top[i].value - log_sum);
+  }
+}
+
+SampleResult SampleOne(const SampleKernels& kernels, const Scratch& scratch, const float* logits, int64_t vocabulary,
+                       const SampleRow& row) {
+  SampleResult result;
+  const float* seen = logits;
+  if (row.target < 0 && !row.bias.empty()) {
+    std::copy_n(logits, vocabulary, scratch.biased);
+    for (const TokenBias& bias : row.bias) scratch.biased[bias.token] += bias.bias;
+    seen = scratch.biased;
+  }
+  const Logits drawn(kernels, scratch, seen, vocabulary);
+  if (!drawn.is_valid()) return result;
+  result.token = row.target >= 0 ? row.target : Draw(drawn, kernels, scratch, row);
+  if (row.target < 0 && row.logprobs < 0) return result;
+  if (seen == logits) {
+    ReportLogprobs(drawn, row, result);
+  } else {
+    ReportLogprobs(Logits(kernels, scratch, logits, vocabulary), row, result);
+  }
+  return result;
+}
+
+}  // namespace
+
+void CpuOps::Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) {
+  const int64_t bytes = Scratch::Bytes(logits.cols);
+  uint8_t* memory = sample_scratch_.Get<uint8_t>(static_cast<size_t>(bytes * pool_.size()));
+  const int64_t count = static_cast<int64_t>(rows.size());
+  const auto body = [&](int member, int members) {
+    const Scratch scratch(memory + bytes * member, logits.cols);
+    const Piece piece = Split(count, 1, member, members);
+    for (int64_t row = piece.begin; row < piece.end; ++row)
+      results[row] = SampleOne(kernels_.sample, scratch, logits.f32(row), logits.cols, rows[row]);
+  };
+  if (pool_.size() == 1 || count < 2) {
+    body(0, 1);
+  } else {
+    pool_.Run(body);
+  }
+}
+
+}  // namespace openlora
