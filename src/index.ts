@@ -1,0 +1,27 @@
+// The public API of openlora.
+
+import { readAdapterFolder, readBaseFolder } from './formats/index.js';
+import { openTokenizer } from './formats/tokenizer.js';
+import { loadNative } from './native/load.js';
+import { createLoadBase } from './sdk/load-base.js';
+import type { Base, LoadBaseOptions } from './sdk/types.js';
+
+/**
+ * Loads a base from a Hugging Face checkpoint folder. Rejects with an OpenLoraError (docs/errors.md) when everything that
+ * was begun is freed again.
+ *
+ * @example
+ * await using base = await loadBase({ path: 'models/llama' });
+ * await base.registerAdapter('alice', 'adapters/alice');
+ * for await (const chunk of base.generate({ adapter: 'alice', prompt: 'Hello' })) process.stdout.write(chunk.text);
+ */
+export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadBase({
+  loadNative: () => loadNative(),
+  readBaseFolder,
+  readAdapterFolder,
+  openTokenizer,
+});
+
+export { OpenLoraError } from './errors.js';
+export type * from './sdk/types.js';
+export type * from './sdk/request-types.js';

@@ -1,0 +1,330 @@
+// A base that is loaded: the public calls, and the order in which things happen in them.
+
+import { OpenLoraError } from '../errors.js';
+import type { AdapterFolder, BaseFolder } from '../formats/types.js';
+import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
+import { AdapterRegistry, type AdapterEntry } from './adapter.js';
+import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
+import type { EngineHost } from './engine-host.js';
+import { ActiveRequest, type RequestControl } from './generation.js';
+import { checkAdapterSource, checkRegisterOptions } from './load-options.js';
+import type { CheckedRequest, RequestRules } from './request-options.js';
+import { checkMessages, checkRequest, checkTools, resolveMaxTokens } from './request-options.js';
+import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
+import { linkSignals, whenAborted } from './signals.js';
+import { adapterStats, engineStats } from './stats.js';
+import type {
+  AdapterFiles,
+  AdapterInfo,
+  Base,
+  BaseAdapters,
+  BaseInfo,
+  BaseTokenizer,
+  EngineStats,
+  Logger,
+  RegisterOptions,
+} from './types.js';
+import { checkBoolean, checkKeys, checkName, checkObject, checkText } from './validate.js';
+
+export type ReadAdapterFolder = (
+  path: string,
+  base: BaseFolder,
+  options: { strictBase?: boolean; signal?: AbortSignal },
+) => Promise<AdapterFolder>;
+
+/** What `loadBase` has made. */
+export interface BaseParts {
+  host: EngineHost;
+  tokenizer: Tokenizer;
+  folder: BaseFolder;
+  info: BaseInfo;
+  rules: RequestRules;
+  adapterDtype: string;
+  maxQueued: number;
+  strictBase: boolean;
+  logger: Logger;
+  readAdapterFolder: ReadAdapterFolder;
+}
+
+export class BaseModel implements Base {
+  readonly info: BaseInfo;
+  readonly tokenizer: BaseTokenizer;
+  readonly adapters: BaseAdapters;
+
+  readonly #parts: BaseParts;
+  readonly #registry: AdapterRegistry;
+  readonly #closing = new AbortController();
+  readonly #control: RequestControl;
+  #requests = 0;
+  #disposal: Promise<void> | undefined;
+
+  constructor(parts: BaseParts) {
+    const { host } = parts;
+    this.#parts = parts;
+    this.#registry = new AdapterRegistry(host.engine, parts.adapterDtype);
+    host.adapters = this.#registry;
+    this.#control = {
+      cancel: (request) => host.engine.cancel(request),
+      pause: (request, isPaused) => host.engine.pause(request, isPaused),
+      release: (request) => void host.requests.delete(request),
+    };
+    this.info = parts.info;
+    this.tokenizer = Object.freeze({
+      encode: (text, options) => this.#encode(text, options),
+      decode: (ids, options) => this.#decode(ids, options),
+    } satisfies BaseTokenizer);
+    this.adapters = Object.freeze({
+      get: (id, options) => this.#getAdapter(id, options),
+      list: () => this.#listAdapters(),
+      stats: () => this.#adapterStats(),
+    } satisfies BaseAdapters);
+  }
+
+  generate(request: GenerateRequest): Generation {
+    const active = new ActiveRequest(++this.#requests, this.#control, (reason) => {
+      callUser(() => this.#parts.logger.debug?.('request cancelled', { id: active.generation.id, reason }));
+    });
+    try {
+      this.#start(active, request);
+    } catch (error) {
+      active.fail(toOpenLoraError(error));
+    }
+    return active.generation;
+  }
+
+  #start(active: ActiveRequest, given: GenerateRequest): void {
+    this.#assertOpen('generate');
+    const { host, rules, maxQueued } = this.#parts;
+    const request = checkRequest(given, rules);
+    throwIfAborted('generate', request.signal);
+    if (host.requests.size >= maxQueued) {
+      throw new OpenLoraError(
+        'ERR_OVERLOADED',
+        `${maxQueued} requests wait or run, as many as limits.maxQueued allows`,
+      );
+    }
+    const entry = request.adapter === undefined ? undefined : this.#registry.find(request.adapter, request.tenant);
+    const adapters = entry === undefined ? [] : [{ ...pick(entry), weight: 1 }];
+    const { seed, logprobs, promptLogprobs } = request.sampling;
+    active.setFacts({ seed, adapters, hasLogprobs: logprobs >= 0, hasPromptLogprobs: promptLogprobs >= 0 });
+    host.requests.set(active.number, active);
+    if (request.signal !== undefined) active.watch(request.signal);
+    if (request.prompt.kind === 'tokens') this.#submit(active, request, entry, request.prompt.tokens, 0);
+    else void this.#prepare(active, request, entry);
+  }
+
+  /** Encodes and submits; never rejects. */
+  async #prepare(active: ActiveRequest, request: CheckedRequest, entry: AdapterEntry | undefined): Promise<void> {
+    const startedAt = performance.now();
+    if (entry) this.#registry.beginRequest(entry);
+    try {
+      const tokens = await this.#encodePrompt(request, entry, active.preparation.signal);
+      if (active.isPreparing) this.#submit(active, request, entry, tokens, performance.now() - startedAt);
+    } catch (error) {
+      active.fail(toOpenLoraError(error));
+    } finally {
+      if (entry) this.#registry.endRequest(entry);
+    }
+  }
+
+  async #encodePrompt(
+    { prompt }: CheckedRequest,
+    entry: AdapterEntry | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint32Array> {
+    const { tokenizer } = this.#parts;
+    if (prompt.kind === 'tokens') return prompt.tokens;
+    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { signal });
+    const chat = await tokenizer.encodeChat(prompt.messages, {
+      ...templateOf(entry),
+      ...(prompt.tools === undefined ? {} : { tools: prompt.tools }),
+      signal,
+    });
+    return chat.tokens;
+  }
+
+  #submit(
+    active: ActiveRequest,
+    request: CheckedRequest,
+    entry: AdapterEntry | undefined,
+    tokens: Uint32Array,
+    elapsedMs: number,
+  ): void {
+    const { sampling } = request;
+    if (sampling.deadlineMs > 0 && elapsedMs >= sampling.deadlineMs) {
+      throw new OpenLoraError('ERR_DEADLINE', `deadlineMs ${sampling.deadlineMs} passed before the prompt was encoded`);
+    }
+    this.#parts.host.engine.submit({
+      id: active.number,
+      tokens,
+      adapters: entry === undefined ? [] : [{ handle: entry.handle, weight: 1 }],
+      maxTokens: resolveMaxTokens(tokens.length, request, this.#parts.rules.contextLength),
+      ...sampling,
+      deadlineMs: sampling.deadlineMs === 0 ? 0 : Math.ceil(sampling.deadlineMs - elapsedMs),
+    });
+    active.markSubmitted();
+  }
+
+  async registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo> {
+    this.#assertOpen('registerAdapter');
+    checkName('id', id);
+    const path = checkAdapterSource(source);
+    const { tenant, signal } = checkRegisterOptions(options);
+    throwIfAborted('registerAdapter', signal);
+    this.#registry.reserve(id, tenant);
+    const link = linkSignals(this.#closing.signal, signal);
+    try {
+      return await this.#register(id, tenant, path, link.signal);
+    } catch (error) {
+      if (this.#closing.signal.aborted) throw closedError('registerAdapter');
+      if (signal?.aborted) throw abortedError('registerAdapter', signal);
+      throw toOpenLoraError(error);
+    } finally {
+      link.unlink();
+      this.#registry.release(id, tenant);
+    }
+  }
+
+  async #register(id: string, tenant: string | undefined, path: string, signal: AbortSignal): Promise<AdapterInfo> {
+    const { host, folder, strictBase, readAdapterFolder, logger } = this.#parts;
+    const { spec, info } = await readAdapterFolder(path, folder, { strictBase, signal });
+    signal.throwIfAborted();
+    const entry = this.#registry.add(id, tenant, info);
+    const abort = whenAborted(signal);
+    try {
+      this.#tellEngine(entry, spec);
+      await Promise.race([entry.ready.promise, abort.promise]);
+    } catch (error) {
+      this.#registry.hide(entry);
+      throw error;
+    } finally {
+      abort.stop();
+    }
+    this.#registry.publish(entry);
+    for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { adapter: id, code }));
+    return this.#registry.info(entry);
+  }
+
+  #tellEngine(entry: AdapterEntry, spec: AdapterFolder['spec']): void {
+    try {
+      this.#parts.host.engine.registerAdapter({ ...spec, handle: entry.handle });
+    } catch (error) {
+      this.#registry.onFailed(entry.handle, toOpenLoraError(error));
+      throw error;
+    }
+  }
+
+  async unregisterAdapter(id: string, options: { drain?: boolean; tenant?: string } = {}): Promise<void> {
+    this.#assertOpen('unregisterAdapter');
+    checkName('id', id);
+    checkKeys('unregisterAdapter', checkObject('unregisterAdapter', options), { drain: 0, tenant: 0 });
+    const drain = options.drain === undefined || checkBoolean('drain', options.drain);
+    const entry = this.#registry.findOwn(id, optionalName('tenant', options.tenant));
+    this.#registry.hide(entry);
+    if (drain) await entry.retired.promise;
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
+  async prefetch(id: string): Promise<void> {
+    this.#assertOpen('prefetch');
+    throw notSupportedError(`prefetch('${checkName('id', id)}')`, 'the first request loads the adapter');
+  }
+
+  renderChat(
+    messages: readonly ChatMessage[],
+    options: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string } = {},
+  ): string {
+    this.#assertOpen('renderChat');
+    const known = { tools: 0, addGenerationPrompt: 0, adapter: 0, tenant: 0 };
+    checkKeys('renderChat', checkObject('renderChat', options), known);
+    const { tools, addGenerationPrompt } = options;
+    const adapter = optionalName('adapter', options.adapter);
+    const tenant = optionalName('tenant', options.tenant);
+    return this.#parts.tokenizer.renderChat(checkMessages(messages), {
+      ...templateOf(adapter === undefined ? undefined : this.#registry.find(adapter, tenant)),
+      ...(tools === undefined ? {} : { tools: checkTools(tools) }),
+      ...(addGenerationPrompt === undefined
+        ? {}
+        : { addGenerationPrompt: checkBoolean('addGenerationPrompt', addGenerationPrompt) }),
+    });
+  }
+
+  stats(): EngineStats {
+    this.#assertOpen('stats');
+    return engineStats(this.#parts.host.engine.stats(), this.#registry.count);
+  }
+
+  async drain(): Promise<void> {
+    this.#assertOpen('drain');
+    await Promise.all([...this.#parts.host.requests.values()].map((request) => request.over.promise));
+  }
+
+  dispose(): Promise<void> {
+    this.#disposal ??= this.#dispose();
+    return this.#disposal;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #dispose(): Promise<void> {
+    const { host, tokenizer } = this.#parts;
+    this.#closing.abort();
+    for (const request of [...host.requests.values()]) if (request.isPreparing) request.fail(closedError('generate'));
+    await host.close();
+    await tokenizer.dispose();
+  }
+
+  async #encode(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<Uint32Array> {
+    this.#assertOpen('tokenizer.encode');
+    checkText('text', text, 0, Number.MAX_SAFE_INTEGER);
+    checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), { addSpecialTokens: 0 });
+    const { addSpecialTokens } = options;
+    if (addSpecialTokens !== undefined) checkBoolean('addSpecialTokens', addSpecialTokens);
+    return this.#parts.tokenizer.encode(text, options);
+  }
+
+  #decode(ids: ArrayLike<number>, options: { skipSpecialTokens?: boolean } = {}): string {
+    this.#assertOpen('tokenizer.decode');
+    checkKeys('tokenizer.decode', checkObject('tokenizer.decode', options), { skipSpecialTokens: 0 });
+    const { skipSpecialTokens } = options;
+    if (skipSpecialTokens !== undefined) checkBoolean('skipSpecialTokens', skipSpecialTokens);
+    return this.#parts.tokenizer.decode(ids, options);
+  }
+
+  #getAdapter(id: string, options: { tenant?: string } = {}): AdapterInfo | undefined {
+    this.#assertOpen('adapters.get');
+    checkKeys('adapters.get', checkObject('adapters.get', options), { tenant: 0 });
+    const entry = this.#registry.get(checkName('id', id), optionalName('tenant', options.tenant));
+    return entry && this.#registry.info(entry);
+  }
+
+  #listAdapters(): Iterable<AdapterInfo> {
+    this.#assertOpen('adapters.list');
+    return this.#registry.list();
+  }
+
+  #adapterStats() {
+    this.#assertOpen('adapters.stats');
+    return adapterStats(this.#parts.host.engine.stats(), this.#registry.count);
+  }
+
+  #assertOpen(what: string): void {
+    if (this.#disposal !== undefined) throw closedError(what);
+  }
+}
+
+function pick({ id, generation, handle }: AdapterEntry): { id: string; generation: string; handle: number } {
+  return { id, generation, handle };
+}
+
+function optionalName(what: string, value: string | undefined): string | undefined {
+  return value === undefined ? undefined : checkName(what, value);
+}
+
+/** An adapter's own chat template is used for its requests. */
+function templateOf(entry: AdapterEntry | undefined): Pick<RenderChatOptions, 'template'> {
+  const template = entry?.description.chatTemplate;
+  return template === undefined ? {} : { template };
+}

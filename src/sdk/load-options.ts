@@ -1,0 +1,181 @@
+// What `loadBase` was given: checked, with its defaults.
+
+import { freemem, totalmem } from 'node:os';
+import { OpenLoraError } from '../errors.js';
+import type { DType, ModelSpec, NativeLimits, SimdLevel } from '../native/binding.js';
+import { parseByteSize, showBytes } from './byte-size.js';
+import { notSupportedError } from './errors.js';
+import type { Limits, LoadBaseOptions, LoadProgress, Logger, RegisterOptions } from './types.js';
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkKeys,
+  checkName,
+  checkObject,
+  checkOneOf,
+  checkSignal,
+  checkText,
+} from './validate.js';
+
+export const MAX_BATCH_TOKENS_DEFAULT = 256;
+export const MAX_QUEUED_DEFAULT = 4096;
+const POOL_BYTES_MIN = 2 ** 20;
+const PATH_LENGTH_MAX = 4096;
+
+// prettier-ignore
+const LOAD_KEYS = {
+  path: 0, device: 0, dtype: 0, limits: 0, compute: 0, kvDtype: 0, adapterDtype: 0, simd: 0, threads: 0, numerics: 0,
+  strictBase: 0, cacheDir: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0,
+} satisfies Record<keyof LoadBaseOptions, 0>;
+// prettier-ignore
+const LIMIT_KEYS = {
+  deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0,
+} satisfies Record<keyof Limits, 0>;
+// prettier-ignore
+const REGISTER_KEYS = {
+  pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
+} satisfies Record<keyof RegisterOptions, 0>;
+
+const WEIGHT_DTYPES = ['f32', 'bf16', 'f16'] as const;
+
+export interface CheckedLoadOptions {
+  path: string;
+  dtype: DType | 'auto';
+  kvDtype: DType | 'auto';
+  simd: SimdLevel | 'auto';
+  /** 0: the processors that the process may use. */
+  threads: number;
+  /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
+  limits: { poolBytes: number | undefined; maxContext: number | undefined; maxBatchTokens: number; maxQueued: number };
+  strictBase: boolean;
+  signal: AbortSignal | undefined;
+  onProgress: ((progress: LoadProgress) => void) | undefined;
+  logger: Logger;
+}
+
+export function checkLoadOptions(given: unknown): CheckedLoadOptions {
+  const o = checkObject('loadBase', given) as Partial<Record<keyof LoadBaseOptions, unknown>>;
+  checkKeys('loadBase', o, LOAD_KEYS);
+  refuseLater(o);
+  return {
+    path: checkText('path', o.path, 1, PATH_LENGTH_MAX),
+    dtype: checkDType('dtype', o.dtype, ['int8', 'int4']),
+    kvDtype: checkDType('kvDtype', o.kvDtype, ['int8']),
+    simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', 'scalar', 'avx2', 'avx512', 'neon']),
+    threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
+    limits: checkLimits(o.limits),
+    strictBase: o.strictBase === undefined ? false : checkBoolean('strictBase', o.strictBase),
+    signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
+    onProgress: checkCallback(o.onProgress),
+    logger: checkLogger(o.logger),
+  };
+}
+
+function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
+  const device = checkDevice(o.device ?? 'auto');
+  if (device !== 'auto' && device !== 'cpu') throw notSupportedError(`device: '${device}'`, "use 'cpu' or 'auto'");
+  if (checkOneOf('compute', o.compute ?? 'f32', ['f32', 'bf16']) === 'bf16') {
+    throw notSupportedError("compute: 'bf16'", "use 'f32'");
+  }
+  if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
+    throw notSupportedError("numerics: 'fast'", "use 'invariant'");
+  }
+  if (checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']) === 'int8') {
+    throw notSupportedError("adapterDtype: 'int8'", "use 'auto'");
+  }
+  if (o.cacheDir !== undefined) throw notSupportedError('cacheDir', 'leave it out');
+  if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
+}
+
+function checkDevice(value: unknown): string {
+  if (typeof value === 'string' && /^cuda:\d{1,3}$/.test(value)) return value;
+  return checkOneOf('device', value, ['auto', 'cpu']);
+}
+
+function checkDType(what: string, value: unknown, later: readonly string[]): DType | 'auto' {
+  if (typeof value === 'string' && later.includes(value)) {
+    throw notSupportedError(`${what}: '${value}'`, `use auto, ${WEIGHT_DTYPES.join(', ')}`);
+  }
+  return checkOneOf(what, value ?? 'auto', ['auto', ...WEIGHT_DTYPES]);
+}
+
+function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
+  const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
+  checkKeys('limits', o, LIMIT_KEYS);
+  if (o.hostAdapterMemory !== undefined) throw notSupportedError('limits.hostAdapterMemory', 'leave it out');
+  return {
+    poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
+    maxContext:
+      o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, 2 ** 31 - 1),
+    maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
+    maxQueued: checkInteger('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT, 1, 1_000_000),
+  };
+}
+
+function checkPoolBytes(value: unknown): number {
+  const what = 'limits.deviceMemory';
+  const bytes = parseByteSize(what, value);
+  const most = totalmem();
+  if (bytes >= POOL_BYTES_MIN && bytes <= most) return bytes;
+  const wanted = `${showBytes(POOL_BYTES_MIN)} to ${showBytes(most)}, what this machine has`;
+  throw new OpenLoraError('ERR_INVALID_OPTION', `${what}: got ${showBytes(bytes)}, wanted ${wanted}`, { option: what });
+}
+
+function checkCallback(value: unknown): CheckedLoadOptions['onProgress'] {
+  if (value !== undefined) checkFunction('onProgress', value);
+  return value as CheckedLoadOptions['onProgress'];
+}
+
+function checkLogger(value: unknown): Logger {
+  return value === undefined ? {} : checkObject('logger', value);
+}
+
+export function resolveLimits(limits: CheckedLoadOptions['limits'], model: ModelSpec, kvDtype: DType): NativeLimits {
+  const maxContext = limits.maxContext ?? model.context;
+  if (maxContext > model.context) {
+    const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
+    throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
+  }
+  const { maxBatchTokens, maxQueued } = limits;
+  return {
+    poolBytes: limits.poolBytes ?? poolBytesDefault(model, maxContext, kvDtype),
+    maxContext,
+    maxBatchTokens,
+    maxQueued,
+  };
+}
+
+/** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */
+function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: DType): number {
+  const tokenBytes = 2 * model.layers * model.kvHeads * model.headDim * (kvDtype === 'f32' ? 4 : 2);
+  const available = process.availableMemory() || freemem();
+  return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, available / 2)));
+}
+
+export interface CheckedRegisterOptions {
+  tenant: string | undefined;
+  signal: AbortSignal | undefined;
+}
+
+export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
+  const o = checkObject('registerAdapter', given ?? {}) as Partial<Record<keyof RegisterOptions, unknown>>;
+  checkKeys('registerAdapter', o, REGISTER_KEYS);
+  if (o.pin !== undefined && checkBoolean('pin', o.pin)) throw notSupportedError('pin', 'leave it out');
+  const preload = checkOneOf('preload', o.preload ?? 'none', ['none', 'host', 'device']);
+  if (preload !== 'none') throw notSupportedError(`preload: '${preload}'`, 'the first request loads the adapter');
+  if (o.expectedGeneration !== undefined)
+    throw notSupportedError('expectedGeneration', 'compare AdapterInfo.generation');
+  return {
+    tenant: o.tenant === undefined ? undefined : checkName('tenant', o.tenant),
+    signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
+  };
+}
+
+/** A folder's path; files in memory come later. */
+export function checkAdapterSource(source: unknown): string {
+  if (typeof source === 'object' && source !== null && !Array.isArray(source)) {
+    throw notSupportedError('source: AdapterFiles', "give the path of the adapter's folder");
+  }
+  return checkText('source', source, 1, PATH_LENGTH_MAX);
+}

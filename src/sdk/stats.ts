@@ -1,0 +1,32 @@
+import type { NativeStats } from '../native/binding.js';
+import type { AdapterStats, EngineStats } from './types.js';
+
+export function engineStats(native: NativeStats, registered: number): EngineStats {
+  const { steps, tokensIn, tokensOut, rows, weightBytesRead, loraBytesRead, loraOps, pageTableReads, preemptions } =
+    native;
+  return {
+    steps,
+    tokensIn,
+    tokensOut,
+    rows,
+    rowsPerStep: steps === 0 ? 0 : rows / steps,
+    weightBytesRead,
+    loraBytesRead,
+    loraOps,
+    pageTableReads,
+    preemptions,
+    queue: { waiting: native.requestsQueued, running: native.requestsRunning },
+    adapters: adapterStats(native, registered),
+    bytes: { ...native.bytes },
+  };
+}
+
+export function adapterStats(native: NativeStats, registered: number): AdapterStats {
+  return {
+    registered,
+    resident: native.adaptersResident,
+    loads: native.adapterLoads,
+    evictions: native.adapterEvictions,
+    bytes: native.bytes.adapters,
+  };
+}

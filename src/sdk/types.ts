@@ -1,0 +1,218 @@
+// The public face of a base: how it is loaded, what it can do, what it says of itself.
+
+import type { SimdLevel } from '../native/binding.js';
+import type { ChatMessage, GenerateRequest, Generation, Tier, Tool } from './request-types.js';
+
+export type { SimdLevel } from '../native/binding.js';
+
+/** Bytes as a number, or text such as '8GiB', '500MB', '1.5 GB', '4096B'. */
+export type ByteSize = number | string;
+
+export interface LoadProgress {
+  /** In this order; `ready` comes once. */
+  phase: 'tokenizer' | 'weights' | 'pack' | 'ready';
+  bytesDone: number;
+  bytesTotal: number;
+}
+
+/** Where openlora writes what is no error. Whatever these throw is ignored. */
+export interface Logger {
+  debug?(message: string, details?: Record<string, unknown>): void;
+  info?(message: string, details?: Record<string, unknown>): void;
+  warn?(message: string, details?: Record<string, unknown>): void;
+}
+
+export interface Limits {
+  /**
+   * Bytes of the pool that KV cache and adapters share; the weights come on top. At least 1 MiB. Default: KV of 16
+   * sequences of full length and 256 MiB for adapters, but no more than half of the memory that is available.
+   */
+  deviceMemory?: ByteSize;
+  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  hostAdapterMemory?: ByteSize;
+  /** Longest sequence in tokens, prompt and answer. Default: what the checkpoint is made for, which is also the most. */
+  maxContext?: number;
+  /** Rows of a step, 1 to 65,536: the longest chunk of a prompt, and how many requests can advance at once. Default: 256. */
+  maxBatchTokens?: number;
+  /** Requests that wait or run, 1 to 1,000,000; one more is ERR_OVERLOADED. Default: 4096. */
+  maxQueued?: number;
+}
+
+/** A PEFT adapter in memory. Not supported yet: ERR_NOT_SUPPORTED. */
+export interface AdapterFiles {
+  config: object;
+  tensors: Uint8Array | AsyncIterable<Uint8Array>;
+  chatTemplate?: string;
+}
+
+export interface LoadBaseOptions {
+  /** Folder of a Hugging Face checkpoint: config.json, safetensors, tokenizer.json. */
+  path: string;
+  /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
+  device?: 'auto' | 'cpu' | `cuda:${number}`;
+  /** Of the weights in memory. Default: 'auto', the checkpoint's. int8 and int4 are ERR_NOT_SUPPORTED. */
+  dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
+  limits?: Limits;
+  /** Of products and sums. Default: 'f32'. 'bf16' is ERR_NOT_SUPPORTED. */
+  compute?: 'f32' | 'bf16';
+  /** Of the KV cache. Default: 'auto', that of the weights: f32, bf16 or f16. int8 is ERR_NOT_SUPPORTED. */
+  kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
+  /** Of adapters in memory. Default: 'auto', that of the weights, whatever was saved. int8 is ERR_NOT_SUPPORTED. */
+  adapterDtype?: 'auto' | 'int8';
+  /** Default: 'auto', the best that the processor has. */
+  simd?: 'auto' | SimdLevel;
+  /** Threads that compute, 1 to 1024. Default: the processors that the process may use. It changes no result. */
+  threads?: number;
+  /** Default: 'invariant', a request's answer is the same alone and in any batch, bit for bit. 'fast' is ERR_NOT_SUPPORTED. */
+  numerics?: 'invariant' | 'fast';
+  /** Refuses adapters that name another base in `base_model_name_or_path` (default: a warning in `AdapterInfo`). */
+  strictBase?: boolean;
+  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  cacheDir?: string;
+  /** Ends loading: everything is freed, then `loadBase` rejects with ERR_ABORTED. Without effect afterwards. */
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+  logger?: Logger;
+  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  adapterResolver?: (
+    id: string,
+    options: { signal: AbortSignal; tenant?: string },
+  ) => Promise<string | AdapterFiles | null>;
+}
+
+export interface BaseInfo {
+  /** `llama`, `qwen2`, … */
+  family: string;
+  /** Elements of all weights; a tied head counts once. */
+  parameters: number;
+  /** Of the weights in memory. */
+  dtype: string;
+  device: string;
+  /** Longest sequence in tokens, prompt and answer. */
+  contextLength: number;
+  vocabSize: number;
+  /** Every module that an adapter can act on. */
+  sites: { name: string; in: number; out: number }[];
+  /** SHA-256 of the weights and the shape. */
+  digest: string;
+}
+
+export interface AdapterInfo {
+  id: string;
+  /** Whose it is, if it was registered for a tenant. */
+  tenant?: string;
+  /** SHA-256 of the content. */
+  generation: string;
+  rank: { min: number; max: number };
+  /** Names of the modules that it acts on. */
+  sites: string[];
+  parameters: number;
+  /** Held while it is resident. */
+  bytes: number;
+  /** Of its values in memory. */
+  dtype: string;
+  tier: Tier;
+  warnings: { code: string; message: string }[];
+}
+
+export interface RegisterOptions {
+  /** Not supported yet: `true` is ERR_NOT_SUPPORTED. */
+  pin?: boolean;
+  /** Default: 'none', the first request loads it. 'host' and 'device' are ERR_NOT_SUPPORTED. */
+  preload?: 'none' | 'host' | 'device';
+  /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
+  tenant?: string;
+  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  expectedGeneration?: string;
+  /** Ends the registration, which rejects with ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
+export interface AdapterStats {
+  registered: number;
+  resident: number;
+  /** Since the base was loaded. */
+  loads: number;
+  evictions: number;
+  /** Held by resident adapters. */
+  bytes: number;
+}
+
+/** Counters since the base was loaded, and what is held now. Bytes unless said otherwise. */
+export interface EngineStats {
+  steps: number;
+  tokensIn: number;
+  tokensOut: number;
+  /** Rows of all steps, and of a step on average. */
+  rows: number;
+  rowsPerStep: number;
+  weightBytesRead: number;
+  loraBytesRead: number;
+  loraOps: number;
+  pageTableReads: number;
+  preemptions: number;
+  /** Requests. */
+  queue: { waiting: number; running: number };
+  adapters: AdapterStats;
+  bytes: {
+    base: number;
+    kv: number;
+    prefix: number;
+    adapters: number;
+    workspace: number;
+    pool: number;
+    poolFree: number;
+  };
+}
+
+export interface BaseTokenizer {
+  /** In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like; default true. */
+  encode(text: string, options?: { addSpecialTokens?: boolean }): Promise<Uint32Array>;
+  /** `skipSpecialTokens`: special tokens leave no text; default true. Throws ERR_TOKEN_RANGE. */
+  decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): string;
+}
+
+export interface BaseAdapters {
+  /** An adapter by its id; a tenant's own before the shared one. */
+  get(id: string, options?: { tenant?: string }): AdapterInfo | undefined;
+  /** All of them, every tenant's; made as it is read. */
+  list(): Iterable<AdapterInfo>;
+  stats(): AdapterStats;
+}
+
+/**
+ * A base in memory and its engine. Every call after `dispose` fails with ERR_CLOSED. It may be used from the thread that
+ * loaded it; other threads load their own.
+ */
+export interface Base extends AsyncDisposable {
+  readonly info: BaseInfo;
+  readonly tokenizer: BaseTokenizer;
+  readonly adapters: BaseAdapters;
+  /**
+   * A conversation as text, by the base's template or by the adapter's own. `addGenerationPrompt`: whether it ends with
+   * the head of the answer; default true. Throws ERR_CHAT_TEMPLATE_MISSING, ERR_CHAT_TEMPLATE, ERR_ADAPTER_NOT_FOUND.
+   */
+  renderChat(
+    messages: readonly ChatMessage[],
+    options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
+  ): string;
+  /**
+   * Checks a PEFT folder, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
+   * for an id that is taken (unregister it first), and with what docs/errors.md lists under adapters.
+   */
+  registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;
+  /**
+   * Hides the name at once; requests made before finish with it. `drain`: whether to resolve only when the last of them
+   * has ended and the memory is free; default true. Rejects with ERR_ADAPTER_NOT_FOUND.
+   */
+  unregisterAdapter(id: string, options?: { drain?: boolean; tenant?: string }): Promise<void>;
+  /** Not supported yet: rejects with ERR_NOT_SUPPORTED. */
+  prefetch(id: string): Promise<void>;
+  /** Never throws: every error arrives through the iterator and `.result`. */
+  generate(request: GenerateRequest): Generation;
+  stats(): EngineStats;
+  /** Resolves when every request made before has ended. New ones are accepted and not waited for. */
+  drain(): Promise<void>;
+  /** Ends every request with ERR_CLOSED, frees everything, then resolves. May be called again. */
+  dispose(): Promise<void>;
+}
