@@ -1,11 +1,16 @@
+import { existsSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 
 const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**'];
 
+// Bundles the tokenizer's worker: a worker thread can't run TypeScript.
+const worker = 'test/tokenizer/build-worker.ts';
+const globalSetup = existsSync(worker) ? [worker] : [];
+
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, testTimeout: 30_000 } },
+      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: 30_000 } },
       { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },
       { test: { name: 'long', include: ['test/long/**/*.test.ts'], testTimeout: 1_800_000, hookTimeout: 600_000 } },

@@ -15,7 +15,7 @@ export interface BuildOptions {
   jobs?: number;
 }
 
-/** Builds and returns the path of openlora.node. Output of the tools goes to the terminal. Throws with what is missing. */
+/** Builds and returns the path of openlora.node. Output of the tools goes to stderr. Throws with what is missing. */
 export function buildFromSource(options: BuildOptions = {}): string {
   const root = options.root ?? packageRoot();
   const jobs = options.jobs ?? availableParallelism();
@@ -67,7 +67,8 @@ function includeFolders(root: string): { addonApi: string; nodeApi: string } | u
 }
 
 function run(command: string, args: string[]): void {
-  const { status, error } = spawnSync(command, args, { stdio: 'inherit' });
+  // The tools write to stderr: stdout belongs to `--json`.
+  const { status, error } = spawnSync(command, args, { stdio: ['ignore', 2, 2] });
   if (error) throw error;
   if (status !== 0) throw new Error(`${command} ${args[0]} failed`);
 }

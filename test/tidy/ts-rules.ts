@@ -8,8 +8,8 @@ const srcArrows: Record<string, readonly string[]> = {
   formats: ['errors.ts', 'native/binding.ts'],
   sdk: ['errors.ts', 'formats', 'native'],
   'index.ts': ['errors.ts', 'sdk', 'formats', 'native'],
-  // `openlora build` and `--version` work where no addon loads.
-  cli: ['index.ts', 'errors.ts', 'native/build.ts', 'native/package-root.ts'],
+  // `doctor`, `build` and `--version` work where no addon loads.
+  cli: ['index.ts', 'errors.ts', 'native'],
   server: ['index.ts'],
 };
 

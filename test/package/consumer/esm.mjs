@@ -1,0 +1,4 @@
+import * as openlora from 'openlora';
+import { answers } from './answers.cjs';
+
+console.log(JSON.stringify(await answers(openlora)));

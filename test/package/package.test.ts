@@ -1,0 +1,151 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { installPacked, type Installed, root } from './installed.js';
+
+// gcc 12 and glibc 2.36 (Debian 12) with a static C++ run time: pthread and dl functions moved to 2.34. Ubuntu 22.04 has 2.35.
+const GLIBC_MAX = [2, 34] as const;
+const PACKED_BYTES_MAX = 8 * 2 ** 20;
+const UNPACKED_BYTES_MAX = 24 * 2 ** 20;
+
+const allowed = [
+  /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.gyp)$/,
+  /^dist\/[\w.-]+\.(js|cjs|d\.ts|d\.cts)$/,
+  /^variants\/\w+\/prebuilds\/[\w-]+\/openlora\.glibc\.node$/,
+  /^demo\/(README\.md|tasks\.json)$/,
+  /^demo\/(base|adapters)\/[\w./-]+\.(json|safetensors|jinja|md)$/,
+  /^cpp\/[\w./-]+\.(cc|h|md)$/,
+  /^cmake\/\w+\.cmake$/,
+];
+const required = [
+  'dist/index.js',
+  'dist/index.cjs',
+  'dist/index.d.ts',
+  'dist/index.d.cts',
+  'dist/cli.js',
+  'dist/tokenizer-worker.js',
+  'demo/base/config.json',
+  'demo/base/model.safetensors',
+  'demo/base/tokenizer.json',
+  'demo/tasks.json',
+  'README.md',
+  'LICENSE',
+  'CHANGELOG.md',
+  'CMakeLists.txt',
+  'binding.gyp',
+];
+
+let installed: Installed;
+beforeAll(() => {
+  installed = installPacked();
+});
+afterAll(() => installed?.remove());
+
+/** Runs a file of test/package/consumer in the project; its output. */
+function consume(file: string, ...args: string[]): string {
+  const options = { cwd: installed.project, encoding: 'utf8', timeout: 240_000 } as const;
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [file, ...args], options);
+  expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
+  return stdout;
+}
+
+describe('the tarball', () => {
+  it('holds what it must and nothing else', () => {
+    const paths = installed.packed.files.map(({ path }) => path);
+    expect(paths.filter((path) => !allowed.some((form) => form.test(path)))).toEqual([]);
+    expect(required.filter((path) => !paths.includes(path))).toEqual([]);
+  });
+
+  it('keeps its size budget', () => {
+    expect(installed.packed.size).toBeLessThan(PACKED_BYTES_MAX);
+    expect(installed.packed.unpackedSize).toBeLessThan(UNPACKED_BYTES_MAX);
+  });
+
+  it('runs nothing when it is installed', () => {
+    const manifest = JSON.parse(readFileSync(join(installed.folder, 'package.json'), 'utf8'));
+    expect(manifest.gypfile).toBe(false);
+    const hooks = ['preinstall', 'install', 'postinstall', 'prepare', 'prepublish'];
+    expect(Object.keys(manifest.scripts).filter((name) => hooks.includes(name))).toEqual([]);
+  });
+
+  it('is clean for publint', () => {
+    const tool = join(root, 'node_modules/publint/src/cli.js');
+    const { status, stdout } = spawnSync(process.execPath, [tool, 'run', installed.packed.tarball, '--strict'], {
+      encoding: 'utf8',
+    });
+    expect(status, stdout).toBe(0);
+  });
+
+  it('has right types for ESM, CommonJS and bundlers (are-the-types-wrong)', () => {
+    const tool = join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js');
+    // Only resolution as in Node 10 is left out: it knows no "exports", and no supported Node resolves so.
+    const { status, stdout } = spawnSync(process.execPath, [tool, installed.packed.tarball, '--profile', 'node16'], {
+      encoding: 'utf8',
+    });
+    expect(status, stdout).toBe(0);
+  });
+});
+
+describe('the addon', () => {
+  const addon = (): string => join(installed.folder, 'variants/cpu/prebuilds/linux-x64/openlora.glibc.node');
+
+  it(`needs no glibc newer than ${GLIBC_MAX.join('.')} and no C++ run time`, () => {
+    const symbols = execFileSync('objdump', ['-p', addon()], { encoding: 'utf8' });
+    const versions = [...symbols.matchAll(/GLIBC_(\d+)\.(\d+)/g)].map(([, major, minor]) => [
+      Number(major),
+      Number(minor),
+    ]);
+    expect(versions.length).toBeGreaterThan(0);
+    const isTooNew = ([major = 0, minor = 0]: number[]): boolean => major > GLIBC_MAX[0] || minor > GLIBC_MAX[1];
+    expect(versions.filter(isTooNew)).toEqual([]);
+    expect(symbols).not.toMatch(/NEEDED\s+libstdc\+\+/);
+  });
+
+  it('exports nothing but what Node looks for', () => {
+    const table = execFileSync('nm', ['-D', '--defined-only', addon()], { encoding: 'utf8' });
+    const names = table.split('\n').flatMap((line) => /\s[TDBRVWui]\s(\S+)$/.exec(line)?.[1] ?? []);
+    expect(names.sort()).toEqual(['napi_register_module_v1', 'node_api_module_get_api_version_v1']);
+  });
+});
+
+describe('in an empty project', () => {
+  it('answers through import', () => {
+    expect(JSON.parse(consume('esm.mjs'))).toMatchObject({ base: expect.any(String), adapters: expect.any(Array) });
+  });
+
+  it('answers the same through require', () => {
+    expect(JSON.parse(consume('cjs.cjs'))).toEqual(JSON.parse(consume('esm.mjs')));
+  });
+
+  it('survives worker threads that are terminated at work', () => {
+    expect(consume('workers.mjs').trim()).toBe('12 workers ended');
+  });
+
+  it('has a command', () => {
+    const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version as string;
+    expect(consume('node_modules/.bin/openlora', '--version')).toContain(version);
+  });
+
+  it.each([
+    ['NodeNext', 'NodeNext'],
+    ['ESNext', 'bundler'],
+  ])('type-checks with module %s, resolution %s', (module, moduleResolution) => {
+    const compilerOptions = {
+      ...{ target: 'ES2022', lib: ['ES2022'], strict: true, exactOptionalPropertyTypes: true, noEmit: true },
+      ...{ skipLibCheck: false, module, moduleResolution },
+      ...{ types: ['node'], typeRoots: [join(root, 'node_modules/@types')] },
+    };
+    const include = moduleResolution === 'bundler' ? ['types.mts'] : ['types.mts', 'types.cts'];
+    const config = join(installed.project, `tsconfig.${moduleResolution}.json`);
+    writeFileSync(config, JSON.stringify({ compilerOptions, include }));
+    const tsc = join(root, 'node_modules/typescript/bin/tsc');
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', config], { encoding: 'utf8' });
+    expect(status, stdout).toBe(0);
+  });
+
+  it('says clearly that no binary fits', () => {
+    expect(consume('no-binary.mjs').trim()).toBe('ERR_NATIVE_NOT_FOUND');
+    expect(existsSync(join(installed.folder, 'build'))).toBe(false);
+  });
+});
