@@ -1,0 +1,145 @@
+// What generate and chat have in common: the base, its adapters, and how tokens are chosen.
+
+import { basename, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import type { Base, GenerateRequest } from '../index.js';
+import type { OptionTable, Values } from './args.js';
+import { CliError, UsageError, throwIfInterrupted } from './errors.js';
+import type { Io } from './io.js';
+import { ProgressBar } from './progress.js';
+
+export const BASE_OPTIONS = {
+  base: {
+    kind: 'text',
+    value: 'DIR',
+    short: 'b',
+    summary: 'folder of the base: config.json, *.safetensors, tokenizer.json',
+  },
+  adapter: {
+    kind: 'list',
+    value: '[ID=]DIR',
+    short: 'a',
+    summary: 'folder of a PEFT adapter; may be given several times',
+  },
+  dtype: {
+    kind: 'text',
+    value: 'TYPE',
+    choices: ['auto', 'f32', 'bf16', 'f16'],
+    summary: "of the weights: auto (the checkpoint's), f32, bf16 or f16",
+  },
+  threads: {
+    kind: 'integer',
+    value: 'N',
+    min: 1,
+    max: 1024,
+    summary: 'of the engine (default: the processors that the process may use)',
+  },
+} as const satisfies OptionTable;
+
+export const SAMPLING_OPTIONS = {
+  'max-tokens': {
+    kind: 'integer',
+    value: 'N',
+    min: 1,
+    summary: 'of the answer (default: what is left of the context)',
+  },
+  temperature: {
+    kind: 'number',
+    value: 'T',
+    min: 0,
+    summary: "0 is greedy (default: the base's generation_config.json, else greedy)",
+  },
+  'top-k': { kind: 'integer', value: 'K', min: 0, summary: 'sample among the K likeliest tokens' },
+  'top-p': {
+    kind: 'number',
+    value: 'P',
+    min: 0,
+    max: 1,
+    summary: 'sample among the likeliest tokens that have probability P together',
+  },
+  seed: {
+    kind: 'integer',
+    value: 'N',
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    summary: 'of sampling (default: drawn, and printed with --json)',
+  },
+  stop: { kind: 'list', value: 'TEXT', summary: 'end the answer before this text; may be given several times' },
+} as const satisfies OptionTable;
+
+export interface NamedFolder {
+  id: string;
+  path: string;
+}
+
+/** `id=DIR`, or `DIR` with the folder's name as id. */
+export function parseAdapters(given: string[]): NamedFolder[] {
+  const adapters = given.map((text) => {
+    const [, id, path] = /^([^=/\\]+)=(.+)$/s.exec(text) ?? [undefined, basename(resolve(text)), text];
+    if (!id || !path) throw new UsageError(`--adapter is '${text}', wanted DIR or ID=DIR`);
+    return { id, path };
+  });
+  const seen = new Set<string>();
+  for (const { id } of adapters) {
+    if (seen.has(id))
+      throw new UsageError(`two adapters are called '${id}'`, `give them names: --adapter one=DIR --adapter two=DIR`);
+    seen.add(id);
+  }
+  return adapters;
+}
+
+export function requireFolder(option: string, path: string | undefined): string {
+  if (path === undefined) throw new UsageError(`${option} is missing: the folder of a base`);
+  if (existsSync(path)) return path;
+  const looksLikeHub = /^[\w.-]+\/[\w.-]+$/.test(path);
+  throw new CliError(
+    'ERR_NOT_FOUND',
+    `${path}: no such folder`,
+    looksLikeHub ? `openlora pull ${path}` : 'check the path',
+  );
+}
+
+export type BaseValues = Values<typeof BASE_OPTIONS>;
+export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
+
+/** Loads with a progress bar on stderr; Ctrl-C ends it. */
+export async function openBase(path: string, options: Pick<BaseValues, 'dtype' | 'threads'>, io: Io): Promise<Base> {
+  throwIfInterrupted(io.signal);
+  const { loadBase } = await import('../index.js');
+  const bar = new ProgressBar(io.stderr);
+  try {
+    return await loadBase({
+      path,
+      ...(options.dtype === undefined ? {} : { dtype: options.dtype }),
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+      signal: io.signal,
+      onProgress: ({ phase, bytesDone, bytesTotal }) => {
+        if (phase !== 'ready') bar.update(`loading ${phase}`, bytesDone, bytesTotal);
+      },
+    });
+  } finally {
+    bar.clear();
+  }
+}
+
+/** Registers each folder; warnings go to stderr. */
+export async function registerAll(base: Base, adapters: NamedFolder[], io: Io): Promise<void> {
+  for (const { id, path } of adapters) {
+    requireFolder('--adapter', path);
+    const { warnings } = await base.registerAdapter(id, path, { signal: io.signal });
+    for (const { message } of warnings) io.stderr.line(`${io.stderr.style.yellow('warning:')} ${id}: ${message}`);
+  }
+}
+
+export type Sampling = Pick<GenerateRequest, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed' | 'stop'>;
+
+export function samplingOf(values: SamplingValues): Sampling {
+  const sampling: Sampling = {};
+  if (values['max-tokens'] !== undefined) sampling.maxTokens = values['max-tokens'];
+  if (values.temperature !== undefined) sampling.temperature = values.temperature;
+  if (values['top-k'] !== undefined) sampling.topK = values['top-k'];
+  if (values['top-p'] !== undefined) sampling.topP = values['top-p'];
+  if (values.seed !== undefined) sampling.seed = values.seed;
+  if (values.stop.length > 0) sampling.stop = values.stop;
+  return sampling;
+}

@@ -1,0 +1,88 @@
+// A command: its words, its options, and what it does.
+
+import { COMMON_OPTIONS, parseOptions, type OptionTable, type Values } from './args.js';
+import type { Io } from './io.js';
+import type { Style } from './style.js';
+import { pad, wrap } from './text.js';
+
+export interface CommandContext<T extends OptionTable> {
+  options: Values<T & typeof COMMON_OPTIONS>;
+  positionals: string[];
+  io: Io;
+}
+
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  help(style: Style, columns: number): string[];
+  /** Returns the exit code. */
+  run(args: string[], io: Io): Promise<number>;
+}
+
+interface CommandDefinition<T extends OptionTable> {
+  name: string;
+  summary: string;
+  /** After `openlora name`. */
+  usage: string;
+  /** What the summary doesn't say. */
+  details?: string;
+  options: T;
+  /** Whether `--json` makes no sense here. */
+  isTextOnly?: boolean;
+  examples: string[];
+  run(context: CommandContext<T>): Promise<number>;
+}
+
+export function defineCommand<const T extends OptionTable>(definition: CommandDefinition<T>): Command {
+  const options = { ...definition.options, ...COMMON_OPTIONS };
+  const shown: OptionTable = definition.isTextOnly
+    ? { ...options, json: { ...COMMON_OPTIONS.json, isHidden: true } }
+    : options;
+  const help = (style: Style, columns: number) => helpLines(definition, shown, style, columns);
+  return {
+    name: definition.name,
+    summary: definition.summary,
+    help,
+    async run(args, io) {
+      const { values, positionals } = parseOptions(args, options);
+      if (values.help) {
+        for (const line of help(io.stdout.style, io.stdout.columns)) io.stdout.line(line);
+        return 0;
+      }
+      return await definition.run({ options: values, positionals, io });
+    },
+  };
+}
+
+function helpLines<T extends OptionTable>(
+  definition: CommandDefinition<T>,
+  options: OptionTable,
+  style: Style,
+  columns: number,
+): string[] {
+  const width = Math.min(columns, 100);
+  const shown = Object.entries(options).filter(([, option]) => !option.isHidden);
+  const names = shown.map(([name, option]) => {
+    const short = option.short ? `-${option.short}, ` : '';
+    return `${short}--${name}${option.kind === 'flag' ? '' : ` ${option.value}`}`;
+  });
+  const nameWidth = Math.max(...names.map((name) => name.length)) + 4;
+  const lines = [
+    `${definition.summary[0]!.toUpperCase()}${definition.summary.slice(1)}.`,
+    '',
+    `${style.bold('Usage:')} openlora ${definition.name} ${definition.usage}`.trimEnd(),
+  ];
+  if (definition.details) lines.push('', ...wrap(definition.details, width));
+  lines.push('', style.bold('Options:'));
+  shown.forEach(([, option], i) => {
+    const [first, ...rest] = wrap(option.summary, Math.max(20, width - nameWidth));
+    lines.push(
+      `  ${style.cyan(pad(names[i]!, nameWidth - 2))}${first}`,
+      ...rest.map((text) => ' '.repeat(nameWidth) + text),
+    );
+  });
+  if (definition.examples.length > 0) {
+    lines.push('', style.bold('Examples:'), ...definition.examples.map((example) => `  ${style.dim('$')} ${example}`));
+  }
+  return lines;
+}
