@@ -1,17 +1,190 @@
-import type { AdapterDescription, AdapterFolder, BaseFolder } from './types.js';
+// An adapter folder as PEFT saves it: adapter_config.json and adapter_model.safetensors, perhaps a tokenizer.
+//
+// | code                       | meaning                                                                            |
+// |----------------------------|------------------------------------------------------------------------------------|
+// | ERR_ADAPTER_FILES          | no such folder, or adapter_config.json or adapter_model.safetensors is missing     |
+// | ERR_ADAPTER_BIN            | the weights are a pickle (.bin, .pt), which would run code                         |
+// | ERR_ADAPTER_BASE_NAME      | made for another base, with `strictBase`; else the warning WARN_ADAPTER_BASE_NAME   |
+// | ERR_ADAPTER_TOKENIZER      | its tokenizer files are malformed                                                  |
+// | ERR_ADAPTER_VOCABULARY     | its tokenizer adds tokens that the base doesn't have                               |
 
-/** Reads and checks a PEFT adapter folder against a base. */
+import { readdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { OpenLoraError } from '../errors.js';
+import { LAYER_SITES } from '../native/binding.js';
+import { checkAddedTokens, readAdapterChatTemplate } from './adapter-tokenizer.js';
+import { matchTensors, parseTensorName } from './adapter-tensors.js';
+import { isMissing, readJsonObject, type JsonObject } from './json.js';
+import { Pacer } from './pacer.js';
+import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
+import { resolveTargets } from './peft-targets.js';
+import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
+import type { AdapterDescription, AdapterFolder, BaseFolder, FormatWarning } from './types.js';
+
+const CONFIG = 'adapter_config.json';
+const TENSORS = 'adapter_model.safetensors';
+
+/** Options of {@link readAdapterFolder}. */
+export interface AdapterOptions {
+  /** Refuse an adapter that names another base; default false, a warning. */
+  strictBase?: boolean;
+  /** Tokens of the base's tokenizer, if fewer than the rows of its embedding; default those rows. */
+  vocabulary?: number;
+  signal?: AbortSignal;
+}
+
+/** The parts of an adapter wherever they come from. */
+export interface AdapterParts {
+  config: JsonObject;
+  /** Of a safetensors file. */
+  tensors: string;
+  chatTemplate?: string;
+}
+
+/**
+ * Reads and checks a PEFT adapter folder against a base: its config, the header of its tensors, and what its tokenizer
+ * adds. No weights are read. Throws ERR_ADAPTER_*, ERR_SAFETENSORS_*, ERR_ABORTED.
+ */
 export async function readAdapterFolder(
   path: string,
   base: BaseFolder,
-  o: { strictBase?: boolean; signal?: AbortSignal } = {},
+  o: AdapterOptions = {},
 ): Promise<AdapterFolder> {
-  await Promise.reject(new Error(`not built yet: ${path} ${base.path} ${String(o.signal)}`));
-  throw new Error();
+  const folder = resolve(path);
+  const pacer = new Pacer(o.signal);
+  const { parts, present } = await readParts(folder, pacer);
+  await checkAddedTokens(folder, present, o.vocabulary ?? base.spec.vocab, pacer);
+  return checkAdapter(parts, base, o, pacer);
 }
 
-/** Describes an adapter folder without a base: rank, sites, bytes. */
-export async function describeAdapterFolder(path: string, o: { signal?: AbortSignal } = {}): Promise<AdapterDescription & { baseNameOrPath?: string }> {
-  await Promise.reject(new Error(`not built yet: ${path} ${String(o.signal)}`));
-  throw new Error();
+/** Checks an adapter whose parts are known. Throws as {@link readAdapterFolder} does. */
+export async function checkAdapter(
+  parts: AdapterParts,
+  base: BaseFolder,
+  o: AdapterOptions = {},
+  pacer: Pacer = new Pacer(o.signal),
+): Promise<AdapterFolder> {
+  const config = readLoraConfig(parts.config);
+  const warnings: FormatWarning[] = [];
+  checkBaseName(config, base, o.strictBase ?? false, warnings);
+  const targets = await resolveTargets(config, base, warnings, pacer);
+  const header = await readHeader(parts.tensors, pacer);
+  const { tensors, baseTensors } = await matchTensors(header.tensors.values(), targets, base, pacer);
+  const ranks = targets.map(({ rank }) => rank);
+  const { chatTemplate } = parts;
+  return {
+    spec: {
+      files: [parts.tensors],
+      tensors,
+      sites: targets.map(({ site, rank, scale }) => ({ site: site.site, rank, scale })),
+      baseTensors,
+      canonicalConfig: canonicalConfig(config, chatTemplate),
+    },
+    info: {
+      rank: { min: Math.min(...ranks), max: Math.max(...ranks) },
+      sites: targets.map(({ site }) => site.name),
+      parameters: tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
+      bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+      warnings,
+      ...(chatTemplate === undefined ? {} : { chatTemplate }),
+    },
+  };
+}
+
+/**
+ * Describes an adapter folder without a base, from its config and tensor names. Throws what
+ * {@link readAdapterFolder} throws for anything that no base could fit.
+ */
+export async function describeAdapterFolder(
+  path: string,
+  o: { signal?: AbortSignal } = {},
+): Promise<AdapterDescription & { baseNameOrPath?: string }> {
+  const pacer = new Pacer(o.signal);
+  const { parts } = await readParts(resolve(path), pacer);
+  const config = readLoraConfig(parts.config);
+  const header = await readHeader(parts.tensors, pacer);
+  const ranks = new Map<string, number>();
+  const halves = new Set<string>();
+  let [parameters, bytes] = [0, 0];
+  for (const tensor of header.tensors.values()) {
+    if (pacer.isDue) await pacer.rest();
+    const { module, kind } = parseTensorName(tensor.name);
+    if (kind.startsWith('base')) continue;
+    if (!halves.delete(module)) halves.add(module);
+    if (kind.endsWith('A')) ranks.set(module, tensor.shape[0] ?? 0);
+    parameters += tensor.shape.reduce((product, size) => product * size, 1);
+    bytes += tensor.bytes;
+  }
+  for (const module of halves) throw new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`);
+  if (ranks.size === 0) throw new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${TENSORS} has no LoRA tensors`);
+  return {
+    rank: { min: Math.min(...ranks.values()), max: Math.max(...ranks.values()) },
+    sites: [...ranks.keys()].sort(bySite),
+    parameters,
+    bytes,
+    warnings: [],
+    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
+    ...(config.baseNameOrPath === undefined ? {} : { baseNameOrPath: config.baseNameOrPath }),
+  };
+}
+
+async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
+  const present = await readdir(folder).catch((cause: unknown) => {
+    const why = isMissing(cause) ? 'is not a folder' : `can't be read: ${(cause as Error).message}`;
+    throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} ${why}`, { path: folder }, cause);
+  });
+  const config = await readJsonObject(join(folder, CONFIG), 'ERR_ADAPTER_CONFIG');
+  if (!config) throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${CONFIG}`, { path: folder });
+  if (!present.includes(TENSORS)) {
+    const pickle = present.find((name) => /^adapter_model\.(?:bin|pt|pth)$/.test(name));
+    if (pickle === undefined)
+      throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${TENSORS}`, { path: folder });
+    const message = `${folder} has its weights in ${pickle}, a pickle that could run code; save them as ${TENSORS}`;
+    throw new OpenLoraError('ERR_ADAPTER_BIN', message, { path: folder });
+  }
+  const chatTemplate = await readAdapterChatTemplate(folder, present, pacer);
+  pacer.checkAborted();
+  const tensors = join(folder, TENSORS);
+  return { parts: { config, tensors, ...(chatTemplate === undefined ? {} : { chatTemplate }) }, present };
+}
+
+async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
+  try {
+    return await readSafetensorsHeader(path, pacer);
+  } catch (error) {
+    if (OpenLoraError.is(error)) throw error;
+    throw new OpenLoraError('ERR_ADAPTER_FILES', `${path} can't be read: ${(error as Error).message}`, { path }, error);
+  }
+}
+
+/**
+ * A hub id and a local copy of it are the same base when their last parts agree: adapters are trained from
+ * `org/name`, from `/data/name`, and from a snapshot in the hub's cache.
+ */
+function checkBaseName(config: LoraConfig, base: BaseFolder, isStrict: boolean, warnings: FormatWarning[]): void {
+  const wanted = config.baseNameOrPath;
+  if (wanted === undefined) return;
+  const names = [base.path, ...(base.nameOrPath === undefined ? [] : [base.nameOrPath])];
+  if (names.some((name) => lastPart(name) === lastPart(wanted))) return;
+  const message = `made for ${wanted}, the base is ${names.at(-1)}`;
+  if (isStrict) throw new OpenLoraError('ERR_ADAPTER_BASE_NAME', message, { wanted, base: names.at(-1) });
+  warnings.push({ code: 'WARN_ADAPTER_BASE_NAME', message });
+}
+
+function lastPart(name: string): string {
+  const cached = /models--(?:[^/\\]*--)?([^/\\]+)[/\\]snapshots[/\\]/.exec(`${name}/`);
+  return (cached?.[1] ?? basename(name.replaceAll('\\', '/'))).toLowerCase();
+}
+
+/** By layer, then as the sites of a layer are numbered, then modules outside the layers. */
+function bySite(a: string, b: string): number {
+  const order = (name: string) => {
+    const layer = Number(/\.layers\.(\d+)\./.exec(name)?.[1] ?? Infinity);
+    const index = (LAYER_SITES as readonly string[]).indexOf(name.slice(name.lastIndexOf('.') + 1));
+    return [layer, index < 0 ? Infinity : index] as const;
+  };
+  const [x, y] = [order(a), order(b)];
+  if (x[0] !== y[0]) return x[0] - y[0];
+  if (x[1] !== y[1]) return x[1] - y[1];
+  return a < b ? -1 : 1;
 }

@@ -104,8 +104,10 @@ async function weightFiles(folder: string): Promise<WeightFiles> {
   const files = [...new Set(fileOf.values())].sort();
   for (const name of files) {
     // A name with a separator could reach outside the folder.
-    if (/[/\\]/.test(name) || name === '..') throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names ${name}, not a file beside it`);
-    if (!present.includes(name)) throw new OpenLoraError('ERR_BASE_FILES', `${INDEX} names ${name}, which isn't there`, { file: name });
+    if (/[/\\]/.test(name) || name === '..')
+      throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names ${name}, not a file beside it`);
+    if (!present.includes(name))
+      throw new OpenLoraError('ERR_BASE_FILES', `${INDEX} names ${name}, which isn't there`, { file: name });
   }
   if (files.length === 0) throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX}: weight_map is empty`);
   return { files, fileOf };
@@ -130,7 +132,8 @@ async function readWeights(folder: string, names: WeightFiles, model: FamilyMode
     }
   }
   const [lost] = inIndex;
-  if (lost !== undefined) throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names the tensor ${lost}, which its file lacks`);
+  if (lost !== undefined)
+    throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names the tensor ${lost}, which its file lacks`);
   return summarize(tensors, model);
 }
 
@@ -156,10 +159,13 @@ function checkTensor(tensor: SafetensorsTensor, file: number, model: FamilyModel
       if (shape.length === 2 && shape[0] === vocab && shape[1] === hidden) return undefined;
       throw shapeError(name, shape, [vocab, hidden]);
     }
-    throw new OpenLoraError('ERR_BASE_TENSOR_SURPLUS', `tensor ${name} is not part of the architecture`, { tensor: name });
+    throw new OpenLoraError('ERR_BASE_TENSOR_SURPLUS', `tensor ${name} is not part of the architecture`, {
+      tensor: name,
+    });
   }
   const wanted = promised.shape;
-  if (shape.length !== wanted.length || !shape.every((size, i) => size === wanted[i])) throw shapeError(name, shape, wanted);
+  if (shape.length !== wanted.length || !shape.every((size, i) => size === wanted[i]))
+    throw shapeError(name, shape, wanted);
   const dtype = WEIGHT_DTYPES[tensor.dtype];
   if (!dtype) {
     const message = `tensor ${name} is ${tensor.dtype}; supported are ${Object.keys(WEIGHT_DTYPES).join(', ')}`;
@@ -192,7 +198,12 @@ function summarize(found: Map<string, BaseTensor>, model: FamilyModel): Weights 
 
 type Generation = Pick<BaseFolder, 'generation' | 'eosTokens' | 'bosToken'>;
 
-async function readGeneration(folder: string, config: ConfigReader, family: Family, vocab: number): Promise<Generation> {
+async function readGeneration(
+  folder: string,
+  config: ConfigReader,
+  family: Family,
+  vocab: number,
+): Promise<Generation> {
   const object = (await readJsonObject(join(folder, 'generation_config.json'), 'ERR_BASE_CONFIG')) ?? {};
   const o = new ConfigReader(object, 'generation_config.json', 'ERR_BASE_CONFIG');
   const generation: GenerationDefaults = {};
@@ -205,7 +216,9 @@ async function readGeneration(folder: string, config: ConfigReader, family: Fami
   const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
     const usual = fallback === undefined ? [] : [fallback];
     // Ids outside the vocabulary (-1 in some configs) can never come up.
-    return ((o.get(key) === undefined ? config.tokens(key) : o.tokens(key)) ?? usual).filter((id) => id >= 0 && id < vocab);
+    return ((o.get(key) === undefined ? config.tokens(key) : o.tokens(key)) ?? usual).filter(
+      (id) => id >= 0 && id < vocab,
+    );
   };
   const [bosToken] = tokens('bos_token_id', family.defaults.bosToken);
   const eosTokens = [...new Set(tokens('eos_token_id', family.defaults.eosToken))];

@@ -1,3 +1,4 @@
 export { readBaseFolder } from './base-folder.js';
-export { describeAdapterFolder, readAdapterFolder } from './adapter-folder.js';
+export { checkAdapter, describeAdapterFolder, readAdapterFolder } from './adapter-folder.js';
+export type { AdapterOptions, AdapterParts } from './adapter-folder.js';
 export type * from './types.js';

@@ -36,6 +36,7 @@ type Instruction =
 /** A compiled pattern. */
 export class PythonRegex {
   private readonly program: Instruction[] = [];
+  private nodesEmitted = 0;
 
   /** Throws ERR_ADAPTER_PATTERN for what Python refuses or this matcher doesn't have. */
   constructor(readonly pattern: string) {
@@ -86,7 +87,9 @@ export class PythonRegex {
 
   private emit(node: Node): void {
     const { program } = this;
-    if (program.length > INSTRUCTIONS_MAX) throw patternError(this.pattern, 'is too large');
+    // Nodes count as well: `(?:){9999}` emits none.
+    if (program.length > INSTRUCTIONS_MAX || ++this.nodesEmitted > 4 * INSTRUCTIONS_MAX)
+      throw patternError(this.pattern, 'is too large');
     switch (node.kind) {
       case 'char':
         program.push({ op: 'char', test: node.test });
@@ -106,7 +109,13 @@ export class PythonRegex {
         else this.emitOptional(node.node, node.max - node.min);
         return;
       case 'look': {
-        const look = { op: 'look' as const, begin: program.length + 1, after: 0, isNegated: node.isNegated, behind: node.behind };
+        const look = {
+          op: 'look' as const,
+          begin: program.length + 1,
+          after: 0,
+          isNegated: node.isNegated,
+          behind: node.behind,
+        };
         program.push(look);
         this.emit(node.node);
         program.push({ op: 'match' });
@@ -337,12 +346,14 @@ class Parser {
   private escapedCode(c: string): number {
     if (c === 'x' || c === 'u') {
       const digits = this.pattern.slice(this.at, this.at + (c === 'x' ? 2 : 4));
-      if (digits.length !== (c === 'x' ? 2 : 4) || !/^[0-9a-fA-F]+$/.test(digits)) throw this.fail(`has an incomplete \\${c}`);
+      if (digits.length !== (c === 'x' ? 2 : 4) || !/^[0-9a-fA-F]+$/.test(digits))
+        throw this.fail(`has an incomplete \\${c}`);
       this.at += digits.length;
       return parseInt(digits, 16);
     }
     if (CONTROLS[c] !== undefined) return CONTROLS[c];
-    if (isDigit(c.charCodeAt(0)) || isLetter(c.charCodeAt(0))) throw this.fail(`has the escape \\${c}, which is not supported`);
+    if (isDigit(c.charCodeAt(0)) || isLetter(c.charCodeAt(0)))
+      throw this.fail(`has the escape \\${c}, which is not supported`);
     return c.charCodeAt(0);
   }
 

@@ -30,10 +30,12 @@ export function readRope(config: ConfigReader, headDim: number, context: number)
   const type = scaling?.string('rope_type', scaling.string('type', 'default')) ?? 'default';
   const partial = scaling?.get('partial_rotary_factor') ?? config.get('partial_rotary_factor') ?? 1;
   if (partial !== 1) throw ropeError(`partial_rotary_factor ${JSON.stringify(partial)} is not supported, only 1`);
-  const nested = scaling && Object.entries(scaling.object).find(([, value]) => typeof value === 'object' && value !== null);
+  const nested =
+    scaling && Object.entries(scaling.object).find(([, value]) => typeof value === 'object' && value !== null);
   if (nested) throw ropeError(`${nested[0]}: rotary settings per layer type are not supported`);
 
-  const theta = scaling?.get('rope_theta') === undefined ? config.positive('rope_theta', 10_000) : scaling.positive('rope_theta');
+  const theta =
+    scaling?.get('rope_theta') === undefined ? config.positive('rope_theta', 10_000) : scaling.positive('rope_theta');
   if (type === 'default' || !scaling) {
     if (type !== 'default') throw ropeError(`rope type ${type} has no settings`);
     return { invFreq: inverse(powers(theta, headDim)), factor: 1, context };

@@ -69,7 +69,7 @@ export async function readSafetensorsHeader(path: string, pacer: Pacer): Promise
     const got = (await file.read(prefix, 0, 8, 0)).bytesRead;
     const headerBytes = headerLength(prefix.subarray(0, got), fileBytes, path);
     const header = Buffer.alloc(headerBytes);
-    for (let done = 0; done < headerBytes; ) {
+    for (let done = 0; done < headerBytes;) {
       const { bytesRead } = await file.read(header, done, headerBytes - done, 8 + done);
       if (bytesRead === 0) throw truncated(path, `the header is ${headerBytes} bytes, the file has ${done} of them`);
       done += bytesRead;
@@ -161,13 +161,18 @@ function checkTensor(entry: Entry, dataBegin: number, fileBytes: number, path: s
   const { name, dtype, shape, begin, end } = entry;
   const bits = Object.hasOwn(DTYPE_BITS, dtype) ? DTYPE_BITS[dtype]! : undefined;
   if (bits === undefined) {
-    throw error('DTYPE', path, `tensor ${name}: unknown dtype ${dtype}; known are ${Object.keys(DTYPE_BITS).join(', ')}`);
+    throw error(
+      'DTYPE',
+      path,
+      `tensor ${name}: unknown dtype ${dtype}; known are ${Object.keys(DTYPE_BITS).join(', ')}`,
+    );
   }
   // A zero would hide an overflow of the sizes before it; the reference reader multiplies in order and checks each step.
   let elements = 1;
   for (const size of shape) {
     elements *= size;
-    if (elements * bits > Number.MAX_SAFE_INTEGER) throw shapeError(path, `tensor ${name}: [${shape.join(', ')}] overflows`);
+    if (elements * bits > Number.MAX_SAFE_INTEGER)
+      throw shapeError(path, `tensor ${name}: [${shape.join(', ')}] overflows`);
   }
   if (end < begin) throw rangeError(path, `tensor ${name}: data_offsets [${begin}, ${end}] are reversed`);
   if (dataBegin + end > fileBytes) {

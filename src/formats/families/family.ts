@@ -87,7 +87,14 @@ export function readLlamaLike(config: ConfigReader, o: LlamaLikeOptions): Family
     in: vocab,
     out: hidden,
   });
-  return { spec, tensors, sites, modules: moduleNames(sites, layers), linearModules, harmless: harmlessName(spec.isTied) };
+  return {
+    spec,
+    tensors,
+    sites,
+    modules: moduleNames(sites, layers),
+    linearModules,
+    harmless: harmlessName(spec.isTied),
+  };
 }
 
 function readSpec(config: ConfigReader, o: LlamaLikeOptions): ModelSpec {

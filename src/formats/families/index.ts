@@ -10,7 +10,9 @@ export const FAMILIES: readonly Family[] = [llama, qwen2];
 export function findFamily(config: ConfigReader): Family {
   const [architecture] = config.strings('architectures');
   const modelType = config.get('model_type');
-  const family = FAMILIES.find((f) => (architecture === undefined ? f.modelType === modelType : f.architecture === architecture));
+  const family = FAMILIES.find((f) =>
+    architecture === undefined ? f.modelType === modelType : f.architecture === architecture,
+  );
   if (family) return family;
   const got = architecture ?? (typeof modelType === 'string' ? `model_type ${modelType}` : 'none given');
   const supported = FAMILIES.map((f) => f.architecture).join(', ');

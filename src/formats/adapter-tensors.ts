@@ -1,0 +1,183 @@
+// The tensors of an adapter file against what its config and base promise. PEFT writes
+// `base_model.model.<module>.lora_A.weight` ([rank, in]) and `.lora_B.weight` ([out, rank]); for an embedding
+// `.lora_embedding_A` ([rank, vocabulary]) and `.lora_embedding_B` ([hidden, rank]).
+//
+// | code                       | meaning                                                                            |
+// |----------------------------|------------------------------------------------------------------------------------|
+// | ERR_ADAPTER_TENSOR_MISSING | a module that the config promises has no tensors                                   |
+// | ERR_ADAPTER_TENSOR_SURPLUS | a tensor that the config doesn't promise                                           |
+// | ERR_ADAPTER_HALF_PAIR      | A without B, or B without A                                                        |
+// | ERR_ADAPTER_LAYER          | a tensor of a layer that the base doesn't have                                     |
+// | ERR_ADAPTER_RANK           | a tensor's rank isn't the one that the config gives                                |
+// | ERR_ADAPTER_SHAPE          | a tensor doesn't fit the base's module                                             |
+// | ERR_ADAPTER_DTYPE          | a tensor is neither F32, F16 nor BF16                                              |
+// | ERR_ADAPTER_BASE_TENSOR    | a saved base tensor that isn't the base's (equality is checked natively)           |
+// | ERR_ADAPTER_DORA, _BIAS, _LORA_BIAS, _MODULES_TO_SAVE, _TRAINABLE_TOKENS: such a tensor is there, whatever the config says |
+
+import { OpenLoraError } from '../errors.js';
+import type { AdapterBaseTensor, AdapterTensor, DType, TensorRange, WeightRole } from '../native/binding.js';
+import type { Pacer } from './pacer.js';
+import type { TargetSite } from './peft-targets.js';
+import type { SafetensorsTensor } from './safetensors.js';
+import type { BaseFolder } from './types.js';
+
+const PREFIX = 'base_model.model.';
+const DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** What a tensor's name says. */
+export interface AdapterTensorName {
+  module: string;
+  kind: 'A' | 'B' | 'embedding-A' | 'embedding-B' | 'base-weight' | 'base-bias';
+}
+
+const SUFFIXES: readonly [suffix: string, kind: AdapterTensorName['kind']][] = [
+  ['.lora_A.weight', 'A'],
+  ['.lora_B.weight', 'B'],
+  ['.lora_embedding_A', 'embedding-A'],
+  ['.lora_embedding_B', 'embedding-B'],
+  ['.base_layer.weight', 'base-weight'],
+  ['.base_layer.bias', 'base-bias'],
+];
+
+const REFUSED_NAMES: readonly [pattern: RegExp, kind: string, what: string][] = [
+  [/\.lora_magnitude_vector/, 'DORA', "DoRA's magnitudes"],
+  [/\.lora_[AB]\.bias$/, 'LORA_BIAS', 'a bias of lora_A or lora_B'],
+  [/\.modules_to_save\./, 'MODULES_TO_SAVE', 'a fully trained module'],
+  [/\.(?:token_adapter|trainable_tokens)/, 'TRAINABLE_TOKENS', 'trained token rows'],
+  [/\.bias$/, 'BIAS', 'a trained bias'],
+];
+
+/** Throws ERR_ADAPTER_TENSOR_SURPLUS, or the refusal that the name calls for. */
+export function parseTensorName(name: string): AdapterTensorName {
+  if (name.startsWith(PREFIX)) {
+    const found = SUFFIXES.find(([suffix]) => name.endsWith(suffix));
+    if (found) return { module: name.slice(PREFIX.length, -found[0].length), kind: found[1] };
+    // PEFT saves these whole when the vocabulary was resized, or when it believes so.
+    const whole = /^base_model\.model\.(lm_head|(?:.*\.)?embed_tokens)\.weight$/.exec(name);
+    if (whole) return { module: whole[1]!, kind: 'base-weight' };
+  }
+  const refused = REFUSED_NAMES.find(([pattern]) => pattern.test(name));
+  if (refused) throw error(refused[1], `tensor ${name} is ${refused[2]}, which is not supported`, name);
+  throw error('TENSOR_SURPLUS', `tensor ${name} is not a part of a LoRA adapter`, name);
+}
+
+export interface AdapterTensors {
+  tensors: AdapterTensor[];
+  baseTensors: AdapterBaseTensor[];
+}
+
+interface Pair {
+  A?: SafetensorsTensor;
+  B?: SafetensorsTensor;
+}
+
+/** Pairs the tensors of one file with the sites that the config names. Throws the codes above. */
+export async function matchTensors(
+  found: Iterable<SafetensorsTensor>,
+  targets: TargetSite[],
+  base: BaseFolder,
+  pacer: Pacer,
+): Promise<AdapterTensors> {
+  const pairs = new Map<string, Pair>(targets.map(({ site }) => [site.name, {}]));
+  const baseTensors: AdapterBaseTensor[] = [];
+  for (const tensor of found) {
+    if (pacer.isDue) await pacer.rest();
+    const name = parseTensorName(tensor.name);
+    if (name.kind === 'base-weight' || name.kind === 'base-bias') {
+      baseTensors.push(baseTensor(tensor, name, base));
+      continue;
+    }
+    const pair = pairs.get(name.module);
+    const isEmbedding = name.kind.startsWith('embedding');
+    if (!pair || isEmbedding !== isEmbeddingModule(name.module)) throw surplus(tensor, name.module, base);
+    pair[name.kind.endsWith('A') ? 'A' : 'B'] = tensor;
+  }
+  const tensors: AdapterTensor[] = [];
+  for (const target of targets) {
+    if (pacer.isDue) await pacer.rest();
+    tensors.push(...checkPair(target, pairs.get(target.site.name)!));
+  }
+  return { tensors, baseTensors };
+}
+
+function isEmbeddingModule(module: string): boolean {
+  return module === 'embed_tokens' || module.endsWith('.embed_tokens');
+}
+
+function surplus(tensor: SafetensorsTensor, module: string, base: BaseFolder): OpenLoraError {
+  const { name } = tensor;
+  const layer = /(?:^|\.)layers\.(\d+)\./.exec(module);
+  if (layer && Number(layer[1]) >= base.spec.layers) {
+    return error('LAYER', `tensor ${name} is of layer ${layer[1]}, the base has 0 to ${base.spec.layers - 1}`, name);
+  }
+  const why = base.sites.some((site) => site.name === module)
+    ? 'the config does not target it'
+    : 'the base has no such module';
+  return error('TENSOR_SURPLUS', `tensor ${name} is not promised by adapter_config.json: ${why}`, name);
+}
+
+function checkPair(target: TargetSite, pair: Pair): [AdapterTensor, AdapterTensor] {
+  const { site, rank } = target;
+  const { A, B } = pair;
+  if (!A && !B)
+    throw error('TENSOR_MISSING', `${site.name}: adapter_config.json targets it, the file has no tensors of it`);
+  if (!A || !B) throw error('HALF_PAIR', `${site.name} has ${A ? 'A without B' : 'B without A'}`);
+  checkShape(A, rank, [rank, site.in], 0);
+  checkShape(B, rank, [site.out, rank], 1);
+  return [
+    { ...range(A, site.site), matrix: 'A' },
+    { ...range(B, site.site), matrix: 'B' },
+  ];
+}
+
+function checkShape(tensor: SafetensorsTensor, rank: number, wanted: [number, number], rankAxis: 0 | 1): void {
+  const { name, shape } = tensor;
+  const text = `tensor ${name} is [${shape.join(', ')}]`;
+  if (shape.length !== 2 || shape[1 - rankAxis] !== wanted[1 - rankAxis]) {
+    throw error('SHAPE', `${text}, the base needs [${wanted.join(', ')}]`, name);
+  }
+  if (shape[rankAxis] !== rank) throw error('RANK', `${text}, adapter_config.json gives it rank ${rank}`, name);
+}
+
+function range(tensor: SafetensorsTensor, site: number): TensorRange & { site: number } {
+  const [rows, cols] = tensor.shape as [number, number];
+  return { site, file: 0, offset: tensor.offset, bytes: tensor.bytes, dtype: dtypeOf(tensor), rows, cols };
+}
+
+function dtypeOf(tensor: SafetensorsTensor): DType {
+  const dtype = Object.hasOwn(DTYPES, tensor.dtype) ? DTYPES[tensor.dtype] : undefined;
+  if (dtype) return dtype;
+  throw error(
+    'DTYPE',
+    `tensor ${tensor.name} is ${tensor.dtype}; supported are ${Object.keys(DTYPES).join(', ')}`,
+    tensor.name,
+  );
+}
+
+/** A copy of one of the base's own tensors; that it is equal is checked where the bytes are read. */
+function baseTensor(
+  tensor: SafetensorsTensor,
+  { module, kind }: AdapterTensorName,
+  base: BaseFolder,
+): AdapterBaseTensor {
+  const { name, shape } = tensor;
+  const layer = Number(/(?:^|\.)layers\.(\d+)\./.exec(module)?.[1] ?? -1);
+  if (layer >= base.spec.layers || !base.sites.some((site) => site.name === module))
+    throw surplus(tensor, module, base);
+  const last = module.slice(module.lastIndexOf('.') + 1);
+  // A tied head has no tensor of its own.
+  const site = last === 'lm_head' && base.spec.isTied ? 'embed_tokens' : last;
+  const role = (kind === 'base-bias' ? `${site}_bias` : site) as WeightRole;
+  const original = base.tensors.find((candidate) => candidate.role === role && candidate.layer === layer);
+  if (!original) throw error('BASE_TENSOR', `tensor ${name}: the base has no such tensor`, name);
+  const { rows, cols } = original;
+  const wanted = kind === 'base-bias' ? [cols] : [rows, cols];
+  if (shape.length !== wanted.length || !shape.every((size, i) => size === wanted[i])) {
+    throw error('BASE_TENSOR', `tensor ${name} is [${shape.join(', ')}], the base's is [${wanted.join(', ')}]`, name);
+  }
+  return { name, role, layer, file: 0, offset: tensor.offset, bytes: tensor.bytes, dtype: dtypeOf(tensor), rows, cols };
+}
+
+function error(kind: string, message: string, tensor?: string): OpenLoraError {
+  return new OpenLoraError(`ERR_ADAPTER_${kind}`, message, tensor === undefined ? {} : { tensor });
+}
