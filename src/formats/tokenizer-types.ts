@@ -63,7 +63,8 @@ export interface OpenTokenizerOptions {
   folder: string;
   /**
    * The model's vocabulary (rows of its embedding). `tokenOffsets` has one entry more; ids that the tokenizer doesn't
-   * have are empty. A tokenizer with ids beyond it is ERR_TOKENIZER_VOCABULARY. Default: the tokenizer's own largest id + 1.
+   * have are empty. Text that encodes to an id beyond it rejects with ERR_TOKEN_RANGE (some checkpoints' tokenizers have
+   * special tokens that the model has not). Default: the tokenizer's own largest id + 1.
    */
   vocabSize?: number;
   signal?: AbortSignal;

@@ -1,0 +1,231 @@
+// The token → bytes table, and decoding by it.
+//
+// The text of a sequence is, but for its beginning, the concatenation of what each token stands for, so the engine streams
+// from a table of bytes and cuts only at whole characters. Two decoders also drop the space that encoding put in front of
+// the text (Llama 2's `Strip`, `Metaspace`). That is a matter of a whole sequence's first token: `decodeTokens` does it as
+// `tokenizers` does. An answer that is streamed after a prompt is no beginning, and nothing is dropped from it.
+//
+// Where bytes are not valid UTF-8, each maximal invalid sequence becomes one U+FFFD (WHATWG); `tokenizers`' ByteFallback
+// gives one for each byte of the run instead.
+
+import { OpenLoraError } from '../errors.js';
+import {
+  isObject,
+  textAt,
+  typeOf,
+  unsupported,
+  type AddedTokenJson,
+  type Json,
+  type JsonObject,
+} from './tokenizer-json.js';
+
+/** What a decoder drops at the beginning of a sequence. */
+export type LeadingRule =
+  | { kind: 'none' }
+  /** Up to `count` times the one-byte character `byte`. */
+  | { kind: 'strip'; byte: number; count: number }
+  /** All spaces of the first token that stand for ▁. `exact` holds the tokens that have other spaces as well. */
+  | { kind: 'metaspace'; exact: Map<number, Uint8Array> };
+
+/** Plain values: it is posted from the worker. */
+export interface TokenTable {
+  /** Of token `id`: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens and ids without a token. */
+  bytes: Uint8Array;
+  /** `[vocabSize + 1]` */
+  offsets: Uint32Array;
+  /** Bytes of the special tokens. */
+  special: Map<number, Uint8Array>;
+  leading: LeadingRule;
+}
+
+interface TokenDecoder {
+  /** The bytes that a token stands for wherever it isn't first. */
+  toBytes(token: string): Uint8Array;
+  /** The bytes when it is first, for `metaspace`. */
+  toFirstBytes?(token: string): Uint8Array;
+  strip?: { byte: number; count: number };
+}
+
+const utf8 = new TextEncoder();
+const SPACE = 0x20;
+
+/** GPT-2's printable stand-ins: character code → byte, -1 where a character stands for none. */
+const BYTE_OF_CHARACTER = ((): Int16Array => {
+  const table = new Int16Array(512).fill(-1);
+  const isPlain = (b: number): boolean => (b > 32 && b < 127) || (b > 160 && b < 173) || b > 173;
+  let next = 256;
+  for (let b = 0; b < 256; b++) table[isPlain(b) ? b : next++] = b;
+  return table;
+})();
+
+/** A token with a character that stands for no byte (an added token with a space, say) is its own text. */
+function byteLevelBytes(token: string): Uint8Array {
+  const bytes = new Uint8Array(token.length);
+  for (let i = 0; i < token.length; i++) {
+    const byte = BYTE_OF_CHARACTER[token.charCodeAt(i)] ?? -1;
+    if (byte < 0) return utf8.encode(token);
+    bytes[i] = byte;
+  }
+  return bytes;
+}
+
+function flatten(decoder: Json): JsonObject[] {
+  if (!isObject(decoder)) {
+    throw unsupported('decoder', `is ${JSON.stringify(decoder)}, wanted a byte-level or SentencePiece decoder`);
+  }
+  if (typeOf(decoder) !== 'Sequence') return [decoder];
+  return (Array.isArray(decoder.decoders) ? decoder.decoders : []).flatMap(flatten);
+}
+
+/** One step on the text of a token; a Uint8Array once the text has become bytes. */
+type TokenStep = (text: string) => string | Uint8Array;
+
+/** Reads a decoder as per-token steps and what follows their joining. Throws ERR_TOKENIZER_UNSUPPORTED. */
+function readDecoder(decoder: Json): TokenDecoder {
+  const steps: TokenStep[] = [];
+  let firstSteps: TokenStep[] | undefined;
+  let strip: TokenDecoder['strip'];
+  let isJoined = false;
+  let hasBytes = false;
+  const add = (step: TokenStep, firstStep = step): void => {
+    if (firstStep !== step) firstSteps ??= [...steps];
+    firstSteps?.push(firstStep);
+    steps.push(step);
+  };
+  for (const part of flatten(decoder)) {
+    const type = typeOf(part);
+    const refuse = (why: string): OpenLoraError => unsupported('decoder', `has ${type} ${why}`);
+    if (type === 'Fuse') {
+      isJoined = true;
+    } else if (type === 'Strip' && isJoined) {
+      const content = textAt(part.content, 'decoder.content');
+      const count = Number(part.start ?? 0);
+      if (Number(part.stop ?? 0) !== 0) throw refuse('at the end of a text, which is not supported');
+      if (strip || content.length !== 1 || content > '\x7f') throw refuse('other than once, of one ASCII character');
+      if (count > 0) strip = { byte: content.charCodeAt(0), count };
+    } else if (isJoined) {
+      throw refuse('after the tokens are joined, which is not supported');
+    } else if (type === 'ByteLevel') {
+      if (steps.length > 0) throw refuse('after other steps, which is not supported');
+      add(byteLevelBytes);
+      isJoined = true;
+    } else if (type === 'ByteFallback') {
+      add(byteFallback);
+      hasBytes = true;
+    } else if (type === 'Metaspace') {
+      const replacement = textAt(part.replacement, 'decoder.replacement', '▁');
+      const isNever = (part.prepend_scheme ?? (part.add_prefix_space === false ? 'never' : 'always')) === 'never';
+      const toSpaces = (text: string): string => text.replaceAll(replacement, () => ' ');
+      add(toSpaces, isNever ? toSpaces : (text) => text.replaceAll(replacement, ''));
+    } else if (hasBytes) {
+      throw refuse('after ByteFallback, which is not supported');
+    } else if (type === 'Replace') {
+      const pattern = isObject(part.pattern) ? part.pattern.String : undefined;
+      const content = textAt(part.content, 'decoder.content');
+      if (typeof pattern !== 'string' || pattern === '') throw refuse('by something else than a string');
+      add((text) => text.replaceAll(pattern, () => content));
+    } else {
+      throw refuse('which is not supported');
+    }
+  }
+  const run =
+    (list: TokenStep[]) =>
+    (token: string): Uint8Array => {
+      let value: string | Uint8Array = token;
+      for (const step of list) if (typeof value === 'string') value = step(value);
+      return typeof value === 'string' ? utf8.encode(value) : value;
+    };
+  return { toBytes: run(steps), ...(firstSteps && { toFirstBytes: run(firstSteps) }), ...(strip && { strip }) };
+}
+
+function byteFallback(text: string): string | Uint8Array {
+  return /^<0x[0-9A-Fa-f]{2}>$/.test(text) ? Uint8Array.of(parseInt(text.slice(3, 5), 16)) : text;
+}
+
+/** Grows by doubling; 150,000 tokens are about a megabyte. */
+class ByteSink {
+  #buffer = new Uint8Array(1 << 16);
+  length = 0;
+
+  push(bytes: Uint8Array): void {
+    while (this.length + bytes.length > this.#buffer.length) {
+      const grown = new Uint8Array(this.#buffer.length * 2);
+      grown.set(this.#buffer);
+      this.#buffer = grown;
+    }
+    this.#buffer.set(bytes, this.length);
+    this.length += bytes.length;
+  }
+
+  take(): Uint8Array {
+    return this.#buffer.slice(0, this.length);
+  }
+}
+
+/**
+ * Builds the table for the ids below `vocabSize` (default: all that the tokenizer has).
+ * Throws ERR_TOKENIZER_UNSUPPORTED naming the decoder's part.
+ */
+export function buildTokenTable(
+  source: { vocab: Map<string, number>; addedTokens: AddedTokenJson[]; decoder: Json },
+  vocabSize?: number,
+): TokenTable {
+  const decoder = readDecoder(source.decoder);
+  const tokens: (string | undefined)[] = [];
+  for (const [token, id] of source.vocab) tokens[id] = token;
+  for (const { id, content } of source.addedTokens) tokens[id] = content;
+  const isSpecial = new Set(source.addedTokens.filter(({ special }) => special).map(({ id }) => id));
+  const size = vocabSize ?? tokens.length;
+  const offsets = new Uint32Array(size + 1);
+  const sink = new ByteSink();
+  const special = new Map<number, Uint8Array>();
+  const exact = new Map<number, Uint8Array>();
+  for (let id = 0; id < size; id++) {
+    const token = tokens[id];
+    if (token !== undefined) {
+      const bytes = decoder.toBytes(token);
+      if (isSpecial.has(id)) special.set(id, bytes);
+      else sink.push(bytes);
+      if (decoder.toFirstBytes && token.includes(' ')) exact.set(id, decoder.toFirstBytes(token));
+    }
+    offsets[id + 1] = sink.length;
+  }
+  const leading: LeadingRule = decoder.strip
+    ? { kind: 'strip', ...decoder.strip }
+    : decoder.toFirstBytes
+      ? { kind: 'metaspace', exact }
+      : { kind: 'none' };
+  return { bytes: sink.take(), offsets, special, leading };
+}
+
+/** Text of a whole sequence. Throws ERR_TOKEN_RANGE. */
+export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpecialTokens: boolean): string {
+  const { bytes, offsets, special, leading } = table;
+  const vocabSize = offsets.length - 1;
+  const pieces: Uint8Array[] = [];
+  let total = 0;
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i];
+    if (id === undefined || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
+      throw new OpenLoraError('ERR_TOKEN_RANGE', `ids[${i}] is ${String(id)}, wanted an integer in [0, ${vocabSize})`);
+    }
+    const specialBytes = special.get(id);
+    if (specialBytes && skipSpecialTokens) continue;
+    let piece = specialBytes ?? bytes.subarray(offsets[id], offsets[id + 1]);
+    if (piece.length === 0) continue;
+    if (leading.kind === 'metaspace' && pieces.length === 0) {
+      piece = leading.exact.get(id) ?? piece.filter((byte) => byte !== SPACE);
+    }
+    pieces.push(piece);
+    total += piece.length;
+  }
+  const joined = new Uint8Array(total);
+  let at = 0;
+  for (const piece of pieces) {
+    joined.set(piece, at);
+    at += piece.length;
+  }
+  let start = 0;
+  if (leading.kind === 'strip') while (start < leading.count && joined[start] === leading.byte) start++;
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(joined.subarray(start));
+}

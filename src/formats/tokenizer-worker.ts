@@ -1,0 +1,112 @@
+// The worker thread of one tokenizer: reads, builds, renders and encodes. It answers requests in their order.
+
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parentPort } from 'node:worker_threads';
+import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
+import { OpenLoraError } from '../errors.js';
+import { ChatTemplates, readChatTemplates, type ChatTemplateSource } from './chat-template.js';
+import { buildTokenTable } from './token-bytes.js';
+import { readTokenizerJson, unsupported } from './tokenizer-json.js';
+import { toWire, type WorkerReplies, type WorkerReply, type WorkerRequest } from './tokenizer-protocol.js';
+
+interface Opened {
+  library: LibraryTokenizer;
+  templates: ChatTemplates;
+  vocabSize: number;
+}
+
+async function readOptional(folder: string, name: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(folder, name), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new OpenLoraError(
+      'ERR_TOKENIZER_MISSING',
+      `${join(folder, name)} can't be read: ${(error as Error).message}`,
+    );
+  }
+}
+
+async function open(folder: string, vocabSize?: number): Promise<{ opened: Opened; reply: WorkerReplies['open'] }> {
+  const text = await readOptional(folder, 'tokenizer.json');
+  if (text === undefined) {
+    throw new OpenLoraError(
+      'ERR_TOKENIZER_MISSING',
+      `${folder} has no tokenizer.json, which openlora reads tokens from`,
+    );
+  }
+  const source = readTokenizerJson(text);
+  const table = buildTokenTable(source, vocabSize);
+  const templates: ChatTemplateSource = readChatTemplates({
+    tokenizerConfig: await readOptional(folder, 'tokenizer_config.json'),
+    jinja: await readOptional(folder, 'chat_template.jinja'),
+    chatTemplateJson: await readOptional(folder, 'chat_template.json'),
+  });
+  let library: LibraryTokenizer;
+  try {
+    library = new LibraryTokenizer(source.library, {});
+  } catch (error) {
+    throw unsupported('the file', `can't be used: ${(error as Error).message}`);
+  }
+  const opened = { library, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
+  return { opened, reply: { table, addedTokens: source.addedTokens, templates } };
+}
+
+/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
+function toWellFormed(text: string): string {
+  return text.replace(/\p{Surrogate}/gu, '\ufffd');
+}
+
+function encode({ library, vocabSize }: Opened, text: string, addSpecialTokens: boolean): Uint32Array {
+  const { ids } = library.encode(toWellFormed(text), { add_special_tokens: addSpecialTokens });
+  const tokens = new Uint32Array(ids.length);
+  ids.forEach((id: number | undefined, i) => {
+    if (id === undefined || id >= vocabSize) {
+      throw new OpenLoraError('ERR_TOKEN_RANGE', `the text has token ${id ?? 'unknown'}, the model has ${vocabSize}`);
+    }
+    tokens[i] = id;
+  });
+  return tokens;
+}
+
+function main(): void {
+  const port = parentPort;
+  if (!port) return;
+  let opened: Opened | undefined;
+
+  const answer = async (request: WorkerRequest): Promise<WorkerReplies[keyof WorkerReplies]> => {
+    if (request.kind === 'open') {
+      const result = await open(request.folder, request.vocabSize);
+      opened = result.opened;
+      return result.reply;
+    }
+    if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
+    if (request.kind === 'encode') return encode(opened, request.text, request.addSpecialTokens);
+    const text = opened.templates.render(request.messages, request.options);
+    return { tokens: encode(opened, text, false), text };
+  };
+
+  let last = Promise.resolve();
+  port.on('message', ({ id, request }: { id: number; request: WorkerRequest }) => {
+    last = last.then(async () => {
+      let reply: WorkerReply;
+      try {
+        reply = { id, value: await answer(request) };
+      } catch (error) {
+        reply = { id, error: toWire(error) };
+      }
+      port.postMessage(reply, transferables(reply));
+    });
+  });
+}
+
+function transferables(reply: WorkerReply): ArrayBuffer[] {
+  if ('error' in reply) return [];
+  const { value } = reply;
+  if (value instanceof Uint32Array) return [value.buffer as ArrayBuffer];
+  if ('tokens' in value) return [value.tokens.buffer as ArrayBuffer];
+  return [value.table.bytes.buffer as ArrayBuffer, value.table.offsets.buffer as ArrayBuffer];
+}
+
+main();
