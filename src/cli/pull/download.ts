@@ -6,7 +6,7 @@
 
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, rename, rm, stat, symlink } from 'node:fs/promises';
+import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -72,7 +72,8 @@ async function fetchBlob(
   for (let attempt = 1; ; attempt++) {
     const before = (await sizeOf(incomplete)) ?? 0;
     try {
-      if (before < file.size || file.size === 0) await append(repo, commit, file, incomplete, before, onBytes);
+      if (file.size === 0) await writeFile(incomplete, '');
+      else if (before < file.size) await append(repo, commit, file, incomplete, before, onBytes);
       break;
     } catch (error) {
       const after = (await sizeOf(incomplete)) ?? 0;
