@@ -1,0 +1,209 @@
+#include <gtest/gtest.h>
+
+#include "cases/project_run.h"
+#include "native/ops/ops_under_test.h"
+
+namespace openlora {
+namespace {
+
+using cases::ProjectCase;
+using cases::ProjectData;
+using cases::ProjectRun;
+using cases::SiteValues;
+
+// The largest error of the adapters' part of (row, o): Σ_a |w|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain over R + adds).
+// An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
+double LoraTolerance(const ProjectData& data, size_t product, int32_t row, int64_t o) {
+  const ProjectCase& c = data.shape;
+  const double adds = static_cast<double>(data.assignment[row].size()) + 3;
+  double sum = 0;
+  for (const cases::RowAdapter& entry : data.assignment[row]) {
+    const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
+    if (site.rank == 0) continue;
+    const double b = Norm(&site.b[o * site.rank], site.rank);
+    const double xa = c.is_embed ? Norm(&site.a[data.tokens[row]], site.rank, c.in)
+                                 : Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(site.a.data(), site.rank * int64_t{c.in});
+    sum += std::abs(entry.weight) * xa * b * ((c.is_embed ? 0 : ChainError(c.in)) + ChainError(site.rank) + adds);
+  }
+  return kUnitRoundoff * sum;
+}
+
+// u · ((chain over in + adds) · (‖x‖·‖w_o‖ + |bias| + |what was there|) + the adapters' part).
+std::vector<double> Tolerances(const ProjectData& data, size_t product) {
+  const ProjectCase& c = data.shape;
+  std::vector<double> tolerance;
+  for (int32_t row = 0; row < c.rows; ++row)
+    for (int64_t o = 0; o < c.outs[product]; ++o) {
+      const double adds = static_cast<double>(data.assignment[row].size()) + 3;
+      const double lora = LoraTolerance(data, product, row, o);
+      if (c.is_embed) {
+        const double base = std::abs(data.weights[product][data.tokens[row] * int64_t{c.outs[product]} + o]);
+        tolerance.push_back(cases::kEmbedScale * (kUnitRoundoff * adds * base + lora));
+        continue;
+      }
+      double base = Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(&data.weights[product][o * c.in], c.in);
+      if (c.has_bias) base += std::abs(data.biases[product][o]);
+      if (c.accumulates) base += std::abs(data.initial[product][row * int64_t{c.outs[product]} + o]);
+      tolerance.push_back(kUnitRoundoff * (ChainError(c.in) + adds) * base + lora);
+    }
+  return tolerance;
+}
+
+std::vector<std::vector<float>> OutputsOf(Ops& ops, const ProjectData& data, int32_t row_begin, int32_t row_end) {
+  ProjectRun run(ops, data, row_begin, row_end);
+  run.Run();
+  EXPECT_TRUE(run.IsIntact()) << ops.name() << " wrote beside its outputs";
+  std::vector<std::vector<float>> outputs;
+  for (size_t i = 0; i < data.products(); ++i) outputs.push_back(run.Values(i));
+  return outputs;
+}
+
+void CompareWithReference(const std::vector<ProjectCase>& list) {
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  for (const ProjectCase& c : list) {
+    SCOPED_TRACE(Describe(c));
+    const ProjectData data(c);
+    const auto expected = OutputsOf(*reference, data, 0, c.rows);
+    std::vector<std::vector<float>> first;
+    for (Ops* ops : AllCpuOps()) {
+      SCOPED_TRACE(ops->name());
+      const auto actual = OutputsOf(*ops, data, 0, c.rows);
+      if (first.empty()) first = actual;
+      for (size_t i = 0; i < data.products(); ++i) {
+        EXPECT_TRUE(AreNear(actual[i], expected[i], Tolerances(data, i))) << "product " << i;
+        EXPECT_TRUE(AreSameBits(actual[i], first[i])) << "product " << i;
+      }
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+// Pieces of the rows against all of them: `piece` at a time.
+void CompareRowSplits(const std::vector<ProjectCase>& list) {
+  for (const ProjectCase& c : list) {
+    SCOPED_TRACE(Describe(c));
+    const ProjectData data(c);
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      Ops& ops = CpuOpsFor(level, 2);
+      SCOPED_TRACE(ops.name());
+      const auto whole = OutputsOf(ops, data, 0, c.rows);
+      for (const int32_t piece : {1, 5, 9, 17}) {
+        if (piece >= c.rows) continue;
+        for (int32_t begin = 0; begin < c.rows; begin += piece) {
+          const auto part = OutputsOf(ops, data, begin, std::min(c.rows, begin + piece));
+          for (size_t i = 0; i < data.products(); ++i)
+            EXPECT_TRUE(AreSameBits(part[i], whole[i], static_cast<size_t>(begin) * c.outs[i])) << piece << " rows";
+          if (testing::Test::HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST(Project, IsWithinRoundingOfTheReferenceAndTheSameBitsOnEveryLevelAndThreadCount) {
+  CompareWithReference(cases::ProjectCases());
+}
+
+TEST(Project, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(cases::ProjectCases()); }
+
+TEST(Embed, IsWithinRoundingOfTheReferenceAndTheSameBitsOnEveryLevelAndThreadCount) {
+  CompareWithReference(cases::EmbedCases());
+}
+
+TEST(Embed, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(cases::EmbedCases()); }
+
+TEST(Project, GivesTheSameBitsWhenRunAgainAndFromAnotherPlaceInThePool) {
+  for (ProjectCase c : cases::ProjectCases()) {
+    if (c.mix == cases::AdapterMix::kNone || c.accumulates) continue;
+    SCOPED_TRACE(Describe(c));
+    const ProjectData data(c);
+    ProjectData moved(c);
+    moved.shape.seed += 1000;  // of the slots and the places of the tiles
+    Ops& ops = CpuOpsFor(SimdLevel::kAuto, 2);
+    ProjectRun run(ops, data, 0, c.rows), other(ops, moved, 0, c.rows);
+    run.Run();
+    other.Run();
+    for (size_t i = 0; i < data.products(); ++i) {
+      const std::vector<float> values = run.Values(i);
+      EXPECT_TRUE(AreSameBits(other.Values(i), values));
+      run.Run();
+      EXPECT_TRUE(AreSameBits(run.Values(i), values));
+    }
+  }
+}
+
+// What one run adds to the counters.
+OpCounters CountersOf(Ops& ops, ProjectRun& run) {
+  const OpCounters before = ops.counters();
+  run.Run();
+  const OpCounters after = ops.counters();
+  return {after.weight_bytes_read - before.weight_bytes_read, after.lora_bytes_read - before.lora_bytes_read,
+          after.lora_ops - before.lora_ops, after.page_table_reads - before.page_table_reads};
+}
+
+TEST(Project, CountsTheWeightsOnceAndEachAdaptersTilesOncePerSegment) {
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  std::vector<Ops*> all = AllCpuOps();
+  all.push_back(reference.get());
+  for (const ProjectCase& c : cases::ProjectCases()) {
+    SCOPED_TRACE(Describe(c));
+    const ProjectData data(c);
+    for (Ops* ops : all) {
+      SCOPED_TRACE(ops->name());
+      ProjectRun run(*ops, data, 0, c.rows);
+      uint64_t bytes = 0, pairs = 0;
+      const EntriesView& entries = run.entries();
+      for (int32_t s = 0; s < entries.segments; ++s)
+        for (size_t i = 0; i < data.products(); ++i) {
+          const int32_t slot = entries.segment_slot[s];
+          int32_t adapter = 0;
+          while (run.pool().SlotOf(adapter) != slot) ++adapter;
+          bytes += static_cast<uint64_t>(run.pool().BytesOf(adapter, ProjectData::SiteOf(i)));
+          pairs += data.adapters[adapter][ProjectData::SiteOf(i)].rank > 0 ? 1 : 0;
+        }
+      const OpCounters counters = CountersOf(*ops, run);
+      EXPECT_EQ(counters.weight_bytes_read, static_cast<uint64_t>(run.WeightBytes()));
+      EXPECT_EQ(counters.lora_bytes_read, bytes);
+      EXPECT_EQ(counters.lora_ops, pairs);
+      EXPECT_EQ(counters.page_table_reads, entries.segments * data.products());
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+TEST(Project, DoesNoLoraWorkForABatchOfTheBaseAlone) {
+  for (const bool is_embed : {false, true}) {
+    const ProjectData data({.name = "base", .rows = 9, .in = 100, .outs = {50}, .is_embed = is_embed});
+    for (Ops* ops : AllCpuOps()) {
+      ProjectRun run(*ops, data, 0, data.shape.rows);
+      const OpCounters counters = CountersOf(*ops, run);
+      EXPECT_GT(counters.weight_bytes_read, 0u);
+      EXPECT_EQ(counters.lora_bytes_read, 0u);
+      EXPECT_EQ(counters.lora_ops, 0u);
+      EXPECT_EQ(counters.page_table_reads, 0u);
+    }
+  }
+}
+
+TEST(Project, LeavesRowsOfTheBaseAloneUntouchedByTheirNeighboursAdapters) {
+  ProjectCase c{.name = "base rows", .rows = 30, .in = 200, .outs = {96, 40}, .mix = cases::AdapterMix::kSkewed,
+                .ranks = {16, 5}, .has_bias = true};
+  const ProjectData mixed(c);
+  ProjectData base(c);
+  base.shape.mix = cases::AdapterMix::kNone;
+  Ops& ops = CpuOpsFor(SimdLevel::kAuto, 2);
+  const auto with = OutputsOf(ops, mixed, 0, c.rows), without = OutputsOf(ops, base, 0, c.rows);
+  int32_t base_rows = 0;
+  for (int32_t row = 0; row < c.rows; ++row) {
+    if (!mixed.assignment[row].empty()) continue;
+    ++base_rows;
+    for (size_t i = 0; i < mixed.products(); ++i) {
+      const auto begin = with[i].begin() + int64_t{row} * c.outs[i];
+      EXPECT_TRUE(AreSameBits({begin, begin + c.outs[i]}, without[i], static_cast<size_t>(row) * c.outs[i]));
+    }
+  }
+  EXPECT_GE(base_rows, 5);
+}
+
+}  // namespace
+}  // namespace openlora
