@@ -186,7 +186,7 @@ export class BaseModel implements Base {
   }
 
   async #register(id: string, tenant: string | undefined, path: string, signal: AbortSignal): Promise<AdapterInfo> {
-    const { host, folder, strictBase, readAdapterFolder, logger } = this.#parts;
+    const { folder, strictBase, readAdapterFolder, logger } = this.#parts;
     const { spec, info } = await readAdapterFolder(path, folder, { strictBase, signal });
     signal.throwIfAborted();
     const entry = this.#registry.add(id, tenant, info);

@@ -7,6 +7,7 @@ import { Deferred } from './deferred.js';
 import { abortedError, closedError } from './errors.js';
 import type { ActiveRequest } from './generation.js';
 import { decodeRecords, type RecordSink } from './records.js';
+import { onAbort } from './signals.js';
 import type { TokenLogprob } from './request-types.js';
 
 export type OpenedEvent = Extract<ControlEvent, { kind: 'opened' }>;
@@ -39,19 +40,17 @@ export class EngineHost implements RecordSink {
     signal: AbortSignal | undefined,
   ): Promise<{ host: EngineHost; opened: OpenedEvent }> {
     const host = new EngineHost(addon, options, onProgress);
-    const onAbort = () => void host.close().then(() => host.#opened.reject(abortedError('loadBase', signal!)));
-    signal?.addEventListener('abort', onAbort, { once: true });
+    const unwatch = signal && onAbort(signal, () => void host.close());
     try {
       const opened = await host.#opened.promise;
-      // Both may have happened in one turn of the event loop.
-      if (signal?.aborted) {
-        await host.close();
-        throw abortedError('loadBase', signal);
-      }
-      return { host, opened };
+      if (!signal?.aborted) return { host, opened };
+    } catch (error) {
+      if (!signal?.aborted) throw error;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      unwatch?.();
     }
+    await host.close();
+    throw abortedError('loadBase', signal);
   }
 
   /** Resolves when the engine has freed everything. May be called again. */

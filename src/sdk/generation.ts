@@ -5,6 +5,7 @@ import { OpenLoraError } from '../errors.js';
 import type { ControlEvent } from '../native/binding.js';
 import { Deferred } from './deferred.js';
 import { abortedError } from './errors.js';
+import { onAbort } from './signals.js';
 import type { Chunk, FinishReason, Generation, Result, TokenLogprob } from './request-types.js';
 
 /** Unread tokens above which a request that is iterated over is paused. */
@@ -57,7 +58,7 @@ export class ActiveRequest {
   #isSettled = false;
   #isCancelled = false;
   #signal: AbortSignal | undefined;
-  readonly #onAbort = () => this.#abort();
+  #unwatch: () => void = () => undefined;
 
   readonly #texts: string[] = [];
   readonly #tokens: number[] = [];
@@ -93,8 +94,7 @@ export class ActiveRequest {
   /** From here on `signal` ends the request. */
   watch(signal: AbortSignal): void {
     this.#signal = signal;
-    if (signal.aborted) this.#abort();
-    else signal.addEventListener('abort', this.#onAbort, { once: true });
+    this.#unwatch = onAbort(signal, () => this.#abort());
   }
 
   /** The engine has it: exactly one of `end` and `fail` follows. */
@@ -207,7 +207,7 @@ export class ActiveRequest {
   #settle(result: Result): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.#unwatch();
     this.#result.resolve(result);
     this.#wake();
   }
@@ -215,7 +215,7 @@ export class ActiveRequest {
   #reject(error: OpenLoraError): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.#unwatch();
     this.#readerError = error;
     this.#result.reject(error);
     this.#wake();

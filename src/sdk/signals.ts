@@ -1,26 +1,51 @@
-// Abort signals with an end: AbortSignal.any keeps its result for as long as its longest-lived source lives.
+// Abort signals that many requests share, and that may live for as long as the process.
 
-/** A signal that follows both; `unlink` lets go of them. */
+const callbacksOf = new WeakMap<AbortSignal, Set<() => void>>();
+
+/**
+ * Calls `callback` when `signal` aborts, at once if it has. The returned function lets go. However many wait, the signal
+ * has one listener: Node warns of more than ten.
+ */
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
+  if (signal.aborted) {
+    callback();
+    return () => undefined;
+  }
+  const callbacks = callbacksOf.get(signal) ?? listenTo(signal);
+  // A function of its own for each call: the same callback may wait twice.
+  const entry = () => callback();
+  callbacks.add(entry);
+  return () => callbacks.delete(entry);
+}
+
+/** The listener stays: a signal is let go of by its own maker. */
+function listenTo(signal: AbortSignal): Set<() => void> {
+  const callbacks = new Set<() => void>();
+  callbacksOf.set(signal, callbacks);
+  const onEvent = () => {
+    const waiting = [...callbacks];
+    callbacks.clear();
+    for (const callback of waiting) callback();
+  };
+  signal.addEventListener('abort', onEvent, { once: true });
+  return callbacks;
+}
+
+/** A signal that follows both; `unlink` lets go of them, which AbortSignal.any does not. */
 export function linkSignals(a: AbortSignal, b: AbortSignal | undefined): { signal: AbortSignal; unlink: () => void } {
   const controller = new AbortController();
-  const sources = b === undefined ? [a] : [a, b];
-  const onAbort = () => controller.abort(sources.find((source) => source.aborted)?.reason);
-  for (const source of sources) source.addEventListener('abort', onAbort, { once: true });
-  if (sources.some((source) => source.aborted)) onAbort();
-  const unlink = () => {
-    for (const source of sources) source.removeEventListener('abort', onAbort);
-  };
-  return { signal: controller.signal, unlink };
+  const letGo = [a, ...(b === undefined ? [] : [b])].map((source) =>
+    onAbort(source, () => controller.abort(source.reason)),
+  );
+  return { signal: controller.signal, unlink: () => letGo.forEach((release) => release()) };
 }
 
 /** Rejects with the signal's reason when it aborts; `stop` ends the wait, and the promise stays as it is. */
 export function whenAborted(signal: AbortSignal): { promise: Promise<never>; stop: () => void } {
-  let onAbort!: () => void;
+  let stop!: () => void;
   const promise = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason as Error);
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
+    stop = onAbort(signal, () => reject(signal.reason as Error));
   });
   promise.catch(() => undefined);
-  return { promise, stop: () => signal.removeEventListener('abort', onAbort) };
+  return { promise, stop };
 }

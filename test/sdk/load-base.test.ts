@@ -1,0 +1,129 @@
+import { describe, expect, test } from 'vitest';
+import { OpenLoraError } from '../../src/errors.js';
+import type { LoadProgress } from '../../src/index.js';
+import { codeOf, CONTEXT, fakeFolder, fakeSdk, turns } from './fake-parts.js';
+
+describe('loadBase', () => {
+  test('says what it has loaded', async () => {
+    const { loadBase, engines } = fakeSdk();
+    await using base = await loadBase();
+    expect(base.info).toEqual({
+      family: 'llama',
+      parameters: 1234,
+      dtype: 'bf16',
+      device: 'cpu',
+      contextLength: CONTEXT,
+      vocabSize: 256,
+      sites: [{ name: 'model.layers.0.self_attn.q_proj', in: 8, out: 8 }],
+      digest: 'd'.repeat(64),
+    });
+    expect(engines[0]!.options).toMatchObject({
+      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0,
+      limits: { maxContext: CONTEXT, maxBatchTokens: 256, maxQueued: 4096 },
+    }); // prettier-ignore
+    expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
+  });
+
+  test('gives the engine what was asked for', async () => {
+    const { loadBase, engines } = fakeSdk();
+    const limits = { deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3 };
+    await using base = await loadBase({ dtype: 'f32', kvDtype: 'f16', simd: 'scalar', threads: 3, limits });
+    expect(base.info).toMatchObject({ dtype: 'f32', contextLength: 64 });
+    expect(engines[0]!.options).toMatchObject({
+      dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3,
+      limits: { poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3 },
+    }); // prettier-ignore
+  });
+
+  test('reports progress phase by phase, and ready once', async () => {
+    const seen: LoadProgress[] = [];
+    const { loadBase } = fakeSdk();
+    await using _base = await loadBase({ onProgress: (progress) => seen.push(progress) });
+    const phases = seen.map(({ phase }) => phase);
+    expect(phases).toEqual(['tokenizer', 'tokenizer', 'weights', 'weights', 'pack', 'pack', 'ready']);
+    expect(seen.at(-1)).toEqual({ phase: 'ready', bytesDone: 1000, bytesTotal: 1000 });
+  });
+
+  test('survives callbacks that throw or reject', async () => {
+    const fail = () => {
+      throw new Error('mine');
+    };
+    const reject = () => Promise.reject(new Error('mine'));
+    const { loadBase } = fakeSdk();
+    await using base = await loadBase({ onProgress: fail, logger: { debug: fail, info: fail, warn: fail } });
+    expect((await base.generate({ prompt: 'ab', maxTokens: 2 }).result).text).toBe('ab');
+    await using _other = await fakeSdk().loadBase({ onProgress: reject });
+    await turns(3);
+  });
+
+  test('warns of a repetition penalty that it does not apply', async () => {
+    const warnings: string[] = [];
+    const { loadBase } = fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } }));
+    await using _base = await loadBase({ logger: { warn: (message) => warnings.push(message) } });
+    expect(warnings).toEqual([expect.stringContaining('repetition_penalty 1.1')]);
+  });
+});
+
+describe('loadBase that fails', () => {
+  test.each(['tokenizer', 'weights', 'pack'] as const)(
+    'by an abort while %s: everything is freed first',
+    async (phase) => {
+      const { loadBase, engines, tokenizers } = fakeSdk();
+      const controller = new AbortController();
+      const later: string[] = [];
+      const loading = loadBase({
+        signal: controller.signal,
+        onProgress: (progress) => {
+          if (controller.signal.aborted) later.push(progress.phase);
+          if (progress.phase === phase) controller.abort('mine');
+        },
+      });
+      await expect(loading).rejects.toMatchObject({ code: 'ERR_ABORTED', cause: 'mine' });
+      expect(tokenizers.every(({ isDisposed }) => isDisposed)).toBe(true);
+      expect(engines.every(({ isClosed }) => isClosed)).toBe(true);
+      expect(engines).toHaveLength(phase === 'tokenizer' ? 0 : 1);
+      expect(later).toEqual([]);
+    },
+  );
+
+  test('by a signal that is aborted already, or while the folder is read', async () => {
+    const { loadBase, tokenizers } = fakeSdk();
+    expect(await codeOf(loadBase({ signal: AbortSignal.abort() }))).toBe('ERR_ABORTED');
+    const controller = new AbortController();
+    const loading = loadBase({ signal: controller.signal });
+    controller.abort();
+    expect(await codeOf(loading)).toBe('ERR_ABORTED');
+    expect(tokenizers).toEqual([]);
+  });
+
+  test('is not disturbed by an abort after it has ended', async () => {
+    const controller = new AbortController();
+    await using base = await fakeSdk().loadBase({ signal: controller.signal });
+    controller.abort();
+    expect(await base.generate({ prompt: 'ab', maxTokens: 1 }).text()).toBe('a');
+  });
+
+  test('with what the engine says, and lets the tokenizer go', async () => {
+    const { loadBase, tokenizers, engines } = fakeSdk({ openFailure: { code: 'ERR_OUT_OF_MEMORY', message: 'pool' } });
+    await expect(loadBase()).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY', message: 'pool', retryable: true });
+    expect(tokenizers[0]!.isDisposed).toBe(true);
+    expect(engines[0]!.calls).toEqual(['close']);
+  });
+
+  test('with the code of whatever part failed', async () => {
+    const missing = Object.assign(new Error('no addon'), { code: 'ERR_NATIVE_NOT_FOUND' });
+    const noAddon = fakeSdk({}, { loadNative: () => { throw missing; } }); // prettier-ignore
+    const noFolder = fakeSdk({}, { readBaseFolder: () => Promise.reject(new OpenLoraError('ERR_BASE', 'x')) });
+    const noReason = fakeSdk({}, { openTokenizer: () => Promise.reject(new TypeError('oops')) });
+    expect(await codeOf(noAddon.loadBase())).toBe('ERR_NATIVE_NOT_FOUND');
+    expect(await codeOf(noFolder.loadBase())).toBe('ERR_BASE');
+    await expect(noReason.loadBase()).rejects.toMatchObject({ code: 'ERR_INTERNAL', message: 'oops' });
+  });
+
+  test('for a context longer than the checkpoint is made for', async () => {
+    await expect(fakeSdk().loadBase({ limits: { maxContext: 513 } })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: 'limits.maxContext: got 513, wanted at most 512, what the checkpoint is made for',
+    });
+  });
+});
