@@ -75,8 +75,8 @@ export function isIn(item: Value, container: Value): boolean {
 }
 
 export function testOf(name: Value): Test {
-  const test = TESTS.get(String(name));
-  if (!test) throw new TemplateError(`test '${String(name)}' is not supported`);
+  const test = TESTS.get(toText(name));
+  if (!test) throw new TemplateError(`test '${toText(name)}' is not supported`);
   return test;
 }
 
@@ -277,6 +277,6 @@ function map(value: Value, args: Value[], kwargs: Kwargs, getMember: GetMember):
   }
   const [name, ...rest] = args;
   const filter = makeFilters(getMember).get(textArgument(name, 'map'));
-  if (!filter) throw new TemplateError(`filter '${String(name)}' is not supported`);
+  if (!filter) throw new TemplateError(`filter '${toText(name)}' is not supported`);
   return iterate(value).map((item) => filter(item, rest, kwargs));
 }

@@ -81,7 +81,8 @@ function split(text: string, separator: Value, limit: number, isFromRight: boole
 }
 
 /** What Python takes for the end of a line. */
-const LINE_END = new RegExp('\\r\\n|[\\n-\\r\\x1c-\\x1e\\x85\\u2028\\u2029]');
+// eslint-disable-next-line no-control-regex -- these are among them
+const LINE_END = /\r\n|[\n-\r\x1c-\x1e\x85\u2028\u2029]/;
 
 /** str.splitlines(), without keepends. */
 export function splitLines(text: string): string[] {

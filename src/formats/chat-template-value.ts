@@ -204,10 +204,8 @@ function jsonKey(key: Value): string {
   throw new TemplateError(`a ${typeName(key)} is no key of JSON`);
 }
 
-const JSON_ESCAPED = new RegExp('["\\\\\\x00-\\x1f]', 'g');
-
 function jsonText(text: string, style: JsonStyle): string {
-  const quoted = `"${text.replace(JSON_ESCAPED, (character) => JSON.stringify(character).slice(1, -1))}"`;
+  const quoted = `"${text.replace(/["\\\p{Cc}]/gu, (character) => JSON.stringify(character).slice(1, -1))}"`;
   if (!style.ensureAscii) return quoted;
   return quoted.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

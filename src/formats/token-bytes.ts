@@ -9,15 +9,7 @@
 // gives one for each byte of the run instead.
 
 import { OpenLoraError } from '../errors.js';
-import {
-  isObject,
-  textAt,
-  typeOf,
-  unsupported,
-  type AddedTokenJson,
-  type Json,
-  type JsonObject,
-} from './tokenizer-json.js';
+import { isObject, textAt, typeOf, unsupported, type Json, type JsonObject } from './tokenizer-json.js';
 
 /** What a decoder drops at the beginning of a sequence. */
 export type LeadingRule =
@@ -162,18 +154,22 @@ class ByteSink {
   }
 }
 
+export interface TokenTableSource {
+  vocab: ReadonlyMap<string, number>;
+  /** Go before the vocabulary. */
+  addedTokens: readonly { id: number; text: string; special: boolean }[];
+  decoder: Json;
+}
+
 /**
  * Builds the table for the ids below `vocabSize` (default: all that the tokenizer has).
  * Throws ERR_TOKENIZER_UNSUPPORTED naming the decoder's part.
  */
-export function buildTokenTable(
-  source: { vocab: Map<string, number>; addedTokens: AddedTokenJson[]; decoder: Json },
-  vocabSize?: number,
-): TokenTable {
+export function buildTokenTable(source: TokenTableSource, vocabSize?: number): TokenTable {
   const decoder = readDecoder(source.decoder);
   const tokens: (string | undefined)[] = [];
   for (const [token, id] of source.vocab) tokens[id] = token;
-  for (const { id, content } of source.addedTokens) tokens[id] = content;
+  for (const { id, text } of source.addedTokens) tokens[id] = text;
   const isSpecial = new Set(source.addedTokens.filter(({ special }) => special).map(({ id }) => id));
   const size = vocabSize ?? tokens.length;
   const offsets = new Uint32Array(size + 1);

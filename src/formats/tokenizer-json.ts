@@ -20,6 +20,8 @@ export interface AddedTokenJson {
   id: number;
   content: string;
   special: boolean;
+  /** Whether it is looked for in the normalized text; it then stands for its normalized content (`tokenizers` 0.23). */
+  isNormalized: boolean;
 }
 
 /** A checked tokenizer.json. `library` is what the JS library is constructed from. */
@@ -131,7 +133,9 @@ function readAddedTokens(list: Json): AddedTokenJson[] {
       throw unsupported(`added_tokens[${i}].content`, `is ${JSON.stringify(token.content)}, wanted text`);
     }
     if (token.single_word === true) throw unsupported(`added_tokens[${i}].single_word`, 'is true, supported: false');
-    return { id: checkId(token.id, `added_tokens[${i}]`), content: token.content, special: token.special === true };
+    const special = token.special === true;
+    const isNormalized = typeof token.normalized === 'boolean' ? token.normalized : !special;
+    return { id: checkId(token.id, `added_tokens[${i}]`), content: token.content, special, isNormalized };
   });
   return tokens.sort((a, b) => a.id - b.id);
 }
@@ -182,7 +186,7 @@ function rewritePreTokenizer(part: Json): Json {
       return sequencePart(...listAt(pre.pretokenizers, 'pre_tokenizer').map(rewritePreTokenizer));
     case 'ByteLevel': {
       const steps: Json[] = [];
-      if (pre.add_prefix_space === true) steps.push(replacePart({ Regex: String.raw`\A(?! )` }, ' '));
+      if (pre.add_prefix_space === true) steps.push(replacePart({ Regex: String.raw`\A(?=[^ ])` }, ' '));
       if (pre.use_regex !== false) steps.push(splitPart(GPT2_PATTERN));
       return sequencePart(...steps, { type: 'ByteLevel', add_prefix_space: false, use_regex: false });
     }

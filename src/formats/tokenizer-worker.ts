@@ -37,7 +37,6 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
     );
   }
   const source = readTokenizerJson(text);
-  const table = buildTokenTable(source, vocabSize);
   const templates: ChatTemplateSource = readChatTemplates({
     tokenizerConfig: await readOptional(folder, 'tokenizer_config.json'),
     jinja: await readOptional(folder, 'chat_template.jinja'),
@@ -49,8 +48,17 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   } catch (error) {
     throw unsupported('the file', `can't be used: ${(error as Error).message}`);
   }
+  const addedTokens = source.addedTokens.map(({ id, content, special, isNormalized }) => {
+    const text = isNormalized ? (library.normalizer?.normalize(content) ?? content) : content;
+    return { id, content, special, text };
+  });
+  const { vocab, decoder } = source;
+  const table = buildTokenTable({ vocab, addedTokens, decoder }, vocabSize);
   const opened = { library, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
-  return { opened, reply: { table, addedTokens: source.addedTokens, templates } };
+  return {
+    opened,
+    reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
+  };
 }
 
 /** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
