@@ -33,13 +33,15 @@ export async function resolveTargets(
   const isTarget = targetTest(config, base);
   const isExcluded = namesTest(config.excludes);
   const isInLayers = layersTest(config);
+  // PEFT looks at the layers of names that match by their end, not of those that are given in full.
+  const inFull = new Set(typeof config.targets === 'string' ? [] : config.targets);
   const rankOf = patternLookup(config.rankPattern, config.rank);
   const alphaOf = patternLookup(config.alphaPattern, config.alpha);
   const siteOf = new Map(base.sites.map((site) => [site.name, site]));
   const found: TargetSite[] = [];
   for (const name of base.modules) {
     if (pacer.isDue) await pacer.rest();
-    if (isExcluded(name) || !isTarget(name) || !isInLayers(name)) continue;
+    if (isExcluded(name) || !isTarget(name) || !(inFull.has(name) || isInLayers(name))) continue;
     const site = siteOf.get(name);
     if (!site) throw error('TARGETS', `target_modules names ${name}, which is not a linear layer or embedding`, name);
     const rank = rankOf(name);

@@ -11,8 +11,8 @@ import { OpenLoraError } from '../errors.js';
 
 /** Of a compiled pattern, after `{m,n}` is written out. */
 const INSTRUCTIONS_MAX = 4_000;
-/** Of one match: an instruction at a position. A name of 60 characters against the longest program takes a quarter. */
-const STEPS_MAX = 1_000_000;
+/** Of one match: an instruction at a position. A name of 60 characters against the longest program takes half of it. */
+const STEPS_MAX = 500_000;
 /** Of groups inside one another. */
 const DEPTH_MAX = 100;
 
@@ -46,17 +46,19 @@ export class PythonRegex {
 
   /** `re.fullmatch(pattern, text) is not None`. */
   fullMatch(text: string): boolean {
-    return this.run(0, text, 0, text.length, { steps: 0 });
+    return this.run(0, this.program.length, text, 0, text.length, { steps: 0 });
   }
 
-  /** Whether the program from `begin` matches from `from` on: up to `to`, or, where that is -1, to anywhere. */
-  private run(begin: number, text: string, from: number, to: number, budget: { steps: number }): boolean {
+  /** Whether the instructions [begin, end) match from `from` on: up to `to`, or, where that is -1, to anywhere. */
+  private run(begin: number, end: number, text: string, from: number, to: number, budget: { steps: number }): boolean {
     const width = text.length + 1;
-    const seen = new Uint8Array(this.program.length * width);
-    const stack = [begin * width + from];
+    const first = begin * width;
+    const seen = new Uint8Array(end * width - first);
+    budget.steps += seen.length >> 6; // clearing it takes time, too
+    const stack = [first + from];
     for (let state = stack.pop(); state !== undefined; state = stack.pop()) {
-      if (seen[state]) continue;
-      seen[state] = 1;
+      if (seen[state - first]) continue;
+      seen[state - first] = 1;
       if (++budget.steps > STEPS_MAX) throw patternError(this.pattern, 'takes too long to match');
       const at = state % width;
       const index = (state - at) / width;
@@ -73,9 +75,10 @@ export class PythonRegex {
           break;
         case 'look': {
           const start = at - instruction.behind;
-          const end = instruction.behind > 0 ? at : -1;
-          const isThere = start >= 0 && this.run(instruction.begin, text, start, end, budget);
-          if (isThere !== instruction.isNegated) stack.push(instruction.after * width + at);
+          const stop = instruction.behind > 0 ? at : -1;
+          const { begin: lookBegin, after, isNegated } = instruction;
+          const isThere = start >= 0 && this.run(lookBegin, after, text, start, stop, budget);
+          if (isThere !== isNegated) stack.push(after * width + at);
           break;
         }
         case 'match':
