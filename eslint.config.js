@@ -22,6 +22,7 @@ export default defineConfig(
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
     },
   },
+  { files: ['src/**/*.ts'], rules: { 'max-lines-per-function': ['error', { max: 70, skipComments: true }] } },
   {
     // Tests hand wrong types over on purpose, and fakes have async methods with nothing to await.
     files: ['test/**/*.ts'],

@@ -35,7 +35,8 @@ export function installPacked(): Installed {
   }
   const project = mkdtempSync(join(tmpdir(), 'openlora-package-'));
   const json = run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', project], root);
-  const [entry] = JSON.parse(json) as (Omit<Packed, 'tarball'> & { filename: string })[];
+  // An array up to npm 11, an object by name from npm 12 on.
+  const [entry] = Object.values(JSON.parse(json) as Record<string, Omit<Packed, 'tarball'> & { filename: string }>);
   if (!entry) throw new Error('npm pack printed no entry');
   const packed: Packed = { ...entry, tarball: join(project, entry.filename) };
 
