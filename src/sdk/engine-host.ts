@@ -4,7 +4,7 @@ import { OpenLoraError } from '../errors.js';
 import type { ControlEvent, NativeAddon, NativeEngine, OpenOptions } from '../native/binding.js';
 import type { AdapterRegistry } from './adapter.js';
 import { Deferred } from './deferred.js';
-import { abortedError, closedError } from './errors.js';
+import { abortedError, closedError, throwIfAborted } from './errors.js';
 import type { ActiveRequest } from './generation.js';
 import { decodeRecords, type RecordSink } from './records.js';
 import { onAbort } from './signals.js';
@@ -43,14 +43,14 @@ export class EngineHost implements RecordSink {
     const unwatch = signal && onAbort(signal, () => void host.close());
     try {
       const opened = await host.#opened.promise;
-      if (!signal?.aborted) return { host, opened };
+      throwIfAborted('loadBase', signal);
+      return { host, opened };
     } catch (error) {
-      if (!signal?.aborted) throw error;
+      await host.close();
+      throw signal?.aborted ? abortedError('loadBase', signal) : error;
     } finally {
       unwatch?.();
     }
-    await host.close();
-    throw abortedError('loadBase', signal);
   }
 
   /** Resolves when the engine has freed everything. May be called again. */
@@ -89,7 +89,7 @@ export class EngineHost implements RecordSink {
       case 'opened':
         return this.#opened.resolve(event);
       case 'openFailed':
-        return this.#onOpenFailed(new OpenLoraError(event.code, event.message));
+        return this.#opened.reject(new OpenLoraError(event.code, event.message));
       case 'adapterReady':
         return this.adapters?.onReady(event.handle, event.generation, event.bytes);
       case 'adapterFailed':
@@ -103,13 +103,6 @@ export class EngineHost implements RecordSink {
       case 'closed':
         return this.#onClosed();
     }
-  }
-
-  #onOpenFailed(error: OpenLoraError): void {
-    this.engine.close();
-    this.#hasEnded = true;
-    this.#opened.reject(error);
-    this.#closed.resolve();
   }
 
   #onClosed(): void {

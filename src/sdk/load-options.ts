@@ -131,19 +131,15 @@ function checkLogger(value: unknown): Logger {
   return value === undefined ? {} : checkObject('logger', value);
 }
 
+/** `maxContext` 0: what the checkpoint is made for, or what the pool holds. */
 export function resolveLimits(limits: CheckedLoadOptions['limits'], model: ModelSpec, kvDtype: DType): NativeLimits {
-  const maxContext = limits.maxContext ?? model.context;
+  const { maxBatchTokens, maxQueued, maxContext = 0 } = limits;
   if (maxContext > model.context) {
     const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
     throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
   }
-  const { maxBatchTokens, maxQueued } = limits;
-  return {
-    poolBytes: limits.poolBytes ?? poolBytesDefault(model, maxContext, kvDtype),
-    maxContext,
-    maxBatchTokens,
-    maxQueued,
-  };
+  const poolBytes = limits.poolBytes ?? poolBytesDefault(model, maxContext || model.context, kvDtype);
+  return { poolBytes, maxContext, maxBatchTokens, maxQueued };
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */

@@ -19,7 +19,7 @@ export interface GenerateOptions {
   adapter?: string | readonly { id: string; weight: number }[];
   /** Tokens to generate at the most. Default: what is left of the context. Together with the prompt it has to fit in it. */
   maxTokens?: number;
-  /** No end of sequence before this many tokens. Default: 0. */
+  /** Before this many tokens neither an end of sequence nor a stop ends the answer. Default: 0. */
   minTokens?: number;
   /** 0 is greedy, at most 100. Default: generation_config.json, else 1 where that file says `do_sample: true`, else 0. */
   temperature?: number;

@@ -30,7 +30,10 @@ export interface Limits {
   deviceMemory?: ByteSize;
   /** Not supported yet: ERR_NOT_SUPPORTED. */
   hostAdapterMemory?: ByteSize;
-  /** Longest sequence in tokens, prompt and answer. Default: what the checkpoint is made for, which is also the most. */
+  /**
+   * Longest sequence in tokens, prompt and answer; at most what the checkpoint is made for. More than `deviceMemory` holds
+   * is ERR_LIMITS. Default: what the checkpoint is made for, or what `deviceMemory` holds if that is less.
+   */
   maxContext?: number;
   /** Rows of a step, 1 to 65,536: the longest chunk of a prompt, and how many requests can advance at once. Default: 256. */
   maxBatchTokens?: number;

@@ -205,7 +205,7 @@ export class FakeEngine implements NativeEngine {
       threads: 1,
       weightBytes: 1000,
       poolBytes: limits.poolBytes,
-      maxContext: limits.maxContext,
+      maxContext: limits.maxContext || this.options.model.context,
       frameBytes: 64,
     });
   }

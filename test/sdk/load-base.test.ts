@@ -19,7 +19,7 @@ describe('loadBase', () => {
     });
     expect(engines[0]!.options).toMatchObject({
       dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0,
-      limits: { maxContext: CONTEXT, maxBatchTokens: 256, maxQueued: 4096 },
+      limits: { maxContext: 0, maxBatchTokens: 256, maxQueued: 4096 },
     }); // prettier-ignore
     expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
   });
@@ -48,7 +48,7 @@ describe('loadBase', () => {
     const fail = () => {
       throw new Error('mine');
     };
-    const reject = () => Promise.reject(new Error('mine'));
+    const reject = (): unknown => Promise.reject(new Error('mine'));
     const { loadBase } = fakeSdk();
     await using base = await loadBase({ onProgress: fail, logger: { debug: fail, info: fail, warn: fail } });
     expect((await base.generate({ prompt: 'ab', maxTokens: 2 }).result).text).toBe('ab');

@@ -1,0 +1,329 @@
+import { describe, expect, test } from 'vitest';
+import type { GenerateRequest, LoadBaseOptions, RegisterOptions } from '../../src/index.js';
+import { OpenLoraError } from '../../src/errors.js';
+import { parseByteSize, showBytes } from '../../src/sdk/byte-size.js';
+import { CONTEXT, fakeSdk, openFake } from './fake-parts.js';
+
+async function errorOf(action: Promise<unknown>): Promise<OpenLoraError> {
+  const error: unknown = await action.then(
+    () => new Error('it succeeded'),
+    (reason: unknown) => reason,
+  );
+  if (!OpenLoraError.is(error)) throw error;
+  return error;
+}
+
+const INVALID = 'ERR_INVALID_OPTION';
+const UNKNOWN = 'ERR_UNKNOWN_OPTION';
+const LATER = 'ERR_NOT_SUPPORTED';
+
+describe('loadBase refuses', () => {
+  const later = () => Promise.resolve(null);
+  const cases: [string, unknown, string, RegExp][] = [
+    ['no options', undefined, INVALID, /^loadBase: got undefined, wanted an object$/],
+    ['no path', {}, INVALID, /^path: got undefined, wanted a string of 1 to 4096 characters$/],
+    ['an empty path', { path: '' }, INVALID, /^path: got "", wanted/],
+    [
+      'an unknown key',
+      { path: 'x', dytpe: 'f32' },
+      UNKNOWN,
+      /^loadBase: option "dytpe" is unknown; did you mean 'dtype'\?$/,
+    ],
+    ['a key that is like none', { path: 'x', zzz: 1 }, UNKNOWN, /known are path, device,/],
+    ['an unknown key that is undefined', { path: 'x', zzz: undefined }, UNKNOWN, /"zzz"/],
+    [
+      'an unknown dtype',
+      { path: 'x', dtype: 'fp32' },
+      INVALID,
+      /^dtype: got "fp32", wanted one of auto, f32, bf16, f16$/,
+    ],
+    [
+      'dtype int8',
+      { path: 'x', dtype: 'int8' },
+      LATER,
+      /^dtype: 'int8' is not supported yet; use auto, f32, bf16, f16$/,
+    ],
+    ['dtype int4', { path: 'x', dtype: 'int4' }, LATER, /^dtype: 'int4'/],
+    ['kvDtype int8', { path: 'x', kvDtype: 'int8' }, LATER, /^kvDtype: 'int8'/],
+    ['kvDtype int4', { path: 'x', kvDtype: 'int4' }, INVALID, /^kvDtype: got "int4"/],
+    ['adapterDtype int8', { path: 'x', adapterDtype: 'int8' }, LATER, /^adapterDtype: 'int8'/],
+    ['compute bf16', { path: 'x', compute: 'bf16' }, LATER, /^compute: 'bf16'/],
+    ['numerics fast', { path: 'x', numerics: 'fast' }, LATER, /^numerics: 'fast'/],
+    ['a GPU', { path: 'x', device: 'cuda:0' }, LATER, /^device: 'cuda:0'/],
+    ['an unknown device', { path: 'x', device: 'tpu' }, INVALID, /^device: got "tpu", wanted one of auto, cpu$/],
+    ['cacheDir', { path: 'x', cacheDir: '/tmp' }, LATER, /^cacheDir/],
+    ['adapterResolver', { path: 'x', adapterResolver: later }, LATER, /^adapterResolver/],
+    ['an unknown simd', { path: 'x', simd: 'sse' }, INVALID, /^simd: got "sse"/],
+    ['threads 0', { path: 'x', threads: 0 }, INVALID, /^threads: got 0, wanted an integer from 1 to 1024$/],
+    ['threads as text', { path: 'x', threads: '2' }, INVALID, /^threads: got "2"/],
+    ['limits as text', { path: 'x', limits: '8GiB' }, INVALID, /^limits: got "8GiB", wanted an object$/],
+    ['an unknown limit', { path: 'x', limits: { maxTokens: 1 } }, UNKNOWN, /^limits: option "maxTokens"/],
+    ['hostAdapterMemory', { path: 'x', limits: { hostAdapterMemory: 1 } }, LATER, /^limits\.hostAdapterMemory/],
+    ['memory in words', { path: 'x', limits: { deviceMemory: 'much' } }, INVALID, /^limits\.deviceMemory: got "much"/],
+    ['too little memory', { path: 'x', limits: { deviceMemory: 10 } }, INVALID, /got 10 B, wanted 1 MiB to/],
+    ['absurdly much memory', { path: 'x', limits: { deviceMemory: '900TB' } }, INVALID, /got 818\.5 TiB, wanted/],
+    ['no context', { path: 'x', limits: { maxContext: 0 } }, INVALID, /^limits\.maxContext: got 0/],
+    [
+      'an absurd batch',
+      { path: 'x', limits: { maxBatchTokens: 1e9 } },
+      INVALID,
+      /^limits\.maxBatchTokens: got 1000000000/,
+    ],
+    ['no queue', { path: 'x', limits: { maxQueued: 0 } }, INVALID, /^limits\.maxQueued: got 0/],
+    ['strictBase as a number', { path: 'x', strictBase: 1 }, INVALID, /^strictBase: got 1, wanted true or false$/],
+    ['a signal that is none', { path: 'x', signal: {} }, INVALID, /^signal: got an object, wanted an AbortSignal$/],
+    ['a callback that is none', { path: 'x', onProgress: 5 }, INVALID, /^onProgress: got 5, wanted a function$/],
+    ['a logger that is none', { path: 'x', logger: null }, INVALID, /^logger: got null, wanted an object$/],
+  ];
+  test.each(cases)('%s', async (_name, options, code, message) => {
+    const { loadBase, tokenizers } = fakeSdk();
+    const given = options as LoadBaseOptions;
+    const error = await errorOf(given === undefined ? fakeSdkRaw(given) : loadBase({ ...given, path: given.path }));
+    expect([error.code, error.message]).toEqual([code, expect.stringMatching(message)]);
+    expect(tokenizers).toEqual([]);
+  });
+
+  const fakeSdkRaw = async (options: LoadBaseOptions) => {
+    const { createLoadBase } = await import('../../src/sdk/load-base.js');
+    return createLoadBase({} as never)(options);
+  };
+});
+
+describe('generate refuses', () => {
+  const x = { prompt: 'x' };
+  const user = [{ role: 'user', content: 'x' }];
+  const cases: [string, unknown, string, RegExp][] = [
+    ['no request', undefined, INVALID, /^generate: got undefined, wanted an object$/],
+    ['no prompt', {}, INVALID, /^generate: got none, wanted one of prompt, messages, tokens$/],
+    ['two prompts', { prompt: 'x', tokens: [1] }, INVALID, /^generate: got prompt and tokens, wanted one/],
+    ['an unknown key', { ...x, max_tokens: 5 }, UNKNOWN, /"max_tokens" is unknown; did you mean 'maxTokens'\?/],
+    ['a prompt that is no text', { prompt: 5 }, INVALID, /^prompt: got 5, wanted a string/],
+    ['an empty prompt', { prompt: '' }, INVALID, /^the prompt has no tokens/],
+    ['empty tokens', { tokens: [] }, INVALID, /^the prompt has no tokens/],
+    ['tokens that are no array', { tokens: 'abc' }, INVALID, /^tokens: got "abc", wanted an array of token ids$/],
+    [
+      'a token beyond the vocabulary',
+      { tokens: [1, 256] },
+      'ERR_TOKEN_RANGE',
+      /^tokens\[1\]: got 256, wanted an integer from 0 to 255$/,
+    ],
+    ['a token that is no integer', { tokens: [1.5] }, 'ERR_TOKEN_RANGE', /^tokens\[0\]: got 1\.5/],
+    ['a negative token', { tokens: [-1] }, 'ERR_TOKEN_RANGE', /^tokens\[0\]: got -1/],
+    ['an absurd length', { tokens: { length: 2 ** 40 } }, 'ERR_CONTEXT_LENGTH', /^the prompt has 1099511627776 tokens/],
+    [
+      'a prompt as long as the context',
+      { prompt: 'x'.repeat(CONTEXT) },
+      'ERR_CONTEXT_LENGTH',
+      /has 512 tokens: with an answer it doesn't fit in the context of 512$/,
+    ],
+    [
+      'more tokens than the context has',
+      { ...x, maxTokens: CONTEXT },
+      'ERR_CONTEXT_LENGTH',
+      /has 1 tokens: with maxTokens 512/,
+    ],
+    ['maxTokens 0', { ...x, maxTokens: 0 }, INVALID, /^maxTokens: got 0, wanted an integer from 1/],
+    [
+      'minTokens above maxTokens',
+      { ...x, maxTokens: 2, minTokens: 3 },
+      INVALID,
+      /^minTokens: got 3, wanted at most maxTokens, 2$/,
+    ],
+    [
+      'a negative temperature',
+      { ...x, temperature: -1 },
+      INVALID,
+      /^temperature: got -1, wanted a number from 0 to 100$/,
+    ],
+    ['temperature NaN', { ...x, temperature: NaN }, INVALID, /^temperature: got NaN/],
+    ['topK -1', { ...x, topK: -1 }, INVALID, /^topK: got -1, wanted an integer from 0/],
+    ['topP 0', { ...x, topP: 0 }, INVALID, /^topP: got 0, wanted a number above 0, at most 1$/],
+    ['minP 2', { ...x, minP: 2 }, INVALID, /^minP: got 2/],
+    ['an unsafe seed', { ...x, seed: 2 ** 53 }, INVALID, /^seed: got 9007199254740992/],
+    ['a seed of another type', { ...x, seed: 5n }, INVALID, /^seed: got 5n/],
+    ['stop as text', { ...x, stop: 'x' }, INVALID, /^stop: got "x", wanted an array of at most 16 strings$/],
+    ['an empty stop string', { ...x, stop: ['a', ''] }, INVALID, /^stop\[1\]: got ""/],
+    [
+      'a long stop string',
+      { ...x, stop: ['a'.repeat(300)] },
+      INVALID,
+      /^stop\[0\]: got 300 characters, wanted a string of 1 to 256/,
+    ],
+    ['many stop strings', { ...x, stop: Array.from({ length: 17 }, () => 'a') }, INVALID, /^stop: got an array of 17/],
+    ['a stop token beyond the vocabulary', { ...x, stopTokens: [999] }, 'ERR_TOKEN_RANGE', /^stopTokens\[0\]: got 999/],
+    ['ignoreEos as text', { ...x, ignoreEos: 'no' }, INVALID, /^ignoreEos: got "no"/],
+    ['21 logprobs', { ...x, logprobs: 21 }, INVALID, /^logprobs: got 21, wanted an integer from 0 to 20$/],
+    ['logprobs true', { ...x, logprobs: true }, INVALID, /^logprobs: got true/],
+    ['promptLogprobs -1', { ...x, promptLogprobs: -1 }, INVALID, /^promptLogprobs: got -1/],
+    ['a fraction of a priority', { ...x, priority: 0.5 }, INVALID, /^priority: got 0\.5/],
+    ['deadlineMs 0', { ...x, deadlineMs: 0 }, INVALID, /^deadlineMs: got 0/],
+    ['an empty tenant', { ...x, tenant: '' }, INVALID, /^tenant: got ""/],
+    ['a tenant with a control character', { ...x, tenant: 'a\0b' }, INVALID, /wanted no control characters$/],
+    ['an adapter that is no name', { ...x, adapter: 5 }, INVALID, /^adapter: got 5/],
+    [
+      'two adapters',
+      {
+        ...x,
+        adapter: [
+          { id: 'a', weight: 1 },
+          { id: 'b', weight: 1 },
+        ],
+      },
+      LATER,
+      /^adapter: a list of 2/,
+    ],
+    ['a weight', { ...x, adapter: [{ id: 'a', weight: 0.5 }] }, LATER, /^adapter: weight 0\.5/],
+    ['a weight that is none', { ...x, adapter: [{ id: 'a' }] }, INVALID, /^adapter\[0\]\.weight: got undefined/],
+    [
+      'an unknown key of an adapter',
+      { ...x, adapter: [{ id: 'a', weight: 1, w: 1 }] },
+      UNKNOWN,
+      /^adapter\[0\]: option "w"/,
+    ],
+    [
+      'repetitionPenalty',
+      { ...x, repetitionPenalty: 1.1 },
+      LATER,
+      /^repetitionPenalty is not supported yet; leave it out$/,
+    ],
+    ['presencePenalty', { ...x, presencePenalty: 1 }, LATER, /^presencePenalty/],
+    ['frequencyPenalty', { ...x, frequencyPenalty: 1 }, LATER, /^frequencyPenalty/],
+    ['logitBias', { ...x, logitBias: { 5: 1 } }, LATER, /^logitBias/],
+    ['cacheSalt', { ...x, cacheSalt: 's' }, LATER, /^cacheSalt/],
+    [
+      'no messages',
+      { messages: [] },
+      INVALID,
+      /^messages: got an array of 0, wanted an array of at least one message$/,
+    ],
+    ['a message that is none', { messages: ['hi'] }, INVALID, /^messages\[0\]: got "hi", wanted an object$/],
+    ['a message without a role', { messages: [{ content: 'x' }] }, INVALID, /^messages\[0\]\.role: got undefined/],
+    [
+      'an image',
+      { messages: [{ role: 'user', content: [{ type: 'image_url' }] }] },
+      INVALID,
+      /^messages\[0\]\.content\[0\]\.type: got "image_url", wanted 'text'$/,
+    ],
+    ['tools without messages', { ...x, tools: [] }, INVALID, /^tools: got an array of 0, wanted messages beside it$/],
+    [
+      'a tool that is none',
+      { messages: user, tools: [{ type: 'function' }] },
+      INVALID,
+      /^tools\[0\]\.function: got undefined/,
+    ],
+    ['a signal that is none', { ...x, signal: 5 }, INVALID, /^signal: got 5, wanted an AbortSignal$/],
+  ];
+  test.each(cases)('%s', async (_name, request, code, message) => {
+    const { base, engine } = await openFake();
+    const neighbour = base.generate({ prompt: 'ab', maxTokens: 20 });
+    const error = await errorOf(base.generate(request as GenerateRequest).result);
+    expect([error.code, error.message]).toEqual([code, expect.stringMatching(message)]);
+    expect(await neighbour.text()).toBe('ab'.repeat(10));
+    expect(engine.submitted).toHaveLength(1);
+    await base.dispose();
+  });
+
+  test('one request more than limits.maxQueued, and takes the next when one has ended', async () => {
+    const { base } = await openFake({}, { limits: { maxQueued: 2 } });
+    const running = [1, 2].map(() => base.generate({ prompt: 'ab', maxTokens: 2 }));
+    const error = await errorOf(base.generate({ prompt: 'ab', maxTokens: 2 }).result);
+    expect([error.code, error.retryable]).toEqual(['ERR_OVERLOADED', true]);
+    await Promise.all(running.map(({ result }) => result));
+    expect(await base.generate({ prompt: 'ab', maxTokens: 2 }).text()).toBe('ab');
+    await base.dispose();
+  });
+});
+
+describe('registerAdapter refuses', () => {
+  const cases: [string, unknown, unknown, unknown, string, RegExp][] = [
+    ['no id', undefined, 'x', undefined, INVALID, /^id: got undefined/],
+    ['an empty id', '', 'x', undefined, INVALID, /^id: got ""/],
+    ['no source', 'a', undefined, undefined, INVALID, /^source: got undefined/],
+    [
+      'files in memory',
+      'a',
+      { config: {}, tensors: new Uint8Array() },
+      undefined,
+      LATER,
+      /^source: AdapterFiles is not supported yet/,
+    ],
+    ['an unknown key', 'a', 'x', { weight: 1 }, UNKNOWN, /^registerAdapter: option "weight"/],
+    ['pin', 'a', 'x', { pin: true }, LATER, /^pin/],
+    ['preload host', 'a', 'x', { preload: 'host' }, LATER, /^preload: 'host'/],
+    ['preload device', 'a', 'x', { preload: 'device' }, LATER, /^preload: 'device'/],
+    ['an unknown preload', 'a', 'x', { preload: 'gpu' }, INVALID, /^preload: got "gpu"/],
+    ['expectedGeneration', 'a', 'x', { expectedGeneration: 'abc' }, LATER, /^expectedGeneration/],
+  ];
+  test.each(cases)('%s', async (_name, id, source, options, code, message) => {
+    const { base } = await openFake();
+    const error = await errorOf(base.registerAdapter(id as string, source as string, options as RegisterOptions));
+    expect([error.code, error.message]).toEqual([code, expect.stringMatching(message)]);
+    await base.registerAdapter('a', 'x', { pin: false, preload: 'none' });
+    await base.dispose();
+  });
+});
+
+describe('the other calls refuse', () => {
+  test('unknown keys and wrong values', async () => {
+    const { base } = await openFake();
+    const message = [{ role: 'user', content: 'x' }];
+    const bad = <T>(value: unknown) => value as T;
+    const calls: [string, () => unknown][] = [
+      [UNKNOWN, () => base.unregisterAdapter('a', bad({ force: true }))],
+      [INVALID, () => base.unregisterAdapter('a', bad({ drain: 1 }))],
+      [UNKNOWN, () => base.renderChat(message, bad({ template: 'x' }))],
+      [INVALID, () => base.renderChat(bad('hi'))],
+      [INVALID, () => base.renderChat(message, bad({ addGenerationPrompt: 'yes' }))],
+      [UNKNOWN, () => base.tokenizer.encode('x', bad({ special: 1 }))],
+      [INVALID, () => base.tokenizer.encode(bad(5))],
+      [INVALID, () => base.tokenizer.decode([1], bad({ skipSpecialTokens: 1 }))],
+      [INVALID, () => base.adapters.get(bad(5))],
+      [LATER, () => base.prefetch('a')],
+    ];
+    for (const [code, call] of calls) expect((await errorOf((async () => call())())).code).toBe(code);
+    await base.dispose();
+  });
+});
+
+describe('byte sizes', () => {
+  test.each([
+    [0, 0],
+    [4096, 4096],
+    ['4096', 4096],
+    ['500MB', 500e6],
+    ['8GiB', 8 * 2 ** 30],
+    ['1.5 GB', 1.5e9],
+    [' 2 kib ', 2048],
+    ['1TiB', 2 ** 40],
+  ])('%s is %d bytes', (given, bytes) => expect(parseByteSize('x', given)).toBe(bytes));
+
+  test.each([
+    ['8G'],
+    ['GiB'],
+    ['-1MB'],
+    ['1e9'],
+    ['1,5GB'],
+    [''],
+    ['1 GiB B'],
+    [-1],
+    [1.5],
+    [NaN],
+    [Infinity],
+    [2 ** 53],
+    ['9'.repeat(40)],
+    [null],
+    [{}],
+  ])('%s is none', (given) =>
+    expect(() => parseByteSize('x', given)).toThrow(/^x: got .*, wanted bytes, as an integer or as text/),
+  );
+
+  test('are shown in the unit that fits', () => {
+    expect([0, 1023, 1024, 1.5 * 2 ** 30, 2 ** 60].map(showBytes)).toEqual([
+      '0 B',
+      '1023 B',
+      '1 KiB',
+      '1.5 GiB',
+      '1048576 TiB',
+    ]);
+  });
+});
