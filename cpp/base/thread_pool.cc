@@ -1,5 +1,9 @@
 #include "base/thread_pool.h"
 
+#include <sched.h>
+
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace openlora {
@@ -27,6 +31,12 @@ void SpinThenWait(const std::atomic<T>& value, const Done& done) {
 }
 
 }  // namespace
+
+int UsableProcessors() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
 
 ThreadPool::ThreadPool(int thread_count) : thread_count_(thread_count) {
   OPENLORA_CHECK(thread_count >= 1);

@@ -8,6 +8,9 @@
 
 namespace openlora {
 
+// Processors that this process may run on, which may be fewer than the machine has; at least 1.
+int UsableProcessors();
+
 // A fixed team of threads that runs one function at a time on all of its members together. The caller is
 // member 0, so a pool of one has no threads of its own. All members of a run are running at once (none is
 // queued behind another), so a body may wait for its team mates with TeamBarrier.

@@ -25,12 +25,18 @@ struct EntriesView {
   const int32_t* segment_slot = nullptr;   // [S], into AdapterPages::slots
 };
 
+// What a site (a linear module of one layer, the head, or the embedding) takes and gives.
+struct SiteShape {
+  int64_t in = 0;
+  int64_t out = 0;
+};
+
 // A LoRA tile address counts units of this many bytes from the start of the pool.
 inline constexpr int64_t kTileUnitBytes = 256;
 inline constexpr int kTileRanks = 8;
 inline constexpr int kShrinkChunk = 512;  // columns whose partial sums are one term of a shrink
 
-// How one adapter acts on one site (a linear module of one layer, the head, or the embedding).
+// How one adapter acts on one site.
 struct SitePages {
   int32_t rank = 0;  // 0: the adapter doesn't act here
   uint32_t a = 0;    // index of its first A tile in SlotPages::tiles

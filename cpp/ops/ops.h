@@ -111,6 +111,10 @@ class Ops {
   // [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the last).
   virtual void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) = 0;
   static constexpr int64_t kPackRows = 32;
+  // Writes `source` [1, n], a norm's gain or a bias, as n floats.
+  virtual void PackVector(const SourceView& source, float* packed) {
+    for (int64_t i = 0; i < source.cols; ++i) packed[i] = LoadUnaligned(source, i);
+  }
 
   // --- adapter tiles, while an adapter loads; any thread ---
   // `ranks` <= kTileRanks; `columns` of `in` (an A tile) or of `out` (a B tile); a multiple of kTileUnitBytes.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "tensor/dtype.h"
 
@@ -26,5 +27,12 @@ struct SourceView {
   int64_t rows = 0;
   int64_t cols = 0;  // rows are contiguous
 };
+
+inline float LoadUnaligned(const SourceView& source, int64_t index) {
+  const size_t size = SizeOf(source.dtype);
+  alignas(4) unsigned char bits[4] = {};
+  std::memcpy(bits, static_cast<const unsigned char*>(source.data) + static_cast<size_t>(index) * size, size);
+  return LoadAsFloat(bits, source.dtype, 0);
+}
 
 }  // namespace openlora

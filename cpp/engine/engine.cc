@@ -1,0 +1,187 @@
+#include "engine/engine.h"
+
+#include <chrono>
+#include <exception>
+#include <new>
+
+#include "base/clock.h"
+
+namespace openlora {
+namespace {
+
+template <typename... Ts>
+struct Overloaded : Ts... {
+  using Ts::operator()...;
+};
+
+// Nothing of ours throws; the standard library may, when memory is short.
+template <typename Body>
+Status Guarded(const Body& body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return Status(kErrOutOfMemory, "the host's memory is exhausted");
+  } catch (const std::exception& exception) {
+    return Status(kErrInternal, exception.what());
+  }
+}
+
+}  // namespace
+
+Engine::Engine(EngineOptions options, std::function<void()> wake)
+    : max_queued_(options.max_queued), outbox_(std::move(wake)), thread_([this, moved = std::move(options)]() mutable { Main(std::move(moved)); }) {}
+
+Engine::~Engine() {
+  Close();
+  thread_.join();
+}
+
+void Engine::Submit(Request request) {
+  // The core counts again; this bounds the inbox when JavaScript submits faster than steps go by.
+  if (submitted_.load(std::memory_order_relaxed) >= max_queued_) {
+    return outbox_.PushNow(FailedEvent{request.id, Error(kErrOverloaded, "%d requests wait, maxQueued is %d", max_queued_, max_queued_)});
+  }
+  request.submitted_ms = NowMs();
+  submitted_.fetch_add(1, std::memory_order_relaxed);
+  Post(std::move(request));
+}
+
+void Engine::Post(Message message) {
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(message));
+  }
+  wake_.notify_one();
+}
+
+void Engine::Close() {
+  is_closing_ = true;
+  {
+    const std::lock_guard lock(mutex_);
+    has_news_ = true;
+  }
+  wake_.notify_one();
+}
+
+EventBatch Engine::Take() {
+  EventBatch batch = outbox_.Take();
+  {
+    const std::lock_guard lock(mutex_);
+    has_news_ = true;
+  }
+  wake_.notify_one();
+  return batch;
+}
+
+EngineStats Engine::Stats() const {
+  const std::lock_guard lock(published_mutex_);
+  return stats_;
+}
+
+bool Engine::FindTier(int64_t handle, Tier* tier) const {
+  const std::lock_guard lock(published_mutex_);
+  const auto found = tiers_.find(handle);
+  if (found == tiers_.end()) return false;
+  *tier = found->second;
+  return true;
+}
+
+void Engine::Main(EngineOptions options) {
+  const Status status = Guarded([&] { return Serve(std::move(options)); });
+  const Status closed = status.ok() ? Status(kErrClosed, "the base was disposed") : status;
+  std::vector<Message> left;  // nobody will look at these any more
+  {
+    const std::lock_guard lock(mutex_);
+    left.swap(inbox_);
+  }
+  for (const Message& message : left) {
+    if (const Request* request = std::get_if<Request>(&message)) outbox_.Push(FailedEvent{request->id, closed});
+    if (const auto* adapter = std::get_if<RegisterMessage>(&message)) outbox_.Push(AdapterFailedEvent{adapter->handle, closed});
+  }
+  if (!is_open_) outbox_.Push(OpenFailedEvent{closed});
+  outbox_.Push(ClosedEvent{});
+  outbox_.Flush();
+}
+
+Status Engine::Serve(EngineOptions options) {
+  const std::vector<std::string> files = options.files;
+  EngineCore core(std::move(options), &outbox_);
+  OPENLORA_RETURN_IF_ERROR(core.Open(is_closing_));
+  is_open_ = true;
+  Status status;
+  {
+    AdapterLoader loader(&core.residency(), &core.pool(), core.device(), files, [this](LoaderResult result) { Post(std::move(result)); });
+    core.Connect({[&loader](Adapter* adapter) { loader.Check(adapter); }, [&loader](Adapter* adapter) { loader.Load(adapter); }});
+    status = Guarded([&] {
+      Loop(&core);
+      return Ok();
+    });
+  }
+  core.Close(status.ok() ? Status(kErrClosed, "the base was disposed") : status);
+  return status;
+}
+
+void Engine::Loop(EngineCore* core) {
+  Publish(core);
+  bool has_work = false;
+  while (!is_closing_) {
+    if (!has_work) Wait(*core);
+    Receive(core);
+    if (is_closing_) return;
+    has_work = core->Step();
+    Publish(core);
+  }
+}
+
+void Engine::Wait(const EngineCore& core) {
+  const double deadline_ms = core.NextDeadlineMs();
+  std::unique_lock lock(mutex_);
+  const auto has_come = [this] { return !inbox_.empty() || has_news_; };
+  if (deadline_ms < 0) {
+    wake_.wait(lock, has_come);
+  } else {
+    wake_.wait_for(lock, std::chrono::duration<double, std::milli>(deadline_ms), has_come);
+  }
+}
+
+void Engine::Receive(EngineCore* core) {
+  std::vector<Message> messages;
+  {
+    const std::lock_guard lock(mutex_);
+    messages.swap(inbox_);
+    has_news_ = false;
+  }
+  for (Message& message : messages) Handle(core, std::move(message));
+}
+
+void Engine::Handle(EngineCore* core, Message message) {
+  std::visit(Overloaded{
+                 [&](RegisterMessage& m) { core->Register(m.handle, std::move(m.manifest)); },
+                 [&](const UnregisterMessage& m) { core->Unregister(m.handle); },
+                 [&](Request& request) {
+                   submitted_.fetch_sub(1, std::memory_order_relaxed);
+                   core->Submit(std::move(request));
+                 },
+                 [&](const CancelMessage& m) { core->Cancel(m.request); },
+                 [&](const PauseMessage& m) { core->SetPaused(m.request, m.is_paused); },
+                 [&](LoaderResult& result) { core->FinishLoader(std::move(result)); },
+             },
+             message);
+}
+
+void Engine::Publish(EngineCore* core) {
+  const EngineStats stats = core->Stats();
+  const std::vector<int64_t> changed = core->residency().TakeChanged();
+  const std::lock_guard lock(published_mutex_);
+  stats_ = stats;
+  for (const int64_t handle : changed) {
+    const Adapter* adapter = core->residency().Find(handle);
+    if (adapter != nullptr) {
+      tiers_[handle] = core->TierOf(*adapter);
+    } else {
+      tiers_.erase(handle);
+    }
+  }
+}
+
+}  // namespace openlora

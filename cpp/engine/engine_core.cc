@@ -1,0 +1,384 @@
+#include "engine/engine_core.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/clock.h"
+
+namespace openlora {
+namespace {
+
+// Records of one sequence that its reader may leave lying before the sequence gets no more rows.
+constexpr int32_t kUndeliveredMax = 256;
+
+bool Contains(const std::vector<int32_t>& list, int32_t value) { return std::find(list.begin(), list.end(), value) != list.end(); }
+
+std::vector<TokenBias> ForbidEnds(const Request& request) {
+  std::vector<TokenBias> bias;
+  if (request.min_tokens == 0) return bias;
+  for (const std::vector<int32_t>* list : {&request.eos_tokens, &request.stop_tokens}) {
+    for (const int32_t token : *list) {
+      const bool is_known = std::any_of(bias.begin(), bias.end(), [token](const TokenBias& b) { return b.token == token; });
+      if (!is_known) bias.push_back({token, -INFINITY});
+    }
+  }
+  return bias;
+}
+
+}  // namespace
+
+Status EngineCore::CheckRequest(const Request& request) const {
+  const ModelConfig& model = options_.model;
+  if (request.tokens.empty()) return Status(kErrInvalidRequest, "the prompt is empty, at least one token is needed");
+  if (static_cast<int64_t>(request.tokens.size()) >= max_context_)
+    return Error(kErrContextLength, "the prompt has %zu tokens, the context of %d leaves room for %d and an answer", request.tokens.size(), max_context_, max_context_ - 1);
+  for (const std::vector<int32_t>* list : {&request.tokens, &request.eos_tokens, &request.stop_tokens}) {
+    for (const int32_t token : *list) {
+      if (token < 0 || token >= model.vocab) return Error(kErrTokenRange, "token id %d, the vocabulary has 0 to %d", token, model.vocab - 1);
+    }
+  }
+  if (request.max_tokens < 1) return Error(kErrInvalidRequest, "maxTokens is %d, at least 1 is needed", request.max_tokens);
+  if (request.logprobs > kTopLogprobsMax || request.prompt_logprobs > kTopLogprobsMax)
+    return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d", std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
+  return Ok();
+}
+
+Status EngineCore::FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const {
+  int64_t frames = kv_->FramesFor(static_cast<int64_t>(request.tokens.size()) + 1);
+  for (const AdapterUse& use : request.adapters) {
+    Adapter* adapter = residency_->Find(use.handle);
+    if (adapter == nullptr) return Error(kErrAdapterNotFound, "adapter %lld isn't registered", static_cast<long long>(use.handle));
+    if (std::find(adapters->begin(), adapters->end(), adapter) == adapters->end()) frames += adapter->frames_needed;
+    adapters->push_back(adapter);
+  }
+  if (frames <= pool_.frames_total()) return Ok();
+  return Error(kErrOutOfMemory, "the prompt and its adapters need %lld bytes, deviceMemory has %lld", static_cast<long long>(frames * pool_.frame_bytes()),
+               static_cast<long long>(pool_.frames_total() * pool_.frame_bytes()));
+}
+
+void EngineCore::Submit(Request request) {
+  std::vector<Adapter*> adapters;
+  Status status = CheckRequest(request);
+  if (status.ok()) status = FindAdapters(request, &adapters);
+  if (status.ok() && requests() >= options_.max_queued)
+    status = Error(kErrOverloaded, "%lld requests wait or run, maxQueued is %d", static_cast<long long>(requests()), options_.max_queued);
+  if (!status.ok()) return outbox_->Push(FailedEvent{request.id, status});
+
+  auto sequence = std::make_unique<Sequence>();
+  sequence->arrival = arrivals_++;
+  sequence->tokens = request.tokens;
+  sequence->adapters = std::move(adapters);
+  for (Adapter* adapter : sequence->adapters) {
+    ++adapter->references;
+    sequence->tiers.push_back(TierOf(*adapter));
+  }
+  sequence->text = TextStream(request.stop);
+  sequence->bias = ForbidEnds(request);
+  sequence->request = std::move(request);
+  stats_.tokens_in += static_cast<uint64_t>(sequence->prompt());
+  scheduler_->Add(sequence.get());
+  sequences_.emplace(sequence->request.id, std::move(sequence));
+}
+
+void EngineCore::Cancel(int64_t request) {
+  const auto found = sequences_.find(request);
+  if (found != sequences_.end()) End(found->second.get(), FinishReason::kCancelled);
+}
+
+void EngineCore::SetPaused(int64_t request, bool is_paused) {
+  const auto found = sequences_.find(request);
+  if (found != sequences_.end()) found->second->is_paused = is_paused;
+}
+
+void EngineCore::Register(int64_t handle, AdapterManifest manifest) {
+  Adapter* adapter = residency_->Add(handle, std::move(manifest));
+  ++checking_;
+  loader_.check(adapter);
+}
+
+void EngineCore::Unregister(int64_t handle) {
+  Adapter* adapter = residency_->Find(handle);
+  if (adapter == nullptr) return;
+  adapter->is_hidden = true;
+  ReleaseAdapter(adapter);
+}
+
+void EngineCore::ReleaseAdapter(Adapter* adapter) {
+  const int64_t handle = adapter->handle;
+  if (residency_->EraseIfUnused(adapter, step_)) outbox_->Push(AdapterRetiredEvent{handle});
+}
+
+void EngineCore::FinishLoader(LoaderResult result) {
+  Adapter* adapter = result.adapter;
+  if (result.is_check) {
+    --checking_;
+    if (result.status.ok()) {
+      residency_->SetChecked(adapter, std::move(result.identity));
+      outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
+    } else {
+      residency_->SetRefused(adapter);
+      outbox_->Push(AdapterFailedEvent{adapter->handle, result.status});
+    }
+    return ReleaseAdapter(adapter);
+  }
+  residency_->FinishLoad(adapter, result.status.ok(), step_);
+  const double now = NowMs();
+  std::vector<Sequence*> failed;
+  for (const auto& [id, sequence] : sequences_) {
+    if (std::find(sequence->adapters.begin(), sequence->adapters.end(), adapter) == sequence->adapters.end()) continue;
+    sequence->adapters_ready_ms = now;
+    if (!result.status.ok()) failed.push_back(sequence.get());
+  }
+  for (Sequence* sequence : failed) Fail(sequence, result.status);
+  // Forget released it already if the last of them went.
+  if (failed.empty()) ReleaseAdapter(adapter);
+}
+
+bool EngineCore::IsReady(Sequence* sequence) const {
+  const uint64_t epoch = outbox_->epoch();
+  if (sequence->delivery_epoch != epoch) {
+    sequence->delivery_epoch = epoch;
+    sequence->undelivered = 0;
+  }
+  return sequence->undelivered < kUndeliveredMax;
+}
+
+bool EngineCore::Step() {
+  ExpireRequests();
+  const StepPlan plan = scheduler_->Plan([this](Sequence* sequence) { return IsReady(sequence); });
+  scheduler_->Commit(plan, step_);
+  for (Adapter* adapter : plan.loads) loader_.load(adapter);
+  if (plan.rows.empty()) return HandleStuck(plan);
+  RunBatch(plan);
+  if (options_.checks_invariants) {
+    const Status status = CheckInvariants();
+    if (!status.ok()) FailAll(status);
+  }
+  outbox_->Flush();
+  return true;
+}
+
+void EngineCore::ExpireRequests() {
+  const double now = NowMs();
+  std::vector<Sequence*> late;
+  for (const auto& [id, sequence] : sequences_) {
+    const Request& request = sequence->request;
+    if (request.deadline_ms > 0 && now - request.submitted_ms > request.deadline_ms) late.push_back(sequence.get());
+  }
+  for (Sequence* sequence : late)
+    Fail(sequence, Error(kErrDeadline, "the answer wasn't complete within deadlineMs = %g; %d tokens were generated", sequence->request.deadline_ms, sequence->output()));
+}
+
+// Nothing was planned. True if that was resolved here and another plan may do better.
+bool EngineCore::HandleStuck(const StepPlan& plan) {
+  outbox_->Flush();
+  if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
+  if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
+  Sequence* stuck = plan.starved;
+  if (stuck != nullptr) {
+    Fail(stuck, Error(kErrOutOfMemory, "%lld more bytes are needed at once, %lld of deviceMemory's %lld are free and nothing else can go",
+                      static_cast<long long>(plan.starved_frames * pool_.frame_bytes()), static_cast<long long>(pool_.frames_free() * pool_.frame_bytes()),
+                      static_cast<long long>(pool_.frames_total() * pool_.frame_bytes())));
+    return true;
+  }
+  for (const auto& [id, sequence] : sequences_) {
+    const bool can_run = !sequence->is_paused && IsReady(sequence.get());
+    if (can_run && (stuck == nullptr || sequence->arrival < stuck->arrival)) stuck = sequence.get();
+  }
+  if (stuck == nullptr) return false;  // idle, or every reader is behind
+  Fail(stuck, Status(kErrEngineStalled, "the request could get no rows though nothing stands in its way: a defect of openlora"));
+  return true;
+}
+
+void EngineCore::RunBatch(const StepPlan& plan) {
+  const uint64_t step = step_ + 1;
+  const double now = NowMs();
+  for (const PlannedRows& planned : plan.rows) {
+    if (planned.sequence->admitted_ms == 0) planned.sequence->admitted_ms = now;
+    for (Adapter* adapter : planned.sequence->adapters) adapter->last_use = step;
+  }
+  batch_.Build(plan.rows);
+  const ModelConfig& model = options_.model;
+  const KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_, options_.kv_dtype, model.layers, model.kv_heads, model.head_dim, nullptr, nullptr};
+  const BatchView view = batch_.View(kv, residency_->Pages());
+  DecoderForward(model, weights_, view, buffers_, backend_.ops.get(), *is_aborted_);
+  batch_.SampleRows(&sample_rows_);
+  results_.resize(sample_rows_.size());
+  if (is_aborted_->load(std::memory_order_relaxed)) return;
+  if (!sample_rows_.empty()) {
+    TensorView logits = buffers_.logits;
+    logits.rows = static_cast<int64_t>(sample_rows_.size());
+    backend_.ops->Sample(logits, sample_rows_, results_);
+  }
+  const Status status = backend_.ops->Synchronize();
+  if (!status.ok()) return FailAll(status);
+  step_ = step;
+  ++stats_.steps;
+  stats_.rows += static_cast<uint64_t>(batch_.rows());
+  for (const PlannedRows& planned : plan.rows) planned.sequence->computed += planned.rows;
+  Deliver();
+  pool_.Reclaim(step_);
+}
+
+void EngineCore::Deliver() {
+  Sequence* failed = nullptr;  // its later rows of this step are void: the sequence is gone
+  for (size_t i = 0; i < results_.size(); ++i) {
+    const LogitRow& use = batch_.logit_rows()[i];
+    if (use.sequence == failed) continue;
+    if (results_[i].token < 0) {
+      failed = use.sequence;
+      Fail(failed, Status(kErrNotFinite, "the logits hold NaN or infinity, or every token is forbidden"));
+    } else if (use.prompt_index >= 0) {
+      AcceptScore(use.sequence, use.prompt_index, results_[i]);
+    } else {
+      AcceptToken(use.sequence, results_[i]);
+    }
+  }
+}
+
+void EngineCore::AcceptScore(Sequence* sequence, int32_t prompt_index, const SampleResult& result) {
+  PushRecord(sequence, RecordKind::kPrompt, result, true, {});
+  sequence->scored = prompt_index;
+}
+
+void EngineCore::AcceptToken(Sequence* sequence, const SampleResult& result) {
+  const Request& request = sequence->request;
+  sequence->tokens.push_back(result.token);
+  ++stats_.tokens_out;
+  if (sequence->first_token_ms == 0) sequence->first_token_ms = NowMs();
+  std::string released;
+  const bool is_eos = Contains(request.eos_tokens, result.token);
+  const bool is_stop_token = !is_eos && Contains(request.stop_tokens, result.token);
+  const bool is_end = is_eos || is_stop_token;
+  const bool has_stops = sequence->output() >= request.min_tokens;
+  const bool is_stop_text = !is_end && sequence->text.Append(TextOf(result.token), has_stops, &released);
+  const bool is_full = sequence->output() >= request.max_tokens || sequence->known() >= max_context_;
+  if (is_end || (is_full && !is_stop_text)) sequence->text.Finish(&released);
+  PushRecord(sequence, RecordKind::kToken, result, request.logprobs >= 0, released);
+  if (is_eos) return End(sequence, FinishReason::kEos);
+  if (is_stop_token || is_stop_text) return End(sequence, FinishReason::kStop);
+  if (is_full) End(sequence, FinishReason::kLength);
+}
+
+void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob, std::string_view text) {
+  outbox_->PushRecord(kind, sequence->request.id, result, has_logprob, text);
+  ++sequence->undelivered;
+}
+
+std::string_view EngineCore::TextOf(int32_t token) const {
+  const auto index = static_cast<size_t>(token);
+  const uint32_t begin = options_.token_offsets[index];
+  return {reinterpret_cast<const char*>(options_.token_bytes.data()) + begin, options_.token_offsets[index + 1] - begin};
+}
+
+void EngineCore::End(Sequence* sequence, FinishReason reason) {
+  const double now = NowMs();
+  const Request& request = sequence->request;
+  EndEvent end;
+  end.request = request.id;
+  end.reason = reason;
+  end.input = sequence->prompt();
+  end.output = sequence->output();
+  end.queued_ms = (sequence->admitted_ms > 0 ? sequence->admitted_ms : now) - request.submitted_ms;
+  const double ready = std::min(sequence->adapters_ready_ms, sequence->admitted_ms > 0 ? sequence->admitted_ms : now);
+  end.adapter_load_ms = std::max(0.0, ready - request.submitted_ms);
+  end.ttft_ms = sequence->first_token_ms > 0 ? sequence->first_token_ms - request.submitted_ms : 0;
+  end.tpot_ms = sequence->output() > 1 ? (now - sequence->first_token_ms) / (sequence->output() - 1) : 0;
+  for (size_t i = 0; i < sequence->adapters.size(); ++i) end.adapters.push_back({request.adapters[i].handle, sequence->tiers[i]});
+  outbox_->Push(std::move(end));
+  Forget(sequence);
+}
+
+void EngineCore::Fail(Sequence* sequence, const Status& status) {
+  outbox_->Push(FailedEvent{sequence->request.id, status});
+  Forget(sequence);
+}
+
+void EngineCore::Forget(Sequence* sequence) {
+  // No step is in flight: its frames may be reused at once.
+  scheduler_->Remove(sequence, step_);
+  pool_.Reclaim(step_);
+  const std::vector<Adapter*> adapters = sequence->adapters;
+  sequences_.erase(sequence->request.id);
+  for (Adapter* adapter : adapters) --adapter->references;
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const bool is_repeated = std::find(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(i), adapters[i]) != adapters.begin() + static_cast<std::ptrdiff_t>(i);
+    if (!is_repeated) ReleaseAdapter(adapters[i]);
+  }
+}
+
+void EngineCore::FailAll(const Status& status) {
+  while (!sequences_.empty()) Fail(sequences_.begin()->second.get(), status);
+  outbox_->Flush();
+}
+
+void EngineCore::Close(const Status& status) {
+  for (const auto& [handle, adapter] : residency_->adapters()) {
+    if (adapter->state == AdapterState::kChecking) outbox_->Push(AdapterFailedEvent{handle, status});
+  }
+  FailAll(status);
+}
+
+double EngineCore::NextDeadlineMs() const {
+  double next = -1;
+  const double now = NowMs();
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->request.deadline_ms <= 0) continue;
+    const double left = std::max(0.0, sequence->request.submitted_ms + sequence->request.deadline_ms - now);
+    if (next < 0 || left < next) next = left;
+  }
+  return next;
+}
+
+Tier EngineCore::TierOf(const Adapter& adapter) const {
+  if (adapter.state == AdapterState::kResident) return Tier::kResident;
+  return adapter.state == AdapterState::kLoading ? Tier::kLoading : Tier::kRegistered;
+}
+
+EngineStats EngineCore::Stats() const {
+  EngineStats stats = stats_;
+  const OpCounters& counters = backend_.ops->counters();
+  stats.weight_bytes_read = counters.weight_bytes_read;
+  stats.lora_bytes_read = counters.lora_bytes_read;
+  stats.lora_ops = counters.lora_ops;
+  stats.page_table_reads = counters.page_table_reads;
+  stats.preemptions = scheduler_->preemptions();
+  stats.adapter_loads = residency_->loads();
+  stats.adapter_evictions = residency_->evictions();
+  stats.requests_queued = static_cast<int64_t>(scheduler_->waiting().size());
+  stats.requests_running = static_cast<int64_t>(scheduler_->admitted().size());
+  stats.adapters_resident = residency_->adapters_resident();
+  stats.bytes_base = weights_.bytes();
+  stats.bytes_kv = pool_.frames(FrameUse::kKv) * pool_.frame_bytes();
+  stats.bytes_adapters = pool_.frames(FrameUse::kAdapter) * pool_.frame_bytes();
+  stats.bytes_workspace = buffer_bytes_;
+  stats.bytes_pool_free = pool_.frames_free() * pool_.frame_bytes();
+  stats.bytes_pool = pool_.frames_total() * pool_.frame_bytes();
+  return stats;
+}
+
+Status EngineCore::CheckInvariants() const {
+  int64_t kv_frames = 0, adapter_frames = 0;
+  std::unordered_map<const Adapter*, int32_t> pins, references;
+  for (const auto& [id, sequence] : sequences_) {
+    kv_frames += static_cast<int64_t>(sequence->kv.frames.size());
+    for (const Adapter* adapter : sequence->adapters) {
+      ++references[adapter];
+      pins[adapter] += sequence->has_pins ? 1 : 0;
+    }
+  }
+  for (const auto& [handle, adapter] : residency_->adapters()) {
+    adapter_frames += static_cast<int64_t>(adapter->frames.size());
+    if (adapter->pins != pins[adapter.get()] || adapter->references != references[adapter.get()])
+      return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d", static_cast<long long>(handle),
+                   adapter->pins, adapter->references, pins[adapter.get()], references[adapter.get()]);
+  }
+  if (!pool_.IsConsistent() || kv_frames != pool_.frames(FrameUse::kKv) || adapter_frames != pool_.frames(FrameUse::kAdapter))
+    return Error(kErrInternal, "the pool counts %lld KV and %lld adapter frames, their owners hold %lld and %lld",
+                 static_cast<long long>(pool_.frames(FrameUse::kKv)), static_cast<long long>(pool_.frames(FrameUse::kAdapter)),
+                 static_cast<long long>(kv_frames), static_cast<long long>(adapter_frames));
+  return Ok();
+}
+
+}  // namespace openlora

@@ -1,0 +1,110 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/adapter_loader.h"
+#include "engine/batch.h"
+#include "engine/engine_options.h"
+#include "engine/outbox.h"
+#include "engine/scheduler.h"
+#include "model/decoder_forward.h"
+
+namespace openlora {
+
+// The engine without its thread: what is asked of it goes in by calls, Step does one step, what happened goes to the
+// outbox. One thread at a time. Every accepted request ends in exactly one EndEvent or FailedEvent.
+class EngineCore {
+ public:
+  // The loader's work is started by these; FinishLoader brings the result.
+  struct LoaderPort {
+    std::function<void(Adapter*)> check;
+    std::function<void(Adapter*)> load;
+  };
+
+  EngineCore(EngineOptions options, Outbox* outbox) : options_(std::move(options)), outbox_(outbox) {}
+  ~EngineCore();
+  EngineCore(const EngineCore&) = delete;
+  EngineCore& operator=(const EngineCore&) = delete;
+
+  // Loads the base and lays out memory. `is_aborted` ends it, and later any step, early.
+  Status Open(const std::atomic<bool>& is_aborted);
+  void Connect(LoaderPort port) { loader_ = std::move(port); }
+
+  void Submit(Request request);
+  void Cancel(int64_t request);
+  void SetPaused(int64_t request, bool is_paused);
+  void Register(int64_t handle, AdapterManifest manifest);
+  void Unregister(int64_t handle);
+  void FinishLoader(LoaderResult result);
+
+  // One step. False when there was nothing that could be done before something comes in.
+  bool Step();
+  void FailAll(const Status& status);
+  // The end: no request and no registration is left without its event.
+  void Close(const Status& status);
+
+  int64_t requests() const { return static_cast<int64_t>(sequences_.size()); }
+  // Milliseconds until the next deadline, from now; negative: none.
+  double NextDeadlineMs() const;
+  EngineStats Stats() const;
+  // By handle. For a reader on another thread the caller copies it.
+  Tier TierOf(const Adapter& adapter) const;
+  AdapterResidency& residency() const { return *residency_; }
+  const FramePool& pool() const { return pool_; }
+  Device* device() const { return backend_.device.get(); }
+  // The invariants of ARCHITECTURE.md; a message when one is broken.
+  Status CheckInvariants() const;
+
+ private:
+  Status OpenMemory();
+  Status ChooseContext(int64_t frames);
+  Status CheckRequest(const Request& request) const;
+  Status FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const;
+  void ExpireRequests();
+  bool HandleStuck(const StepPlan& plan);
+  void RunBatch(const StepPlan& plan);
+  void Deliver();
+  void AcceptToken(Sequence* sequence, const SampleResult& result);
+  void AcceptScore(Sequence* sequence, int32_t prompt_index, const SampleResult& result);
+  void PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob, std::string_view text);
+  void End(Sequence* sequence, FinishReason reason);
+  void Fail(Sequence* sequence, const Status& status);
+  void Forget(Sequence* sequence);
+  void ReleaseAdapter(Adapter* adapter);
+  bool IsReady(Sequence* sequence) const;
+  std::string_view TextOf(int32_t token) const;
+
+  EngineOptions options_;
+  Outbox* outbox_;
+  LoaderPort loader_;
+  const std::atomic<bool>* is_aborted_ = nullptr;
+
+  Backend backend_;
+  void* weight_memory_ = nullptr;
+  void* buffer_memory_ = nullptr;
+  int64_t buffer_bytes_ = 0;
+  ModelWeights weights_;
+  DecoderBuffers buffers_;
+  int32_t max_context_ = 0;
+  int32_t frame_tokens_ = 0;
+  FramePool pool_;
+  std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<AdapterResidency> residency_;
+  std::unique_ptr<Scheduler> scheduler_;
+
+  std::unordered_map<int64_t, std::unique_ptr<Sequence>> sequences_;
+  uint64_t arrivals_ = 0;
+  int64_t checking_ = 0;  // registrations at the loader
+  uint64_t step_ = 0;     // the last completed one
+  Batch batch_;
+  std::vector<SampleRow> sample_rows_;
+  std::vector<SampleResult> results_;
+  EngineStats stats_;
+};
+
+}  // namespace openlora

@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <bit>
+
+#include "engine/engine_core.h"
+
+namespace openlora {
+namespace {
+
+constexpr int32_t kFrameTokens = 16;
+constexpr int64_t kFrameBytesMin = 4 << 10;
+constexpr int64_t kFrameBytesMax = 64 << 10;  // unless one token takes more
+constexpr int64_t kLogitBytesMax = 128 << 20;
+constexpr int32_t kLogitRowsMin = 16;
+
+// One layer's K and V of 16 tokens; of fewer where that is more than 64 KiB.
+int32_t ChooseFrameTokens(const Ops& ops, DType dtype, const ModelConfig& model) {
+  int32_t tokens = kFrameTokens;
+  while (tokens > 1 && ops.KvBytes(dtype, model.kv_heads, model.head_dim, tokens) > kFrameBytesMax) tokens /= 2;
+  return tokens;
+}
+
+Status CheckTokens(const EngineOptions& options) {
+  const std::vector<uint32_t>& offsets = options.token_offsets;
+  const bool is_complete = offsets.size() == static_cast<size_t>(options.model.vocab) + 1 && std::is_sorted(offsets.begin(), offsets.end()) &&
+                           offsets.back() <= options.token_bytes.size();
+  if (is_complete) return Ok();
+  return Error(kErrModelConfig, "the token table has %zu offsets over %zu bytes, a vocabulary of %d needs %d ascending ones",
+               offsets.size(), options.token_bytes.size(), options.model.vocab, options.model.vocab + 1);
+}
+
+}  // namespace
+
+Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
+  is_aborted_ = &is_aborted;
+  OPENLORA_RETURN_IF_ERROR(CheckConfig(options_.model));
+  OPENLORA_RETURN_IF_ERROR(CheckTokens(options_));
+  OPENLORA_RETURN_IF_ERROR(options_.open_backend(&backend_));
+  OPENLORA_RETURN_IF_ERROR(weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));
+  OPENLORA_RETURN_IF_ERROR(OpenMemory());
+  OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(weights_.bytes()), &weight_memory_));
+  const auto report = [this](LoadProgress progress) {
+    outbox_->Push(ProgressEvent{true, progress.bytes_done, progress.bytes_total});
+    outbox_->Flush();
+  };
+  OPENLORA_RETURN_IF_ERROR(weights_.Load(weight_memory_, backend_.ops.get(), report, is_aborted));
+  outbox_->Push(OpenedEvent{weights_.digest(), backend_.simd, backend_.threads, weights_.bytes(),
+                            pool_.frames_total() * pool_.frame_bytes(), pool_.frame_bytes(), max_context_});
+  outbox_->Flush();
+  return Ok();
+}
+
+Status EngineCore::OpenMemory() {
+  const ModelConfig& model = options_.model;
+  Ops& ops = *backend_.ops;
+  if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0)
+    return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, deviceMemory and maxContext at least 0");
+  frame_tokens_ = ChooseFrameTokens(ops, options_.kv_dtype, model);
+  const auto kv_bytes = static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
+  const int64_t frame_bytes = std::max(kFrameBytesMin, static_cast<int64_t>(std::bit_ceil(kv_bytes)));
+  kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_);
+  OPENLORA_RETURN_IF_ERROR(ChooseContext(options_.pool_bytes / frame_bytes));
+  OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, options_.pool_bytes / frame_bytes, options_.poisons_freed));
+
+  const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes), frame_bytes};
+  residency_ = std::make_unique<AdapterResidency>(&pool_, format, SiteShapes(model));
+  const int32_t rows = options_.max_batch_tokens;
+  const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
+  const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
+  scheduler_ = std::make_unique<Scheduler>(SchedulerLimits{rows, logit_rows}, &pool_, kv_.get(), residency_.get());
+  buffer_bytes_ = DecoderBufferBytes(model, rows, logit_rows);
+  OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
+  buffers_ = MakeDecoderBuffers(model, rows, logit_rows, buffer_memory_);
+  return Ok();
+}
+
+Status EngineCore::ChooseContext(int64_t frames) {
+  const ModelConfig& model = options_.model;
+  const int64_t fitting = frames / model.layers * frame_tokens_;
+  const int64_t wanted = options_.max_context > 0 ? options_.max_context : std::min<int64_t>(model.context, fitting);
+  if (wanted > model.context)
+    return Error(kErrLimits, "maxContext is %lld, the model is made for %d positions", static_cast<long long>(wanted), model.context);
+  if (wanted > fitting || fitting < frame_tokens_)
+    return Error(kErrLimits, "deviceMemory of %lld bytes holds the KV cache of %lld tokens, maxContext is %lld",
+                 static_cast<long long>(options_.pool_bytes), static_cast<long long>(fitting), static_cast<long long>(wanted));
+  max_context_ = static_cast<int32_t>(wanted);
+  return Ok();
+}
+
+EngineCore::~EngineCore() {
+  if (weight_memory_ != nullptr) backend_.device->Free(weight_memory_, static_cast<size_t>(weights_.bytes()));
+  if (buffer_memory_ != nullptr) backend_.device->Free(buffer_memory_, static_cast<size_t>(buffer_bytes_));
+}
+
+}  // namespace openlora

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/model_weights.h"
+#include "ops/device.h"
+#include "ops/ops.h"
+
+namespace openlora {
+
+// The machine that computes, as the composition root chose it.
+struct Backend {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Ops> ops;
+  std::string simd;
+  int32_t threads = 1;
+};
+
+struct EngineOptions {
+  std::function<Status(Backend*)> open_backend;  // called on the engine's thread
+  ModelConfig model;
+  std::vector<std::string> files;
+  std::vector<BaseTensor> tensors;
+  std::vector<uint8_t> token_bytes;      // text of token t: [token_offsets[t], token_offsets[t + 1])
+  std::vector<uint32_t> token_offsets;   // vocab + 1
+  DType dtype = DType::kF32;
+  DType kv_dtype = DType::kF32;
+  DType adapter_dtype = DType::kF32;
+  int64_t pool_bytes = 0;
+  int32_t max_context = 0;  // 0: the model's, or what the pool holds
+  int32_t max_batch_tokens = 256;
+  int32_t max_queued = 1024;
+  bool poisons_freed = false;    // tests: freed frames become NaN
+  bool checks_invariants = false;  // tests: after every step
+};
+
+}  // namespace openlora

@@ -1,0 +1,258 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/check.h"
+
+namespace openlora {
+namespace {
+
+bool GoesBefore(const Sequence* a, const Sequence* b) {
+  if (a->request.priority != b->request.priority) return a->request.priority > b->request.priority;
+  return a->arrival < b->arrival;
+}
+
+void Insert(std::vector<Sequence*>* list, Sequence* sequence) {
+  list->insert(std::upper_bound(list->begin(), list->end(), sequence, GoesBefore), sequence);
+}
+
+bool Erase(std::vector<Sequence*>* list, const Sequence* sequence) {
+  const auto found = std::find(list->begin(), list->end(), sequence);
+  if (found == list->end()) return false;
+  list->erase(found);
+  return true;
+}
+
+bool AreResident(const Sequence& sequence) {
+  return std::all_of(sequence.adapters.begin(), sequence.adapters.end(), [](const Adapter* a) { return a->state == AdapterState::kResident; });
+}
+
+// Rows of [computed, computed + rows) whose logits are wanted.
+int32_t LogitRows(const Sequence& sequence, int32_t rows) {
+  const int32_t end = sequence.computed + rows;
+  int32_t wanted = end == sequence.known() ? 1 : 0;
+  if (sequence.is_scoring()) wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(sequence.computed, sequence.scored));
+  return wanted;
+}
+
+}  // namespace
+
+// The scratch counters of one plan.
+class Scheduler::Ledger {
+ public:
+  Ledger(Scheduler* scheduler, StepPlan* plan)
+      : rows_left(scheduler->limits_.rows), logit_rows_left(scheduler->limits_.logit_rows), scheduler_(scheduler), plan_(plan),
+        frames_free_(scheduler->pool_->frames_free()) {
+    victims_ = scheduler->residency_->Victims();
+  }
+
+  StepPlan* plan() { return plan_; }
+  bool IsPreempted(const Sequence* sequence) const { return preempted_.contains(sequence); }
+  bool IsTakenBack(const Sequence* sequence) const { return taken_back_.contains(sequence); }
+  bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
+  // The adapter is wanted by this plan: it isn't a victim, or not any more.
+  void Keep(Adapter* adapter) { kept_.insert(adapter); }
+  bool IsEvicted(const Adapter* adapter) const { return evicted_.contains(adapter); }
+
+  // Takes frames, evicting unpinned adapters as far as needed; nothing changes when even that isn't enough.
+  bool Take(int64_t frames) {
+    int64_t reachable = frames_free_;
+    for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
+    if (reachable < frames) return false;
+    for (Adapter* victim : victims_) {
+      if (frames_free_ >= frames) break;
+      if (!IsVictim(victim)) continue;
+      evicted_.insert(victim);
+      plan_->evictions.push_back(victim);
+      frames_free_ += victim->layout.frames;
+    }
+    frames_free_ -= frames;
+    return true;
+  }
+
+  // The same where others have to give way: those that can't run at present (paused, or their reader is behind); for a
+  // sequence that has rows, also the reservations of the waiting and younger sequences; and where nobody has rows, the
+  // reservations of those behind the taker.
+  bool TakeByForce(const Sequence* taker, int64_t frames) {
+    if (Take(frames)) return true;
+    for (auto it = scheduler_->waiting_.rbegin(); it != scheduler_->waiting_.rend(); ++it) {
+      Sequence* other = *it;
+      const bool gives_way = taker->is_admitted || !scheduler_->can_run_[other] ||
+                             (scheduler_->admitted_.empty() && GoesBefore(taker, other));
+      if (other == taker || !gives_way || !other->has_pins || IsTakenBack(other) || !AreResident(*other)) continue;
+      TakeBack(other);
+      if (Take(frames)) return true;
+    }
+    for (const bool can_run : {false, true}) {
+      for (auto it = scheduler_->admitted_.rbegin(); it != scheduler_->admitted_.rend(); ++it) {
+        Sequence* other = *it;
+        const bool gives_way = !can_run || (taker->is_admitted && GoesBefore(taker, other));
+        if (other == taker || !gives_way || scheduler_->can_run_[other] != can_run || IsPlanned(other) || IsPreempted(other)) continue;
+        preempted_.insert(other);
+        plan_->preemptions.push_back(other);
+        frames_free_ += static_cast<int64_t>(other->kv.frames.size());
+        if (Take(frames)) return true;
+      }
+    }
+    return false;
+  }
+
+  void Give(int64_t frames) { frames_free_ += frames; }
+
+  void Plan(Sequence* sequence, int32_t rows) {
+    planned_.insert(sequence);
+    plan_->rows.push_back({sequence, rows});
+    rows_left -= rows;
+    logit_rows_left -= LogitRows(*sequence, rows);
+  }
+
+  void Starve(Sequence* sequence, int64_t frames) {
+    if (plan_->starved != nullptr) return;
+    plan_->starved = sequence;
+    plan_->starved_frames = frames;
+  }
+
+  int32_t rows_left;
+  int32_t logit_rows_left;
+
+ private:
+  bool IsVictim(const Adapter* adapter) const { return !evicted_.contains(adapter) && !kept_.contains(adapter); }
+
+  void TakeBack(Sequence* sequence) {
+    taken_back_.insert(sequence);
+    plan_->unpins.push_back(sequence);
+    for (Adapter* adapter : sequence->adapters) {
+      if (++unpinned_[adapter] == adapter->pins && !kept_.contains(adapter)) victims_.push_back(adapter);
+    }
+  }
+
+  Scheduler* scheduler_;
+  StepPlan* plan_;
+  int64_t frames_free_;
+  std::vector<Adapter*> victims_;
+  std::unordered_set<const Adapter*> evicted_, kept_;
+  std::unordered_map<const Adapter*, int32_t> unpinned_;
+  std::unordered_set<const Sequence*> planned_, preempted_, taken_back_;
+};
+
+void Scheduler::Add(Sequence* sequence) { Insert(&waiting_, sequence); }
+
+void Scheduler::Remove(Sequence* sequence, uint64_t step) {
+  if (!Erase(&waiting_, sequence)) Erase(&admitted_, sequence);
+  kv_->Release(&sequence->kv, step);
+  if (sequence->has_pins) Unpin(sequence);
+}
+
+void Scheduler::Unpin(Sequence* sequence) {
+  for (Adapter* adapter : sequence->adapters) {
+    OPENLORA_CHECK(adapter->pins > 0);
+    --adapter->pins;
+  }
+  sequence->has_pins = false;
+}
+
+StepPlan Scheduler::PlanReady() {
+  StepPlan plan;
+  Ledger ledger(this, &plan);
+  PlanAdmitted(true, &ledger);
+  PlanAdmitted(false, &ledger);
+  PlanWaiting(&ledger);
+  return plan;
+}
+
+int32_t Scheduler::RowsFor(const Sequence& sequence, const Ledger& ledger) const {
+  int32_t rows = std::min(sequence.known() - sequence.computed, ledger.rows_left);
+  while (rows > 0 && LogitRows(sequence, rows) > ledger.logit_rows_left) --rows;
+  return rows;
+}
+
+// Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not even that.
+bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
+  const int32_t rows = RowsFor(*sequence, *ledger);
+  const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
+  for (const int32_t attempt : {rows, std::min(rows, block)}) {
+    const int64_t missing = kv_->FramesMissing(sequence->kv, sequence->computed + attempt);
+    if (attempt > 0 && ledger->TakeByForce(sequence, missing)) {
+      ledger->Plan(sequence, attempt);
+      return true;
+    }
+    if (attempt > 0 && attempt <= block) ledger->Starve(sequence, missing);
+  }
+  return false;
+}
+
+void Scheduler::PlanAdmitted(bool is_continuing, Ledger* ledger) {
+  for (Sequence* sequence : admitted_) {
+    if ((sequence->known() - sequence->computed == 1) != is_continuing) continue;
+    if (can_run_[sequence] && !ledger->IsPreempted(sequence)) PlanRows(sequence, ledger);
+  }
+}
+
+void Scheduler::PlanWaiting(Ledger* ledger) {
+  // Nobody overtakes a sequence that waits for frames; those that wait for a load are passed.
+  for (Sequence* sequence : waiting_) {
+    if (!can_run_[sequence]) continue;
+    if (ledger->IsTakenBack(sequence)) return;
+    if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return;
+    if (AreResident(*sequence) && !PlanRows(sequence, ledger)) return;
+  }
+}
+
+bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
+  int64_t frames = 0;
+  std::vector<Adapter*> loads;
+  for (Adapter* adapter : sequence->adapters) {
+    if (adapter->state == AdapterState::kChecking) return true;  // its registration isn't through: passed, not blocking
+    if (ledger->IsEvicted(adapter)) return false;  // went in this very plan: there is pressure, next step
+    const bool is_missing = adapter->state == AdapterState::kRegistered;
+    ledger->Keep(adapter);
+    const std::vector<Adapter*>& planned = ledger->plan()->loads;
+    if (!is_missing || std::find(planned.begin(), planned.end(), adapter) != planned.end()) continue;
+    if (std::find(loads.begin(), loads.end(), adapter) != loads.end()) continue;
+    loads.push_back(adapter);
+    frames += adapter->frames_needed;
+  }
+  // Room for at least one block of KV stays, so that a load can't shut out the sequence that it is for.
+  const int64_t block = kv_->FramesFor(1);
+  if (!ledger->TakeByForce(sequence, frames + block)) {
+    ledger->Starve(sequence, frames + block);
+    return false;
+  }
+  ledger->plan()->loads.insert(ledger->plan()->loads.end(), loads.begin(), loads.end());
+  ledger->plan()->pins.push_back(sequence);
+  ledger->Give(block);
+  return true;
+}
+
+void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
+  for (Sequence* sequence : plan.unpins) Unpin(sequence);
+  for (Sequence* sequence : plan.preemptions) {
+    kv_->Release(&sequence->kv, step);
+    sequence->computed = 0;
+    sequence->is_admitted = false;
+    Erase(&admitted_, sequence);
+    Insert(&waiting_, sequence);
+    ++preemptions_;
+  }
+  for (Adapter* adapter : plan.evictions) residency_->Evict(adapter, step);
+  pool_->Reclaim(step);
+  for (Adapter* adapter : plan.loads) {
+    const bool has_frames = residency_->Reserve(adapter);
+    OPENLORA_CHECK(has_frames);
+  }
+  for (Sequence* sequence : plan.pins) {
+    for (Adapter* adapter : sequence->adapters) ++adapter->pins;
+    sequence->has_pins = true;
+  }
+  for (const PlannedRows& planned : plan.rows) {
+    const bool has_frames = kv_->Extend(&planned.sequence->kv, planned.sequence->computed + planned.rows);
+    OPENLORA_CHECK(has_frames);
+    if (planned.sequence->is_admitted) continue;
+    planned.sequence->is_admitted = true;
+    Erase(&waiting_, planned.sequence);
+    Insert(&admitted_, planned.sequence);
+  }
+}
+
+}  // namespace openlora

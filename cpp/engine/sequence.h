@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/text_stream.h"
+#include "memory/adapter_residency.h"
+#include "memory/kv_cache.h"
+#include "ops/ops.h"
+
+namespace openlora {
+
+// A request that the engine has accepted, until its end. It catches its computed tokens up to its known tokens; there
+// is no prefill phase and no decode phase.
+struct Sequence {
+  Request request;
+  uint64_t arrival = 0;          // order of acceptance
+  std::vector<int32_t> tokens;   // known: the prompt and what was generated
+  int32_t computed = 0;          // tokens whose KV is stored
+  int32_t scored = 0;            // prompt tokens whose logprob was reported, when asked for
+  std::vector<Adapter*> adapters;  // in the request's order; referenced until the end
+  KvTable kv;
+  TextStream text;
+  std::vector<TokenBias> bias;  // EOS and stop tokens, forbidden until min_tokens
+
+  bool is_admitted = false;  // has rows in steps
+  bool has_pins = false;     // its adapters' frames are reserved for it
+  bool is_paused = false;
+  bool is_cancelled = false;
+
+  // Undelivered records: counted since the outbox was last emptied (Outbox::epoch).
+  uint64_t delivery_epoch = 0;
+  int32_t undelivered = 0;
+
+  std::vector<Tier> tiers;  // of adapters, when accepted
+  double admitted_ms = 0;
+  double adapters_ready_ms = 0;
+  double first_token_ms = 0;
+
+  int32_t known() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t prompt() const { return static_cast<int32_t>(request.tokens.size()); }
+  int32_t output() const { return known() - prompt(); }
+  // Prompt logprobs are wanted and some are missing: those of positions [scored, prompt() - 1) are still to come.
+  bool is_scoring() const { return request.prompt_logprobs >= 0 && scored < prompt() - 1; }
+};
+
+// Rows of one sequence in one step: tokens [computed, computed + rows).
+struct PlannedRows {
+  Sequence* sequence = nullptr;
+  int32_t rows = 0;
+};
+
+}  // namespace openlora

@@ -1,0 +1,161 @@
+#include "memory/adapter_manifest.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/sha256.h"
+
+namespace openlora {
+namespace {
+
+constexpr int64_t kReadBytes = 1 << 20;
+
+bool IsFinite(uint16_t bits, DType dtype) {
+  const uint16_t exponent = dtype == DType::kF16 ? 0x7c00 : 0x7f80;
+  return (bits & exponent) != exponent;
+}
+
+// Index of the first value that isn't finite, or -1.
+int64_t FindNotFinite(const uint8_t* data, DType dtype, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const bool is_finite = dtype == DType::kF32 ? std::isfinite(reinterpret_cast<const float*>(data)[i])
+                                                : IsFinite(reinterpret_cast<const uint16_t*>(data)[i], dtype);
+    if (!is_finite) return i;
+  }
+  return -1;
+}
+
+Status NotFinite(const File& file, const TensorRange& range, int64_t index) {
+  return Error(kErrAdapterNotFinite, "%s: the value at row %lld, column %lld of the [%lld, %lld] tensor at byte %lld is NaN or infinite",
+               file.path().c_str(), static_cast<long long>(index / range.cols), static_cast<long long>(index % range.cols),
+               static_cast<long long>(range.rows), static_cast<long long>(range.cols), static_cast<long long>(range.offset));
+}
+
+Status CheckFinite(const File& file, const TensorRange& range, std::vector<uint8_t>* buffer) {
+  const int64_t element = static_cast<int64_t>(SizeOf(range.dtype));
+  for (int64_t done = 0; done < range.bytes; done += kReadBytes) {
+    const int64_t bytes = std::min(kReadBytes, range.bytes - done);
+    buffer->resize(static_cast<size_t>(bytes));
+    OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset + done, buffer->data(), buffer->size()));
+    const int64_t index = FindNotFinite(buffer->data(), range.dtype, bytes / element);
+    if (index >= 0) return NotFinite(file, range, done / element + index);
+  }
+  return Ok();
+}
+
+Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::vector<uint8_t>* buffer, Sha256* generation) {
+  Sha256 hash;
+  for (int64_t done = 0; done < file.size(); done += kReadBytes) {
+    if (is_cancelled) return Status(kErrAborted, "registration was aborted");
+    buffer->resize(static_cast<size_t>(std::min(kReadBytes, file.size() - done)));
+    OPENLORA_RETURN_IF_ERROR(file.ReadAt(done, buffer->data(), buffer->size()));
+    hash.Update(buffer->data(), buffer->size());
+  }
+  const Sha256::Digest digest = hash.Finish();
+  generation->Update(digest.data(), digest.size());
+  return Ok();
+}
+
+Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes) {
+  if (site.site < 0 || site.site >= static_cast<int32_t>(shapes.size()))
+    return Error(kErrAdapterShape, "site %d is outside the base's %zu sites", site.site, shapes.size());
+  const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+  if (site.rank < 1 || site.rank > 256) return Error(kErrAdapterShape, "rank %d at site %d, supported are 1 to 256", site.rank, site.site);
+  if (!std::isfinite(site.scale)) return Error(kErrAdapterShape, "the scale at site %d is not finite", site.site);
+  if (site.a.rows != site.rank || site.a.cols != shape.in)
+    return Error(kErrAdapterShape, "lora_A at site %d is [%lld, %lld], base and rank need [%d, %lld]", site.site,
+                 static_cast<long long>(site.a.rows), static_cast<long long>(site.a.cols), site.rank, static_cast<long long>(shape.in));
+  if (site.b.rows != shape.out || site.b.cols != site.rank)
+    return Error(kErrAdapterShape, "lora_B at site %d is [%lld, %lld], base and rank need [%lld, %d]", site.site,
+                 static_cast<long long>(site.b.rows), static_cast<long long>(site.b.cols), static_cast<long long>(shape.out), site.rank);
+  return Ok();
+}
+
+// Compares value by value, a block of rows at a time: the dtypes may differ.
+Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, const File& base_file) {
+  const TensorRange &saved = tensor.saved, &base = tensor.expected;
+  if (saved.rows != base.rows || saved.cols != base.cols)
+    return Error(kErrAdapterBaseTensor, "%s is [%lld, %lld], the base's is [%lld, %lld]", tensor.name.c_str(),
+                 static_cast<long long>(saved.rows), static_cast<long long>(saved.cols), static_cast<long long>(base.rows), static_cast<long long>(base.cols));
+  std::vector<uint8_t> a, b;
+  const int64_t count = saved.rows * saved.cols;
+  const int64_t block = kReadBytes / 4;
+  for (int64_t begin = 0; begin < count; begin += block) {
+    const int64_t values = std::min(block, count - begin);
+    a.resize(static_cast<size_t>(values) * SizeOf(saved.dtype));
+    b.resize(static_cast<size_t>(values) * SizeOf(base.dtype));
+    OPENLORA_RETURN_IF_ERROR(saved_file.ReadAt(saved.offset + begin * static_cast<int64_t>(SizeOf(saved.dtype)), a.data(), a.size()));
+    OPENLORA_RETURN_IF_ERROR(base_file.ReadAt(base.offset + begin * static_cast<int64_t>(SizeOf(base.dtype)), b.data(), b.size()));
+    for (int64_t i = 0; i < values; ++i) {
+      if (LoadAsFloat(a.data(), saved.dtype, i) != LoadAsFloat(b.data(), base.dtype, i))
+        return Error(kErrAdapterBaseTensor, "%s differs from the base's at row %lld, column %lld: the adapter was made for another base, or trains more than LoRA",
+                     tensor.name.c_str(), static_cast<long long>((begin + i) / saved.cols), static_cast<long long>((begin + i) % saved.cols));
+    }
+  }
+  return Ok();
+}
+
+Status OpenAll(const std::vector<std::string>& paths, std::vector<File>* files) {
+  files->resize(paths.size());
+  for (size_t i = 0; i < paths.size(); ++i) OPENLORA_RETURN_IF_ERROR(File::Open(paths[i], &(*files)[i]));
+  return Ok();
+}
+
+Status CheckRangeIn(const TensorRange& range, const std::vector<File>& files) {
+  if (range.file < 0 || range.file >= static_cast<int32_t>(files.size()))
+    return Error(kErrTensorRange, "a tensor names file %d of %zu", range.file, files.size());
+  const File& file = files[static_cast<size_t>(range.file)];
+  return CheckRange(range, file.size(), file.path());
+}
+
+}  // namespace
+
+Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes,
+                    const std::vector<std::string>& base_files, const std::atomic<bool>& is_cancelled,
+                    AdapterIdentity* identity) {
+  std::vector<File> files;
+  OPENLORA_RETURN_IF_ERROR(OpenAll(manifest.files, &files));
+  std::vector<uint8_t> buffer;
+  for (const AdapterSite& site : manifest.sites) {
+    if (is_cancelled) return Status(kErrAborted, "registration was aborted");
+    OPENLORA_RETURN_IF_ERROR(CheckShape(site, shapes));
+    for (const TensorRange* range : {&site.a, &site.b}) {
+      OPENLORA_RETURN_IF_ERROR(CheckRangeIn(*range, files));
+      OPENLORA_RETURN_IF_ERROR(CheckFinite(files[static_cast<size_t>(range->file)], *range, &buffer));
+    }
+  }
+  for (const SavedBaseTensor& tensor : manifest.base_tensors) {
+    OPENLORA_RETURN_IF_ERROR(CheckRangeIn(tensor.saved, files));
+    File base_file;
+    OPENLORA_RETURN_IF_ERROR(File::Open(base_files[static_cast<size_t>(tensor.expected.file)], &base_file));
+    OPENLORA_RETURN_IF_ERROR(CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file));
+  }
+  Sha256 generation;
+  generation.Update(manifest.canonical_config.data(), manifest.canonical_config.size());
+  identity->files.clear();
+  for (const File& file : files) {
+    OPENLORA_RETURN_IF_ERROR(HashFile(file, is_cancelled, &buffer, &generation));
+    identity->files.push_back(file.identity());
+  }
+  identity->generation = ToHex(generation.Finish());
+  return Ok();
+}
+
+Status ReadTensor(const File& file, const TensorRange& range, std::vector<float>* values) {
+  OPENLORA_RETURN_IF_ERROR(CheckRange(range, file.size(), file.path()));
+  const int64_t count = range.rows * range.cols;
+  values->resize(static_cast<size_t>(count));
+  if (range.dtype == DType::kF32) {
+    OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset, values->data(), static_cast<size_t>(range.bytes)));
+  } else {
+    std::vector<uint16_t> raw(static_cast<size_t>(count));
+    OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset, raw.data(), static_cast<size_t>(range.bytes)));
+    for (size_t i = 0; i < raw.size(); ++i) (*values)[i] = range.dtype == DType::kF16 ? F16ToFloat(raw[i]) : BF16ToFloat(raw[i]);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite((*values)[static_cast<size_t>(i)])) return NotFinite(file, range, i);
+  }
+  return Ok();
+}
+
+}  // namespace openlora

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "ops/batch_view.h"
+#include "tensor/tensor_range.h"
+
+namespace openlora {
+
+inline constexpr char kErrAdapterShape[] = "ERR_ADAPTER_SHAPE";
+inline constexpr char kErrAdapterNotFinite[] = "ERR_ADAPTER_NOT_FINITE";
+inline constexpr char kErrAdapterChanged[] = "ERR_ADAPTER_CHANGED";
+inline constexpr char kErrAdapterBaseTensor[] = "ERR_ADAPTER_BASE_TENSOR";
+
+// How an adapter acts on one site: ΔW = scale · B·A, A [rank, in], B [out, rank].
+struct AdapterSite {
+  int32_t site = -1;
+  int32_t rank = 0;
+  float scale = 1;
+  TensorRange a;
+  TensorRange b;
+};
+
+// A base tensor that PEFT saved along: must equal `expected`.
+struct SavedBaseTensor {
+  std::string name;
+  TensorRange saved;
+  TensorRange expected;  // in the base's files
+};
+
+// One adapter's content. Owned by its AdapterRecord; constant once the adapter is registered.
+struct AdapterManifest {
+  std::vector<std::string> files;  // in the order of their names
+  std::vector<AdapterSite> sites;  // ascending by site
+  std::vector<SavedBaseTensor> base_tensors;
+  std::string canonical_config;
+};
+
+// What a complete check of an adapter's files found.
+struct AdapterIdentity {
+  std::string generation;            // hex SHA-256 over the canonical config and the files' digests
+  std::vector<FileIdentity> files;   // as they were when checked
+};
+
+// Reads every byte of the adapter once: ranges, shapes against the base's sites, NaN and Inf, saved base tensors
+// against `base_files`, and the generation. Any thread; `is_cancelled` ends it early with ERR_ABORTED.
+Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes,
+                    const std::vector<std::string>& base_files, const std::atomic<bool>& is_cancelled,
+                    AdapterIdentity* identity);
+
+// Reads a tensor as f32, row-major. ERR_ADAPTER_NOT_FINITE on NaN or Inf.
+Status ReadTensor(const File& file, const TensorRange& range, std::vector<float>* values);
+
+}  // namespace openlora

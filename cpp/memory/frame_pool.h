@@ -1,0 +1,64 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "ops/device.h"
+
+namespace openlora {
+
+enum class FrameUse : uint8_t { kFree, kKv, kAdapter, kRetiring };
+inline constexpr int kFrameUses = 4;
+
+// The one pool of equal frames that KV cache and adapters share. Every frame has one owner at a time; a frame given
+// back is free again only when every step that could read it has completed. Engine thread only.
+class FramePool {
+ public:
+  FramePool() = default;
+  ~FramePool();
+  FramePool(const FramePool&) = delete;
+  FramePool& operator=(const FramePool&) = delete;
+
+  // `poisons_freed`: frames given back are filled with 0xff, which is NaN in every dtype (tests).
+  Status Open(Device* device, int64_t frame_bytes, int64_t frames, bool poisons_freed);
+
+  uint8_t* memory() const { return memory_; }
+  uint8_t* Frame(uint32_t frame) const { return memory_ + frame * frame_bytes_; }
+  int64_t frame_bytes() const { return frame_bytes_; }
+  int64_t frames_total() const { return static_cast<int64_t>(use_.size()); }
+  int64_t frames(FrameUse use) const { return count_[static_cast<size_t>(use)]; }
+  int64_t frames_free() const { return frames(FrameUse::kFree); }
+
+  // Appends `count` frames to `taken`, all or none. KV frames come zeroed: attention multiplies V slots that nobody has
+  // written by zero, and zero times NaN is NaN.
+  bool Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken);
+  // Gives frames back; they become free when Reclaim is told that `step` has completed.
+  void Retire(std::span<const uint32_t> frames, FrameUse use, uint64_t step);
+  void Reclaim(uint64_t completed_step);
+
+  // Counts every frame again: the sums agree and no frame has two owners.
+  bool IsConsistent() const;
+
+ private:
+  struct Retired {
+    uint64_t step;
+    uint32_t frame;
+  };
+
+  Device* device_ = nullptr;
+  uint8_t* memory_ = nullptr;
+  int64_t frame_bytes_ = 0;
+  bool poisons_freed_ = false;
+  std::vector<FrameUse> use_;      // by frame
+  std::vector<uint32_t> free_;     // a stack: the frame freed last is warm
+  std::deque<Retired> retiring_;   // ascending steps
+  std::array<int64_t, kFrameUses> count_{};
+  std::vector<uint8_t> fill_;      // one frame of zeros
+  std::vector<uint8_t> poison_;    // one frame of 0xff
+};
+
+}  // namespace openlora

@@ -1,0 +1,146 @@
+#include "memory/tile_layout.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+
+namespace openlora {
+namespace {
+
+// Frames that still have room; a few are enough to fill the gaps that tiles of odd sizes leave.
+constexpr int kOpenFrames = 4;
+
+class Placer {
+ public:
+  Placer(int64_t frame_bytes, TileLayout* layout) : frame_bytes_(frame_bytes), layout_(layout) {}
+
+  void Place(int64_t bytes) {
+    Open* chosen = nullptr;
+    for (Open& open : open_) {
+      if (open.left >= bytes && (chosen == nullptr || open.left < chosen->left)) chosen = &open;
+    }
+    if (chosen == nullptr) {
+      chosen = &*std::min_element(open_.begin(), open_.end(), [](const Open& a, const Open& b) { return a.left < b.left; });
+      *chosen = {static_cast<uint32_t>(layout_->frames++), frame_bytes_};
+    }
+    layout_->places.push_back({chosen->frame, static_cast<uint32_t>((frame_bytes_ - chosen->left) / kTileUnitBytes)});
+    chosen->left -= bytes;
+    layout_->bytes += bytes;
+  }
+
+ private:
+  struct Open {
+    uint32_t frame = 0;
+    int64_t left = 0;
+  };
+  int64_t frame_bytes_;
+  TileLayout* layout_;
+  std::array<Open, kOpenFrames> open_{};
+};
+
+// Calls each(rank_begin, ranks, column_begin, columns) for the tiles of one matrix, in their documented order.
+template <typename Each>
+void ForEachTile(int32_t rank, int64_t columns, int32_t tile_columns, const Each& each) {
+  for (int32_t r = 0; r < rank; r += kTileRanks) {
+    for (int64_t c = 0; c < columns; c += tile_columns) {
+      each(r, std::min(kTileRanks, rank - r), c, static_cast<int32_t>(std::min<int64_t>(tile_columns, columns - c)));
+    }
+  }
+}
+
+// Writes the tiles of one adapter, in order.
+class Filler {
+ public:
+  Filler(const TileLayout& layout, const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device)
+      : layout_(layout), frames_(frames), format_(format), pool_(pool), device_(device) {}
+
+  Status FillA(const std::vector<float>& a, int32_t rank, int64_t in) {
+    return Fill(rank, in, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
+      format_.ops->PackTileA(a.data() + r * in + c, in, ranks, columns, format_.dtype, tile_.data());
+    });
+  }
+  Status FillB(const std::vector<float>& b, int32_t rank, int64_t out) {
+    return Fill(rank, out, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
+      format_.ops->PackTileB(b.data() + c * rank + r, rank, ranks, columns, format_.dtype, tile_.data());
+    });
+  }
+
+ private:
+  template <typename Pack>
+  Status Fill(int32_t rank, int64_t width, const Pack& pack) {
+    Status status;
+    ForEachTile(rank, width, format_.tile_columns, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
+      const TileLayout::Place place = layout_.places[next_++];
+      tile_.assign(static_cast<size_t>(format_.ops->TileBytes(format_.dtype, ranks, columns)), 0);
+      pack(r, ranks, c, columns);
+      uint8_t* target = pool_.Frame(frames_[place.frame]) + place.unit * kTileUnitBytes;
+      if (status.ok()) status = device_->Upload(target, tile_.data(), tile_.size());
+    });
+    return status;
+  }
+
+  const TileLayout& layout_;
+  const std::vector<uint32_t>& frames_;
+  const TileFormat& format_;
+  const FramePool& pool_;
+  Device* device_;
+  size_t next_ = 0;
+  std::vector<uint8_t> tile_;
+};
+
+Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File* file) {
+  const Status status = File::Open(path, file);
+  if (!status.ok()) return Status(kErrAdapterChanged, status.message());
+  if (file->identity() == checked) return Ok();
+  return Error(kErrAdapterChanged, "%s is not the file that was registered: %lld bytes, %lld were checked (or it was written since)",
+               path.c_str(), static_cast<long long>(file->size()), static_cast<long long>(checked.size));
+}
+
+}  // namespace
+
+int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes) {
+  int32_t columns = kShrinkChunk;
+  while (columns > 32 && ops.TileBytes(dtype, kTileRanks, columns) > frame_bytes) columns /= 2;
+  OPENLORA_CHECK(ops.TileBytes(dtype, kTileRanks, columns) <= frame_bytes);
+  return columns;
+}
+
+TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes, const TileFormat& format) {
+  TileLayout layout;
+  layout.sites.resize(shapes.size());
+  Placer placer(format.frame_bytes, &layout);
+  const auto place = [&](int32_t, int32_t ranks, int64_t, int32_t columns) {
+    placer.Place(format.ops->TileBytes(format.dtype, ranks, columns));
+  };
+  for (const AdapterSite& site : manifest.sites) {
+    SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
+    const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+    pages.rank = site.rank;
+    pages.a = static_cast<uint32_t>(layout.places.size());
+    ForEachTile(site.rank, shape.in, format.tile_columns, place);
+    pages.b = static_cast<uint32_t>(layout.places.size());
+    ForEachTile(site.rank, shape.out, format.tile_columns, place);
+  }
+  return layout;
+}
+
+Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identity, const TileLayout& layout,
+                 const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device,
+                 const std::atomic<bool>& is_cancelled) {
+  std::vector<File> files(manifest.files.size());
+  for (size_t i = 0; i < files.size(); ++i) OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
+  Filler filler(layout, frames, format, pool, device);
+  std::vector<float> values;
+  for (const AdapterSite& site : manifest.sites) {
+    if (is_cancelled) return Status(kErrAborted, "loading was aborted");
+    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.a.file)], site.a, &values));
+    OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site.rank, site.a.cols));
+    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.b.file)], site.b, &values));
+    for (float& value : values) value *= site.scale;
+    OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
+  }
+  return Ok();
+}
+
+}  // namespace openlora

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "model/model_config.h"
+#include "model/model_weights.h"
+#include "ops/ops.h"
+
+namespace openlora {
+
+// One step's input, laid out by the engine.
+struct BatchView {
+  RowsView rows;
+  EntriesView entries;
+  KvView kv;
+  AdapterPages pages;
+  std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  EntriesView logit_entries;            // the entries of those rows, numbered as in logit_rows
+};
+
+// Activations of a step of up to T rows, f32, in the memory of the ops' device.
+struct DecoderBuffers {
+  TensorView x;        // [T, H] the residual stream
+  TensorView normed;   // [T, H]
+  TensorView q;        // [T, heads * head_dim]
+  TensorView k;        // [T, kv_heads * head_dim]
+  TensorView v;        // [T, kv_heads * head_dim]
+  TensorView context;  // [T, heads * head_dim]
+  TensorView gate;     // [T, intermediate]
+  TensorView up;       // [T, intermediate]
+  TensorView cos_sin;  // [T, rotary_dim]
+  TensorView last;     // [logit rows, H]
+  TensorView logits;   // [logit rows, V]
+};
+
+// Bytes that buffers for `rows` rows and `logit_rows` rows of logits need, and the views over such memory.
+int64_t DecoderBufferBytes(const ModelConfig& config, int32_t rows, int32_t logit_rows);
+DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, int32_t rows, int32_t logit_rows, void* memory);
+
+// Computes the batch: KV of all rows is appended, buffers.logits holds a row for each of logit_rows. Returns early,
+// with unusable results, when `is_aborted` is set.
+void DecoderForward(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch,
+                    const DecoderBuffers& buffers, Ops* ops, const std::atomic<bool>& is_aborted);
+
+}  // namespace openlora

@@ -1,0 +1,149 @@
+#include "model/model_weights.h"
+
+#include <algorithm>
+
+#include "base/sha256.h"
+
+namespace openlora {
+namespace {
+
+constexpr int64_t kAlignment = 4096;
+// Source bytes packed between two looks at `is_cancelled` and two progress reports.
+constexpr int64_t kSliceBytes = 16 << 20;
+
+int64_t AlignUp(int64_t value) { return (value + kAlignment - 1) / kAlignment * kAlignment; }
+
+bool IsMatrix(WeightRole role) {
+  return role == WeightRole::kEmbed || role == WeightRole::kHead || (role >= WeightRole::kSite0 && role < WeightRole::kBias0);
+}
+
+bool IsOfLayer(WeightRole role) { return role >= WeightRole::kAttnNorm; }
+
+SiteShape ShapeOf(const ModelConfig& config, WeightRole role) {
+  if (role == WeightRole::kEmbed || role == WeightRole::kHead) return {config.hidden, config.vocab};
+  if (role < WeightRole::kSite0) return {config.hidden, 1};
+  const std::vector<SiteShape> shapes = SiteShapes(config);
+  if (role < WeightRole::kBias0) return shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kSite0)];
+  return {shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kBias0)].out, 1};
+}
+
+}  // namespace
+
+Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files, std::vector<BaseTensor> tensors,
+                          DType dtype, const Ops& ops) {
+  OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
+  config_ = config;
+  dtype_ = dtype;
+  files_.resize(files.size());
+  for (size_t i = 0; i < files.size(); ++i) OPENLORA_RETURN_IF_ERROR(MappedFile::Open(files[i], &files_[i]));
+  layers_.resize(static_cast<size_t>(config.layers));
+  OPENLORA_RETURN_IF_ERROR(MakeItems(tensors, ops));
+  MakeDigest();
+  return Ok();
+}
+
+Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops& ops) {
+  for (const BaseTensor& tensor : tensors) {
+    const TensorRange& range = tensor.range;
+    if (range.file < 0 || range.file >= static_cast<int32_t>(files_.size()))
+      return Error(kErrTensorRange, "a tensor names file %d of %zu", range.file, files_.size());
+    const MappedFile& file = files_[static_cast<size_t>(range.file)];
+    OPENLORA_RETURN_IF_ERROR(CheckRange(range, file.size(), file.path()));
+    if (tensor.role >= WeightRole::kEnd || IsOfLayer(tensor.role) != (tensor.layer >= 0) || tensor.layer >= config_.layers)
+      return Error(kErrModelTensor, "role %d in layer %d doesn't exist", static_cast<int>(tensor.role), tensor.layer);
+    const SiteShape shape = ShapeOf(config_, tensor.role);
+    const bool is_matrix = IsMatrix(tensor.role);
+    const bool fits = is_matrix ? range.rows == shape.out && range.cols == shape.in : range.rows * range.cols == shape.in;
+    if (!fits)
+      return Error(kErrModelTensor, "role %d in layer %d is [%lld, %lld], the config needs [%lld, %lld]", static_cast<int>(tensor.role), tensor.layer,
+                   static_cast<long long>(range.rows), static_cast<long long>(range.cols), static_cast<long long>(shape.out), static_cast<long long>(shape.in));
+    items_.push_back({&file, tensor, shape, bytes_});
+    bytes_ += AlignUp(is_matrix ? ops.PackedBytes(dtype_, shape.out, shape.in) : shape.in * 4);
+  }
+  return Ok();
+}
+
+Weight* ModelWeights::WeightOf(WeightRole role, int32_t layer) {
+  if (role == WeightRole::kEmbed) return &embed_;
+  if (role == WeightRole::kHead) return &head_;
+  const auto first = role < WeightRole::kBias0 ? WeightRole::kSite0 : WeightRole::kBias0;
+  return &layers_[static_cast<size_t>(layer)].sites[static_cast<size_t>(role) - static_cast<size_t>(first)];
+}
+
+const float** ModelWeights::VectorOf(WeightRole role, int32_t layer) {
+  if (role == WeightRole::kFinalNorm) return &final_norm_;
+  if (role == WeightRole::kAttnNorm) return &layers_[static_cast<size_t>(layer)].attn_norm;
+  if (role == WeightRole::kMlpNorm) return &layers_[static_cast<size_t>(layer)].mlp_norm;
+  return &WeightOf(role, layer)->bias;
+}
+
+Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
+                          const std::atomic<bool>& is_cancelled) {
+  LoadProgress progress;
+  for (const Item& item : items_) progress.bytes_total += item.tensor.range.bytes;
+  for (const Item& item : items_) {
+    void* target = static_cast<uint8_t*>(memory) + item.offset;
+    if (IsMatrix(item.tensor.role)) {
+      OPENLORA_RETURN_IF_ERROR(LoadMatrix(item, target, ops, &progress, on_progress, is_cancelled));
+      continue;
+    }
+    const TensorRange& range = item.tensor.range;
+    ops->PackVector({item.file->data() + range.offset, range.dtype, 1, item.shape.in}, static_cast<float*>(target));
+    *VectorOf(item.tensor.role, item.tensor.layer) = static_cast<const float*>(target);
+    progress.bytes_done += range.bytes;
+  }
+  items_.clear();
+  files_.clear();
+  if (config_.is_tied) head_ = embed_;
+  return CheckComplete();
+}
+
+Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
+                                const std::function<void(LoadProgress)>& on_progress, const std::atomic<bool>& is_cancelled) {
+  const TensorRange& range = item.tensor.range;
+  const uint8_t* source = item.file->data() + range.offset;
+  const int64_t row_bytes = range.cols * static_cast<int64_t>(SizeOf(range.dtype));
+  const int64_t step = std::max<int64_t>(kSliceBytes / row_bytes / Ops::kPackRows, 1) * Ops::kPackRows;
+  item.file->WillNeed(range.offset, range.bytes);
+  for (int64_t row = 0; row < range.rows; row += step) {
+    if (is_cancelled) return Status(kErrAborted, "loading was aborted");
+    const int64_t rows = std::min(step, range.rows - row);
+    ops->Pack({source + row * row_bytes, range.dtype, rows, range.cols}, dtype_, item.shape.out, row, target);
+    item.file->DoneWith(range.offset + row * row_bytes, rows * row_bytes);
+    progress->bytes_done += rows * row_bytes;
+    on_progress(*progress);
+  }
+  Weight* weight = WeightOf(item.tensor.role, item.tensor.layer);
+  weight->dtype = dtype_;
+  weight->out = item.shape.out;
+  weight->in = item.shape.in;
+  weight->data = target;
+  return Ok();
+}
+
+Status ModelWeights::CheckComplete() const {
+  bool is_complete = embed_.data != nullptr && head_.data != nullptr && final_norm_ != nullptr;
+  for (const LayerWeights& layer : layers_) {
+    is_complete &= layer.attn_norm != nullptr && layer.mlp_norm != nullptr;
+    for (const Weight& weight : layer.sites) is_complete &= weight.data != nullptr;
+  }
+  if (is_complete) return Ok();
+  return Error(kErrModelTensor, "a tensor of the %d layers, the embedding, the head or the final norm is missing", config_.layers);
+}
+
+void ModelWeights::MakeDigest() {
+  Sha256 hash;
+  const int32_t shape[] = {config_.layers,   config_.hidden,       config_.heads, config_.kv_heads,
+                           config_.head_dim, config_.intermediate, config_.vocab, config_.is_tied};
+  hash.Update(shape, sizeof(shape));
+  hash.Update(config_.rope_inv_freq.data(), config_.rope_inv_freq.size() * sizeof(float));
+  for (const Item& item : items_) {
+    const TensorRange& range = item.tensor.range;
+    const int64_t table[] = {static_cast<int64_t>(item.tensor.role), item.tensor.layer, static_cast<int64_t>(range.dtype), range.rows, range.cols};
+    hash.Update(table, sizeof(table));
+    hash.Update(item.file->data() + range.offset, static_cast<size_t>(std::min<int64_t>(range.bytes, 4096)));
+  }
+  digest_ = ToHex(hash.Finish());
+}
+
+}  // namespace openlora

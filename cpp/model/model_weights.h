@@ -1,0 +1,88 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "model/model_config.h"
+#include "ops/ops.h"
+#include "tensor/mapped_file.h"
+#include "tensor/tensor_range.h"
+
+namespace openlora {
+
+// What a base tensor is. The seven linear modules of a layer stand in the order of LayerSite, then their biases.
+enum class WeightRole : int32_t { kEmbed, kHead, kFinalNorm, kAttnNorm, kMlpNorm, kSite0, kBias0 = kSite0 + kLayerSites, kEnd = kBias0 + kLayerSites };
+
+struct BaseTensor {
+  WeightRole role = WeightRole::kEmbed;
+  int32_t layer = -1;
+  TensorRange range;
+};
+
+struct LayerWeights {
+  const float* attn_norm = nullptr;  // [H]
+  const float* mlp_norm = nullptr;   // [H]
+  std::array<Weight, kLayerSites> sites;
+};
+
+struct LoadProgress {
+  int64_t bytes_done = 0;
+  int64_t bytes_total = 0;
+};
+
+inline constexpr char kErrModelTensor[] = "ERR_MODEL_TENSOR";
+
+// The base's weights, packed once for the ops that read them. Constant after Load.
+class ModelWeights {
+ public:
+  // Maps the files and checks every range and shape; bytes() then says how much memory Load needs.
+  Status Open(const ModelConfig& config, const std::vector<std::string>& files, std::vector<BaseTensor> tensors,
+              DType dtype, const Ops& ops);
+  // Packs into `memory` of the ops' device, which must outlive this. Reports progress in bytes of the files.
+  Status Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
+              const std::atomic<bool>& is_cancelled);
+
+  const Weight& embed() const { return embed_; }
+  const Weight& head() const { return head_; }
+  const float* final_norm() const { return final_norm_; }
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+  int64_t bytes() const { return bytes_; }
+  // SHA-256 over the shape, the tensor table and the first 4 KiB of every tensor: tells checkpoints apart, proves
+  // nothing about the rest of their content.
+  const std::string& digest() const { return digest_; }
+
+ private:
+  // One tensor to pack, and where it goes.
+  struct Item {
+    const MappedFile* file = nullptr;
+    BaseTensor tensor;
+    SiteShape shape;
+    int64_t offset = 0;  // in the memory that Load is given
+  };
+
+  Status MakeItems(const std::vector<BaseTensor>& tensors, const Ops& ops);
+  Status CheckComplete() const;
+  Weight* WeightOf(WeightRole role, int32_t layer);
+  const float** VectorOf(WeightRole role, int32_t layer);
+  Status LoadMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
+                    const std::function<void(LoadProgress)>& on_progress, const std::atomic<bool>& is_cancelled);
+  void MakeDigest();
+
+  ModelConfig config_;
+  DType dtype_ = DType::kF32;
+  int64_t bytes_ = 0;
+  std::vector<Item> items_;         // until loaded
+  std::vector<MappedFile> files_;   // likewise
+  std::vector<LayerWeights> layers_;
+  Weight embed_;
+  Weight head_;
+  const float* final_norm_ = nullptr;
+  std::string digest_;
+};
+
+}  // namespace openlora

@@ -1,0 +1,179 @@
+#include "napi/engine_object.h"
+
+#include <algorithm>
+
+#include "napi/marshal.h"
+#include "ops/cpu/cpu_device.h"
+#include "ops/cpu/cpu_ops.h"
+
+namespace openlora {
+namespace {
+
+using SessionHolder = std::shared_ptr<Session>;  // what the thread-safe function's context points to
+
+void AddWork(Session* session) {
+  if (session->work_in_flight++ == 0) napi_ref_threadsafe_function(session->env, session->events);
+}
+
+void EndWork(Session* session, int64_t count) {
+  if (count == 0 || session->work_in_flight == 0) return;
+  session->work_in_flight = std::max<int64_t>(0, session->work_in_flight - count);
+  if (session->work_in_flight == 0) napi_unref_threadsafe_function(session->env, session->events);
+}
+
+bool EndsWork(const ControlEvent& event) {
+  return std::holds_alternative<OpenedEvent>(event) || std::holds_alternative<OpenFailedEvent>(event) || std::holds_alternative<AdapterReadyEvent>(event) ||
+         std::holds_alternative<AdapterFailedEvent>(event) || std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+}
+
+// The environment goes, perhaps in the middle of a step: no JavaScript runs any more.
+void TearDown(void* data) {
+  Session* session = static_cast<Session*>(data);
+  session->engine.reset();
+}
+
+void Finalize(napi_env, void* data, void*) { delete static_cast<SessionHolder*>(data); }
+
+void Finish(Session* session) {
+  napi_remove_env_cleanup_hook(session->env, TearDown, session);
+  session->engine.reset();  // its thread has ended or is about to
+  session->work_in_flight = 0;
+  napi_unref_threadsafe_function(session->env, session->events);
+  napi_release_threadsafe_function(session->events, napi_tsfn_release);
+}
+
+void CallJs(napi_env env, napi_value callback, void* context, void*) {
+  const SessionHolder session = *static_cast<SessionHolder*>(context);
+  if (env == nullptr || callback == nullptr || session->engine == nullptr) return;
+  const EventBatch batch = session->engine->Take();
+  if (batch.records.empty() && batch.events.empty()) return;
+  const bool is_closed = !batch.events.empty() && std::holds_alternative<ClosedEvent>(batch.events.back());
+  const auto ended = std::count_if(batch.events.begin(), batch.events.end(), EndsWork);
+  {
+    const Napi::HandleScope scope(env);
+    const Napi::Value records = WriteRecords(env, batch.records);
+    const Napi::Array events = WriteEvents(env, batch.events);
+    const napi_value arguments[] = {records, events};
+    napi_value receiver, ignored;
+    napi_get_undefined(env, &receiver);
+    // An exception of the callback is pending afterwards, and Node reports it as uncaught.
+    napi_call_function(env, receiver, callback, 2, arguments, &ignored);
+  }
+  EndWork(session.get(), ended);
+  if (is_closed) Finish(session.get());
+}
+
+Status OpenCpu(SimdLevel simd, int32_t threads, Backend* backend) {
+  backend->threads = threads > 0 ? threads : UsableProcessors();
+  backend->device = std::make_unique<CpuDevice>();
+  OPENLORA_RETURN_IF_ERROR(CreateCpuOps(simd, backend->threads, &backend->ops));
+  backend->simd = NameOf(simd == SimdLevel::kAuto ? AvailableSimdLevels().back() : simd);
+  return Ok();
+}
+
+Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t index) {
+  const Napi::Value value = info[index];
+  return value.IsObject() ? value.As<Napi::Object>() : Napi::Object::New(info.Env());
+}
+
+void ThrowTypeError(Napi::Env env, const std::string& message) { Napi::TypeError::New(env, message).ThrowAsJavaScriptException(); }
+
+}  // namespace
+
+Napi::Function EngineObject::Define(Napi::Env env) {
+  return DefineClass(env, "Engine",
+                     {InstanceMethod<&EngineObject::RegisterAdapter>("registerAdapter"), InstanceMethod<&EngineObject::UnregisterAdapter>("unregisterAdapter"),
+                      InstanceMethod<&EngineObject::AdapterTier>("adapterTier"), InstanceMethod<&EngineObject::Submit>("submit"),
+                      InstanceMethod<&EngineObject::Cancel>("cancel"), InstanceMethod<&EngineObject::Pause>("pause"), InstanceMethod<&EngineObject::Stats>("stats"),
+                      InstanceMethod<&EngineObject::Close>("close")});
+}
+
+Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::FunctionReference& constructor) {
+  const Napi::Env env = info.Env();
+  OpenArguments arguments;
+  const std::string mismatch = ReadOpen(ObjectArgument(info, 0), &arguments);
+  if (!mismatch.empty() || !info[1].IsFunction()) {
+    ThrowTypeError(env, mismatch.empty() ? "onEvents must be a function" : mismatch);
+    return env.Undefined();
+  }
+  const Napi::Object object = constructor.New({});
+  EngineObject* self = Unwrap(object);
+  self->base_tensors_ = arguments.options.tensors;
+  auto session = std::make_shared<Session>();
+  session->env = env;
+  auto* holder = new SessionHolder(session);
+  const napi_value name = Napi::String::New(env, "openlora");
+  const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, Finalize, holder, CallJs, &session->events);
+  if (status != napi_ok) {
+    delete holder;
+    ThrowTypeError(env, "the event callback can't be registered");
+    return env.Undefined();
+  }
+  session->work_in_flight = 1;
+  napi_add_env_cleanup_hook(env, TearDown, session.get());
+  arguments.options.open_backend = [simd = arguments.simd, threads = arguments.threads](Backend* backend) { return OpenCpu(simd, threads, backend); };
+  const napi_threadsafe_function events = session->events;
+  session->engine = std::make_unique<Engine>(std::move(arguments.options), [events] { napi_call_threadsafe_function(events, nullptr, napi_tsfn_nonblocking); });
+  self->session_ = std::move(session);
+  return object;
+}
+
+Engine* EngineObject::Live() const {
+  return session_ == nullptr || session_->is_closing ? nullptr : session_->engine.get();
+}
+
+void EngineObject::RegisterAdapter(const Napi::CallbackInfo& info) {
+  Engine* engine = Live();
+  if (engine == nullptr) return;
+  int64_t handle = 0;
+  AdapterManifest manifest;
+  const std::string mismatch = ReadAdapter(ObjectArgument(info, 0), base_tensors_, &handle, &manifest);
+  if (!mismatch.empty()) return ThrowTypeError(info.Env(), mismatch);
+  AddWork(session_.get());
+  engine->Register(handle, std::move(manifest));
+}
+
+void EngineObject::UnregisterAdapter(const Napi::CallbackInfo& info) {
+  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber()) engine->Unregister(info[0].As<Napi::Number>().Int64Value());
+}
+
+Napi::Value EngineObject::AdapterTier(const Napi::CallbackInfo& info) {
+  Engine* engine = Live();
+  Tier tier = Tier::kRegistered;
+  if (engine == nullptr || !info[0].IsNumber() || !engine->FindTier(info[0].As<Napi::Number>().Int64Value(), &tier)) return info.Env().Undefined();
+  return Napi::String::New(info.Env(), NameOf(tier));
+}
+
+void EngineObject::Submit(const Napi::CallbackInfo& info) {
+  Engine* engine = Live();
+  if (engine == nullptr) return;
+  Request request;
+  const std::string mismatch = ReadRequest(ObjectArgument(info, 0), &request);
+  if (!mismatch.empty()) return ThrowTypeError(info.Env(), mismatch);
+  AddWork(session_.get());
+  engine->Submit(std::move(request));
+}
+
+void EngineObject::Cancel(const Napi::CallbackInfo& info) {
+  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber()) engine->Cancel(info[0].As<Napi::Number>().Int64Value());
+}
+
+void EngineObject::Pause(const Napi::CallbackInfo& info) {
+  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber() && info[1].IsBoolean())
+    engine->SetPaused(info[0].As<Napi::Number>().Int64Value(), info[1].As<Napi::Boolean>().Value());
+}
+
+Napi::Value EngineObject::Stats(const Napi::CallbackInfo& info) {
+  if (session_ != nullptr && session_->engine != nullptr) last_stats_ = session_->engine->Stats();
+  return WriteStats(info.Env(), last_stats_);
+}
+
+void EngineObject::Close(const Napi::CallbackInfo&) {
+  Engine* engine = Live();
+  if (engine == nullptr) return;
+  session_->is_closing = true;
+  AddWork(session_.get());
+  engine->Close();
+}
+
+}  // namespace openlora

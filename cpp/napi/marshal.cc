@@ -1,0 +1,252 @@
+#include "napi/marshal.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace openlora {
+namespace {
+
+// In the order of WeightRole.
+constexpr std::array<const char*, static_cast<size_t>(WeightRole::kEnd)> kRoles = {
+    "embed_tokens", "lm_head",       "final_norm",  "attn_norm",     "mlp_norm",      "q_proj",         "k_proj",       "v_proj",         "o_proj", "gate_proj",
+    "up_proj",      "down_proj",     "q_proj_bias", "k_proj_bias",   "v_proj_bias",   "o_proj_bias",    "gate_proj_bias", "up_proj_bias", "down_proj_bias"};
+
+constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
+constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
+
+TensorRange ReadRange(ObjectReader* reader) {
+  TensorRange range;
+  range.file = reader->Int32("file");
+  range.offset = reader->Integer("offset");
+  range.bytes = reader->Integer("bytes");
+  range.dtype = reader->DTypeOf("dtype");
+  range.rows = reader->Integer("rows");
+  range.cols = reader->Integer("cols");
+  return range;
+}
+
+WeightRole ReadRole(ObjectReader* reader) {
+  const std::string name = reader->String("role");
+  const auto found = std::find(kRoles.begin(), kRoles.end(), name);
+  if (found == kRoles.end()) reader->Refuse("role", "a known role");
+  return static_cast<WeightRole>(found == kRoles.end() ? 0 : found - kRoles.begin());
+}
+
+ModelConfig ReadModel(ObjectReader* reader) {
+  ModelConfig model;
+  model.layers = reader->Int32("layers");
+  model.hidden = reader->Int32("hidden");
+  model.heads = reader->Int32("heads");
+  model.kv_heads = reader->Int32("kvHeads");
+  model.head_dim = reader->Int32("headDim");
+  model.intermediate = reader->Int32("intermediate");
+  model.vocab = reader->Int32("vocab");
+  model.context = reader->Int32("context");
+  model.norm_eps = static_cast<float>(reader->Number("normEps"));
+  model.attention_scale = static_cast<float>(reader->Number("attentionScale"));
+  model.embedding_scale = static_cast<float>(reader->Number("embeddingScale"));
+  model.rope_inv_freq = reader->Typed<float>("ropeInvFreq");
+  model.rope_factor = static_cast<float>(reader->Number("ropeFactor"));
+  model.is_tied = reader->Bool("isTied");
+  return model;
+}
+
+// Calls each(reader) for every object of an array; stops at the first that doesn't fit.
+template <typename Each>
+void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
+  const Napi::Array array = parent->Array(name);
+  for (uint32_t i = 0; parent->ok() && i < array.Length(); ++i) {
+    const Napi::Value value = array.Get(i);
+    if (!value.IsObject()) return parent->Refuse(name, "an array of objects");
+    ObjectReader reader(value.As<Napi::Object>(), std::string(name) + "[" + std::to_string(i) + "]");
+    each(&reader);
+    parent->Adopt(reader);
+  }
+}
+
+}  // namespace
+
+const char* NameOf(Tier tier) { return kTiers[static_cast<size_t>(tier)]; }
+
+std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
+  ObjectReader reader(object, "options");
+  EngineOptions& options = arguments->options;
+  ObjectReader model = reader.Object("model");
+  options.model = ReadModel(&model);
+  reader.Adopt(model);
+  options.files = reader.Strings("files");
+  ForEachObject(&reader, "tensors", [&](ObjectReader* tensor) {
+    options.tensors.push_back({ReadRole(tensor), tensor->Int32("layer"), ReadRange(tensor)});
+  });
+  options.token_bytes = reader.Typed<uint8_t>("tokenBytes");
+  options.token_offsets = reader.Typed<uint32_t>("tokenOffsets");
+  options.dtype = reader.DTypeOf("dtype");
+  options.kv_dtype = reader.DTypeOf("kvDtype");
+  options.adapter_dtype = reader.DTypeOf("adapterDtype");
+  const std::string simd = reader.String("simd");
+  bool is_known = false;
+  for (const SimdLevel level : {SimdLevel::kAuto, SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+    if (simd == NameOf(level)) {
+      arguments->simd = level;
+      is_known = true;
+    }
+  }
+  if (!is_known) reader.Refuse("simd", "auto or the name of a level");
+  arguments->threads = reader.Int32("threads");
+  ObjectReader limits = reader.Object("limits");
+  options.pool_bytes = limits.Integer("poolBytes");
+  options.max_context = limits.Int32("maxContext");
+  options.max_batch_tokens = limits.Int32("maxBatchTokens");
+  options.max_queued = limits.Int32("maxQueued");
+  reader.Adopt(limits);
+  return reader.error();
+}
+
+std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle, AdapterManifest* manifest) {
+  ObjectReader reader(object, "adapter");
+  *handle = reader.Integer("handle");
+  manifest->files = reader.Strings("files");
+  ForEachObject(&reader, "sites", [&](ObjectReader* site) {
+    AdapterSite read;
+    read.site = site->Int32("site");
+    read.rank = site->Int32("rank");
+    read.scale = static_cast<float>(site->Number("scale"));
+    read.a.file = read.b.file = -1;
+    manifest->sites.push_back(read);
+  });
+  std::sort(manifest->sites.begin(), manifest->sites.end(), [](const AdapterSite& a, const AdapterSite& b) { return a.site < b.site; });
+  ForEachObject(&reader, "tensors", [&](ObjectReader* tensor) {
+    const int32_t number = tensor->Int32("site");
+    const auto site = std::lower_bound(manifest->sites.begin(), manifest->sites.end(), number, [](const AdapterSite& s, int32_t n) { return s.site < n; });
+    if (site == manifest->sites.end() || site->site != number) return tensor->Refuse("site", "one of adapter.sites");
+    const std::string matrix = tensor->String("matrix");
+    if (matrix != "A" && matrix != "B") return tensor->Refuse("matrix", "A or B");
+    (matrix == "A" ? site->a : site->b) = ReadRange(tensor);
+  });
+  ForEachObject(&reader, "baseTensors", [&](ObjectReader* tensor) {
+    SavedBaseTensor saved{tensor->String("name"), ReadRange(tensor), {}};
+    const WeightRole role = ReadRole(tensor);
+    const int32_t layer = tensor->Int32("layer");
+    const auto found = std::find_if(base.begin(), base.end(), [&](const BaseTensor& b) { return b.role == role && b.layer == layer; });
+    if (found == base.end()) return tensor->Refuse("role", "a tensor of the base");
+    saved.expected = found->range;
+    manifest->base_tensors.push_back(std::move(saved));
+  });
+  const std::vector<uint8_t> config = reader.Typed<uint8_t>("canonicalConfig");
+  manifest->canonical_config.assign(config.begin(), config.end());
+  return reader.error();
+}
+
+std::string ReadRequest(Napi::Object object, Request* request) {
+  ObjectReader reader(object, "request");
+  request->id = reader.Integer("id");
+  const std::vector<uint32_t> tokens = reader.Typed<uint32_t>("tokens");
+  request->tokens.reserve(tokens.size());
+  // An id beyond 2^31 becomes -1, which no vocabulary has.
+  for (const uint32_t token : tokens) request->tokens.push_back(token <= INT32_MAX ? static_cast<int32_t>(token) : -1);
+  ForEachObject(&reader, "adapters", [&](ObjectReader* use) {
+    request->adapters.push_back({use->Integer("handle"), static_cast<float>(use->Number("weight"))});
+  });
+  request->max_tokens = reader.Int32("maxTokens");
+  request->min_tokens = reader.Int32("minTokens");
+  request->temperature = static_cast<float>(reader.Number("temperature"));
+  request->top_k = reader.Int32("topK");
+  request->top_p = static_cast<float>(reader.Number("topP"));
+  request->min_p = static_cast<float>(reader.Number("minP"));
+  request->seed = static_cast<uint64_t>(reader.Integer("seed"));
+  request->stop = reader.Strings("stop");
+  if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); })) reader.Refuse("stop", "non-empty strings");
+  request->stop_tokens = reader.Int32s("stopTokens");
+  request->eos_tokens = reader.Int32s("eosTokens");
+  request->logprobs = reader.Int32("logprobs");
+  request->prompt_logprobs = reader.Int32("promptLogprobs");
+  request->priority = reader.Int32("priority");
+  request->deadline_ms = reader.Number("deadlineMs");
+  return reader.error();
+}
+
+Napi::Value WriteRecords(Napi::Env env, const std::vector<uint8_t>& records) {
+  if (records.empty()) return env.Null();
+  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, records.size());
+  std::memcpy(buffer.Data(), records.data(), records.size());
+  return buffer;
+}
+
+namespace {
+
+// Appends one event's object.
+class EventWriter {
+ public:
+  EventWriter(Napi::Env env, const char* kind) : object_(Napi::Object::New(env)) { Put("kind", kind); }
+
+  template <typename T>
+  EventWriter& Put(const char* name, const T& value) {
+    if constexpr (std::is_integral_v<T>) {
+      object_.Set(name, static_cast<double>(value));
+    } else {
+      object_.Set(name, value);
+    }
+    return *this;
+  }
+  EventWriter& Put(const Status& status) { return Put("code", status.code()).Put("message", status.message()); }
+  Napi::Object object() const { return object_; }
+
+ private:
+  Napi::Object object_;
+};
+
+Napi::Object Write(Napi::Env env, const ProgressEvent& e) {
+  return EventWriter(env, "progress").Put("phase", e.is_packing ? "pack" : "weights").Put("bytesDone", e.bytes_done).Put("bytesTotal", e.bytes_total).object();
+}
+Napi::Object Write(Napi::Env env, const OpenedEvent& e) {
+  return EventWriter(env, "opened").Put("digest", e.digest).Put("simd", e.simd).Put("threads", e.threads).Put("weightBytes", e.weight_bytes)
+      .Put("poolBytes", e.pool_bytes).Put("frameBytes", e.frame_bytes).Put("maxContext", e.max_context).object();
+}
+Napi::Object Write(Napi::Env env, const OpenFailedEvent& e) { return EventWriter(env, "openFailed").Put(e.status).object(); }
+Napi::Object Write(Napi::Env env, const AdapterReadyEvent& e) {
+  return EventWriter(env, "adapterReady").Put("handle", e.handle).Put("generation", e.generation).Put("bytes", e.bytes).object();
+}
+Napi::Object Write(Napi::Env env, const AdapterFailedEvent& e) { return EventWriter(env, "adapterFailed").Put("handle", e.handle).Put(e.status).object(); }
+Napi::Object Write(Napi::Env env, const AdapterRetiredEvent& e) { return EventWriter(env, "adapterRetired").Put("handle", e.handle).object(); }
+Napi::Object Write(Napi::Env env, const EndEvent& e) {
+  Napi::Array adapters = Napi::Array::New(env, e.adapters.size());
+  for (size_t i = 0; i < e.adapters.size(); ++i) {
+    Napi::Object adapter = Napi::Object::New(env);
+    adapter.Set("handle", static_cast<double>(e.adapters[i].handle));
+    adapter.Set("tier", NameOf(e.adapters[i].tier));
+    adapters.Set(static_cast<uint32_t>(i), adapter);
+  }
+  return EventWriter(env, "end").Put("request", e.request).Put("finishReason", kReasons[static_cast<size_t>(e.reason)]).Put("input", e.input)
+      .Put("output", e.output).Put("cachedInput", e.cached_input).Put("queuedMs", e.queued_ms).Put("adapterLoadMs", e.adapter_load_ms)
+      .Put("ttftMs", e.ttft_ms).Put("tpotMs", e.tpot_ms).Put("adapters", adapters).object();
+}
+Napi::Object Write(Napi::Env env, const FailedEvent& e) { return EventWriter(env, "failed").Put("request", e.request).Put(e.status).object(); }
+Napi::Object Write(Napi::Env env, const ClosedEvent&) { return EventWriter(env, "closed").object(); }
+
+}  // namespace
+
+Napi::Array WriteEvents(Napi::Env env, const std::vector<ControlEvent>& events) {
+  Napi::Array array = Napi::Array::New(env, events.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    array.Set(static_cast<uint32_t>(i), std::visit([env](const auto& event) { return Write(env, event); }, events[i]));
+  }
+  return array;
+}
+
+Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
+  const std::pair<const char*, uint64_t> counters[] = {{"steps", stats.steps}, {"tokensIn", stats.tokens_in}, {"tokensOut", stats.tokens_out}, {"rows", stats.rows},
+      {"weightBytesRead", stats.weight_bytes_read}, {"loraBytesRead", stats.lora_bytes_read}, {"loraOps", stats.lora_ops}, {"pageTableReads", stats.page_table_reads},
+      {"preemptions", stats.preemptions}, {"adapterLoads", stats.adapter_loads}, {"adapterEvictions", stats.adapter_evictions}};
+  const std::pair<const char*, int64_t> gauges[] = {{"requestsQueued", stats.requests_queued}, {"requestsRunning", stats.requests_running}, {"adaptersResident", stats.adapters_resident}};
+  const std::pair<const char*, int64_t> bytes[] = {{"base", stats.bytes_base}, {"kv", stats.bytes_kv}, {"prefix", 0}, {"adapters", stats.bytes_adapters},
+      {"workspace", stats.bytes_workspace}, {"poolFree", stats.bytes_pool_free}, {"pool", stats.bytes_pool}};
+  Napi::Object object = Napi::Object::New(env), by_class = Napi::Object::New(env);
+  for (const auto& [name, value] : counters) object.Set(name, static_cast<double>(value));
+  for (const auto& [name, value] : gauges) object.Set(name, static_cast<double>(value));
+  for (const auto& [name, value] : bytes) by_class.Set(name, static_cast<double>(value));
+  object.Set("bytes", by_class);
+  return object;
+}
+
+}  // namespace openlora

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine_options.h"
+#include "engine/outbox.h"
+#include "engine/request.h"
+#include "memory/adapter_manifest.h"
+#include "ops/cpu/cpu_features.h"
+
+// The values of src/native/binding.ts, in both directions. The SDK has validated what users wrote; what is checked here is
+// that the two sides of the boundary agree, so a mismatch is a TypeError that names the field.
+
+namespace openlora {
+
+// Reads the properties of one object. The first that is missing or of another type is remembered, and everything read
+// after it is empty.
+class ObjectReader {
+ public:
+  ObjectReader(Napi::Object object, std::string path) : object_(object), path_(std::move(path)) {}
+
+  double Number(const char* name);
+  int64_t Integer(const char* name);  // ERR if not a safe integer
+  int32_t Int32(const char* name);
+  bool Bool(const char* name);
+  std::string String(const char* name);
+  DType DTypeOf(const char* name);
+  ObjectReader Object(const char* name);
+  Napi::Array Array(const char* name);
+  std::vector<std::string> Strings(const char* name);
+  std::vector<int32_t> Int32s(const char* name);
+  // Copies a typed array of T.
+  template <typename T>
+  std::vector<T> Typed(const char* name);
+
+  bool ok() const { return error_.empty(); }
+  const std::string& error() const { return error_; }
+  void Adopt(const ObjectReader& part) {
+    if (ok()) error_ = part.error_;
+  }
+  void Refuse(const char* name, const char* wanted);
+
+ private:
+  Napi::Value Get(const char* name) const { return object_.Get(name); }
+
+  Napi::Object object_;
+  std::string path_;
+  std::string error_;
+};
+
+// What `open` was given. `simd` and `threads` are for the backend, which the composition root makes.
+struct OpenArguments {
+  EngineOptions options;
+  SimdLevel simd = SimdLevel::kAuto;
+  int32_t threads = 0;
+};
+
+// Each returns an empty string, or what doesn't fit.
+std::string ReadOpen(Napi::Object object, OpenArguments* arguments);
+// `base`: the tensors that `open` was given, to find what a saved base tensor must equal.
+std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle, AdapterManifest* manifest);
+std::string ReadRequest(Napi::Object object, Request* request);
+
+Napi::Value WriteRecords(Napi::Env env, const std::vector<uint8_t>& records);
+Napi::Array WriteEvents(Napi::Env env, const std::vector<ControlEvent>& events);
+Napi::Object WriteStats(Napi::Env env, const EngineStats& stats);
+const char* NameOf(Tier tier);
+
+}  // namespace openlora

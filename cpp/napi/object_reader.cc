@@ -1,0 +1,103 @@
+#include <cmath>
+#include <cstring>
+
+#include "napi/marshal.h"
+
+namespace openlora {
+
+void ObjectReader::Refuse(const char* name, const char* wanted) {
+  if (ok()) error_ = path_ + "." + name + " must be " + wanted;
+}
+
+double ObjectReader::Number(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  if (ok() && !value.IsNumber()) Refuse(name, "a number");
+  return ok() ? value.As<Napi::Number>().DoubleValue() : 0;
+}
+
+int64_t ObjectReader::Integer(const char* name) {
+  const double value = Number(name);
+  if (ok() && (std::floor(value) != value || std::fabs(value) > 9007199254740991.0)) Refuse(name, "a safe integer");
+  return ok() ? static_cast<int64_t>(value) : 0;
+}
+
+int32_t ObjectReader::Int32(const char* name) {
+  const int64_t value = Integer(name);
+  if (ok() && (value < INT32_MIN || value > INT32_MAX)) Refuse(name, "a 32-bit integer");
+  return ok() ? static_cast<int32_t>(value) : 0;
+}
+
+bool ObjectReader::Bool(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  if (ok() && !value.IsBoolean()) Refuse(name, "a boolean");
+  return ok() && value.As<Napi::Boolean>().Value();
+}
+
+std::string ObjectReader::String(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  if (ok() && !value.IsString()) Refuse(name, "a string");
+  return ok() ? value.As<Napi::String>().Utf8Value() : std::string();
+}
+
+DType ObjectReader::DTypeOf(const char* name) {
+  const std::string value = String(name);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    if (value == NameOf(dtype)) return dtype;
+  }
+  Refuse(name, "f32, f16 or bf16");
+  return DType::kF32;
+}
+
+ObjectReader ObjectReader::Object(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  if (ok() && !value.IsObject()) Refuse(name, "an object");
+  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object(), path_ + "." + name);
+  part.error_ = error_;
+  return part;
+}
+
+Napi::Array ObjectReader::Array(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  if (ok() && !value.IsArray()) Refuse(name, "an array");
+  return ok() ? value.As<Napi::Array>() : Napi::Array::New(object_.Env());
+}
+
+std::vector<std::string> ObjectReader::Strings(const char* name) {
+  const Napi::Array array = Array(name);
+  std::vector<std::string> strings;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value value = array.Get(i);
+    if (!value.IsString()) Refuse(name, "an array of strings");
+    if (ok()) strings.push_back(value.As<Napi::String>().Utf8Value());
+  }
+  return strings;
+}
+
+std::vector<int32_t> ObjectReader::Int32s(const char* name) {
+  const Napi::Array array = Array(name);
+  std::vector<int32_t> values;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value value = array.Get(i);
+    if (!value.IsNumber()) Refuse(name, "an array of numbers");
+    if (ok()) values.push_back(value.As<Napi::Number>().Int32Value());
+  }
+  return values;
+}
+
+template <typename T>
+std::vector<T> ObjectReader::Typed(const char* name) {
+  const Napi::Value value = ok() ? Get(name) : Napi::Value();
+  constexpr napi_typedarray_type kType = std::is_same_v<T, uint8_t> ? napi_uint8_array : std::is_same_v<T, uint32_t> ? napi_uint32_array : napi_float32_array;
+  if (ok() && (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != kType)) Refuse(name, "a typed array of its declared kind");
+  if (!ok()) return {};
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  std::vector<T> values(array.ElementLength());
+  if (!values.empty()) std::memcpy(values.data(), array.Data(), values.size() * sizeof(T));
+  return values;
+}
+
+template std::vector<uint8_t> ObjectReader::Typed(const char*);
+template std::vector<uint32_t> ObjectReader::Typed(const char*);
+template std::vector<float> ObjectReader::Typed(const char*);
+
+}  // namespace openlora
