@@ -2,6 +2,7 @@
 
 import { OpenLoraError } from '../errors.js';
 import type { Output } from './io.js';
+import { printable } from './text.js';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILURE = 1;
@@ -76,6 +77,6 @@ export function reportOf(error: unknown): ErrorReport {
 export function printError(output: Output, report: ErrorReport): void {
   const { style } = output;
   const code = report.code === 'ERR_USAGE' ? '' : style.dim(` [${report.code}]`);
-  output.line(`${style.red('error:')} ${report.message}${code}`);
+  output.line(`${style.red('error:')} ${printable(report.message)}${code}`);
   if (report.hint !== undefined) output.line(`${style.dim('  try:')} ${report.hint}`);
 }

@@ -3,15 +3,13 @@
 import { existsSync } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { OpenLoraError } from '../errors.js';
-import { describeAdapterFolder, readAdapterFolder, readBaseFolder } from '../formats/index.js';
+import type { InspectedAdapter, InspectedBase, InspectedError } from '../index.js';
 import { takePositionals } from './args.js';
 import { requireFolder } from './base-options.js';
 import { defineCommand } from './command.js';
 import { CliError, EXIT_FAILURE, EXIT_OK, UsageError } from './errors.js';
-import { describeBase, type BaseReport } from './inspect-base.js';
 import { json, type Io } from './io.js';
-import { formatBytes, formatCount, formatShort, table } from './text.js';
+import { formatBytes, formatCount, formatShort, oneLine, table } from './text.js';
 
 export const inspect = defineCommand({
   name: 'inspect',
@@ -36,7 +34,7 @@ export const inspect = defineCommand({
     }
     if (options.base !== undefined)
       throw new UsageError(`--base is for adapters, and ${given} is a base`, `openlora inspect ${given}`);
-    const report = await describeBase(folder, io.signal);
+    const report = await (await import('../index.js')).inspectBase(folder, { signal: io.signal });
     if (options.json) json(io, report);
     else printBase(report, io);
     return EXIT_OK;
@@ -56,79 +54,40 @@ async function isAdapter(folder: string): Promise<boolean> {
   );
 }
 
-interface Fit {
-  base: string;
-  fits: boolean;
-  error?: { code: string; message: string };
-}
-
-interface AdapterReport {
-  kind: 'adapter';
+/** What the SDK says, and what the config says of the scale. */
+interface AdapterReport extends InspectedAdapter {
   path: string;
-  rank: { min: number; max: number };
-  /** Factors on B·A: those of the sites where a base was given, else what the config says. */
-  scale: { values: number[]; alpha: number | undefined; isRankStabilised: boolean };
-  sites: string[];
-  parameters: number;
-  bytes: number;
-  baseNameOrPath: string | undefined;
-  hasChatTemplate: boolean;
-  warnings: { code: string; message: string }[];
-  fit?: Fit;
+  /** That it was checked against. */
+  base?: string;
+  alpha: number | undefined;
+  isRankStabilised: boolean;
 }
 
 async function describeAdapter(path: string, basePath: string | undefined, io: Io): Promise<AdapterReport> {
-  const described = await describeAdapterFolder(path, { signal: io.signal });
-  const config = JSON.parse(await readFile(join(path, 'adapter_config.json'), 'utf8')) as {
-    r?: unknown;
-    lora_alpha?: unknown;
-    use_rslora?: unknown;
-  };
-  const report: AdapterReport = {
-    kind: 'adapter',
+  const { inspectAdapter } = await import('../index.js');
+  const base = basePath === undefined ? {} : { base: resolve(basePath) };
+  const inspected = await inspectAdapter(path, { ...base, signal: io.signal });
+  const text = await readFile(join(path, 'adapter_config.json'), 'utf8');
+  const { lora_alpha: alpha, use_rslora } = JSON.parse(text) as { lora_alpha?: unknown; use_rslora?: unknown };
+  return {
+    ...inspected,
     path,
-    rank: described.rank,
-    scale: scaleOf(config),
-    sites: described.sites,
-    parameters: described.parameters,
-    bytes: described.bytes,
-    baseNameOrPath: described.baseNameOrPath,
-    hasChatTemplate: described.chatTemplate !== undefined,
-    warnings: described.warnings,
+    ...base,
+    alpha: typeof alpha === 'number' ? alpha : undefined,
+    isRankStabilised: use_rslora === true,
   };
-  if (basePath === undefined) return report;
-  const base = await readBaseFolder(resolve(basePath), { signal: io.signal });
-  try {
-    const { spec, info } = await readAdapterFolder(path, base, { signal: io.signal });
-    const values = [...new Set(spec.sites.map(({ scale }) => scale))].sort((a, b) => a - b);
-    return {
-      ...report,
-      scale: { ...report.scale, values },
-      warnings: info.warnings,
-      fit: { base: base.path, fits: true },
-    };
-  } catch (error) {
-    if (!OpenLoraError.is(error)) throw error;
-    return { ...report, fit: { base: base.path, fits: false, error: { code: error.code, message: error.message } } };
-  }
-}
-
-function scaleOf(config: { r?: unknown; lora_alpha?: unknown; use_rslora?: unknown }): AdapterReport['scale'] {
-  const isRankStabilised = config.use_rslora === true;
-  const alpha = typeof config.lora_alpha === 'number' ? config.lora_alpha : undefined;
-  const rank = typeof config.r === 'number' ? config.r : undefined;
-  const values = alpha !== undefined && rank ? [alpha / (isRankStabilised ? Math.sqrt(rank) : rank)] : [];
-  return { values, alpha, isRankStabilised };
 }
 
 /** `model.layers.*.self_attn.q_proj × 4`, in the order in which they come. */
-export function groupSites(names: readonly string[]): { name: string; count: number }[] {
-  const counts = new Map<string, number>();
-  for (const name of names) {
-    const group = name.replace(/\.\d+\./, '.*.');
-    counts.set(group, (counts.get(group) ?? 0) + 1);
+export function groupSites<T extends { name: string }>(sites: readonly T[]): (T & { count: number })[] {
+  const groups = new Map<string, T & { count: number }>();
+  for (const site of sites) {
+    const name = site.name.replace(/\.\d+\./, '.*.');
+    const group = groups.get(name);
+    if (group) group.count++;
+    else groups.set(name, { ...site, name, count: 1 });
   }
-  return [...counts].map(([name, count]) => ({ name, count }));
+  return [...groups.values()];
 }
 
 function fields(io: Io, title: string, path: string, rows: [string, string][]): void {
@@ -141,32 +100,30 @@ function fields(io: Io, title: string, path: string, rows: [string, string][]): 
 function printAdapter(report: AdapterReport, io: Io): void {
   const { stdout } = io;
   const { style } = stdout;
-  const range = (low: number, high: number) => (low === high ? `${low}` : `${low} to ${high}`);
-  const { values, alpha, isRankStabilised } = report.scale;
+  const range = (low: number, high: number): string => (low === high ? `${low}` : `${low} to ${high}`);
   const round = (value: number) => Number(value.toPrecision(4));
-  const scale = values.length > 0 ? range(round(values[0]!), round(values.at(-1)!)) : 'unknown';
+  const config = `alpha ${report.alpha === undefined ? 'not given' : round(report.alpha)}${report.isRankStabilised ? ', rsLoRA' : ''}`;
+  const scales = report.fit?.fits ? report.fit.scales : undefined;
+  const scale = scales?.length ? `${range(round(scales[0]!), round(scales.at(-1)!))} (${config})` : config;
   fields(io, 'adapter', report.path, [
     ['rank', range(report.rank.min, report.rank.max)],
-    ['scale', `${scale}${alpha === undefined ? '' : ` (alpha ${round(alpha)}${isRankStabilised ? ', rsLoRA' : ''})`}`],
+    ['scale', scale],
     ['parameters', `${formatShort(report.parameters)} (${formatCount(report.parameters)})`],
     ['bytes', `${formatBytes(report.bytes)} as saved`],
-    ['made for', report.baseNameOrPath ?? 'it does not say'],
+    ['made for', report.baseNameOrPath === undefined ? 'it does not say' : oneLine(report.baseNameOrPath)],
     ['chat template', report.hasChatTemplate ? 'its own' : "the base's"],
     ['sites', `${report.sites.length}`],
   ]);
-  for (const { name, count } of groupSites(report.sites))
-    stdout.line(`    ${name}${count > 1 ? style.dim(` × ${count}`) : ''}`);
-  for (const { code, message } of report.warnings)
-    stdout.line(`${style.yellow('warning:')} ${message} ${style.dim(`[${code}]`)}`);
-  if (!report.fit) return;
-  if (report.fit.fits) stdout.line(`${style.green('✓ fits')} ${report.fit.base}`);
-  else
-    stdout.line(
-      `${style.red('✗ does not fit')} ${report.fit.base}: ${report.fit.error!.message} ${style.dim(`[${report.fit.error!.code}]`)}`,
-    );
+  for (const { name, count } of groupSites(report.sites.map((name) => ({ name })))) {
+    stdout.line(`    ${oneLine(name)}${count > 1 ? style.dim(` × ${count}`) : ''}`);
+  }
+  const coded = ({ code, message }: InspectedError) => `${oneLine(message)} ${style.dim(`[${code}]`)}`;
+  for (const warning of report.warnings) stdout.line(`${style.yellow('warning:')} ${coded(warning)}`);
+  if (report.fit?.fits) stdout.line(`${style.green('✓ fits')} ${report.base}`);
+  else if (report.fit) stdout.line(`${style.red('✗ does not fit')} ${report.base}: ${coded(report.fit.error)}`);
 }
 
-function printBase(report: BaseReport, io: Io): void {
+function printBase(report: InspectedBase, io: Io): void {
   const { stdout } = io;
   const { tokenizer } = report;
   const chat = tokenizer.hasChatTemplate ? 'with a chat template' : 'no chat template';
@@ -193,8 +150,8 @@ function printBase(report: BaseReport, io: Io): void {
     ['files', `${report.files.length}`],
   ]);
   for (const { name, bytes } of report.files) stdout.line(`    ${name}  ${stdout.style.dim(formatBytes(bytes))}`);
-  stdout.line(`  ${stdout.style.dim('sites')} ${report.sites.reduce((sum, { count }) => sum + count, 0)}`);
-  const rows = report.sites.map(({ name, count, in: width, out }) => [
+  stdout.line(`  ${stdout.style.dim('sites')} ${report.sites.length}`);
+  const rows = groupSites(report.sites).map(({ name, count, in: width, out }) => [
     `    ${name}`,
     formatCount(width),
     formatCount(out),

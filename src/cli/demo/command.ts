@@ -6,7 +6,7 @@ import { openBase } from '../base-options.js';
 import { defineCommand } from '../command.js';
 import { EXIT_FAILURE, EXIT_OK, Interrupted, UsageError, throwIfInterrupted } from '../errors.js';
 import { json, type Io } from '../io.js';
-import { formatBytes, formatMs, formatShort } from '../text.js';
+import { formatBytes, formatCount, formatMs, formatShort } from '../text.js';
 import { compareMemory, type MemoryComparison } from './memory.js';
 import { printMemory, printSummary, scoreOf, summarise, type DemoSummary } from './report.js';
 import { rowsOf, serve, type DemoRow, type Served } from './serve.js';
@@ -88,7 +88,8 @@ async function showServing(base: Base, rows: DemoRow[], options: DemoOptions, io
   const view = new LiveTable(stdout, rows, { isPaced: !options.fast, signal });
   try {
     const served = await serve(base, rows, signal);
-    await view.finish();
+    const rate = formatCount((served.tokensOut * 1000) / served.wallMs);
+    await view.finish(`done in ${formatMs(served.wallMs)}, ${rate} tokens/s${options.fast ? '' : '; shown slowed'}`);
     throwIfInterrupted(signal);
     return served;
   } catch (error) {

@@ -1,10 +1,13 @@
 // What the demo says when all answers are there.
 
 import type { Output } from '../io.js';
-import { formatBytes, formatCount, formatMs, table } from '../text.js';
+import { formatBytes, formatCount, formatMs, oneLine, table, wrap } from '../text.js';
 import { memoryRows, type MemoryComparison } from './memory.js';
 import type { DemoRow, Served } from './serve.js';
 import type { DemoAdapter } from './tasks.js';
+
+const FACT_INDENT = 16;
+const WRONG_SHOWN = 5;
 
 export interface AdapterScore {
   adapter: string;
@@ -35,6 +38,7 @@ export interface DemoSummary {
   weightBytes: number;
   loraBytesRead: number;
   adapters: AdapterScore[];
+  wrong: DemoRow[];
 }
 
 export function scoreOf(
@@ -72,19 +76,59 @@ export function summarise(
     weightBytesPerStep: served.steps > 0 ? served.weightBytesRead / served.steps : 0,
     weightBytes,
     adapters,
+    wrong: rows.filter(({ state }) => state !== 'right'),
   };
 }
 
 export function printSummary(output: Output, summary: DemoSummary): void {
+  output.line();
+  printScore(output, summary);
+  output.line();
+  printAdapters(output, summary.adapters);
+  output.line();
   const { style } = output;
-  const isGood = summary.right >= summary.expectedAtLeast;
-  const sign = isGood ? style.green('✓') : style.red('✗');
-  output.line();
-  output.line(
-    `${sign} ${style.bold(`${summary.right} of ${summary.requests} answers right`)}${style.dim(`  (at least ${summary.expectedAtLeast} expected: what transformers + peft reaches, less three standard deviations)`)}`,
+  const fact = (name: string, value: string, explanation?: string) => {
+    output.line(`  ${style.dim(name.padEnd(FACT_INDENT - 2))}${value}`);
+    if (explanation) note(output, explanation, FACT_INDENT);
+  };
+  const rate = style.strong(`${formatCount(summary.tokensPerSecond)} tokens/s`);
+  fact(
+    'speed',
+    `${rate}: ${formatCount(summary.tokensOut)} tokens in ${formatMs(summary.wallMs)}, all requests together`,
   );
-  output.line();
-  const scores = summary.adapters.map(({ adapter, title, rank, sites, bytes, right, requests }) => [
+  fact('first token', `${formatMs(summary.ttftMs.median)} in the median, ${formatMs(summary.ttftMs.max)} at most`);
+  fact(
+    'steps',
+    `${formatCount(summary.steps)} of ${summary.rowsPerStep.toFixed(1)} rows: each one forward pass for all requests`,
+  );
+  fact(
+    'weights read',
+    `${formatBytes(summary.weightBytesPerStep)} a step: each base weight once, whatever the rows`,
+    `of the ${formatBytes(summary.weightBytes)} that the base holds; of an embedding, only the rows that are looked up`,
+  );
+}
+
+function printScore(output: Output, { right, requests, expectedAtLeast, wrong }: DemoSummary): void {
+  const { style } = output;
+  const sign = right >= expectedAtLeast ? style.green('✓') : style.red('✗');
+  output.line(`${sign} ${style.bold(`${right} of ${requests} answers right`)}`);
+  note(
+    output,
+    `expected: at least ${expectedAtLeast}, what transformers + peft reaches less three standard deviations`,
+    2,
+  );
+  for (const row of wrong.slice(0, WRONG_SHOWN)) {
+    const got = row.error ?? oneLine(row.answer);
+    output.line(
+      `  ${style.red('✗')} ${row.adapter}: ${oneLine(row.prompt)} gave ${got}, wanted ${oneLine(row.wanted)}`,
+    );
+  }
+  if (wrong.length > WRONG_SHOWN) output.line(`  … and ${wrong.length - WRONG_SHOWN} more`);
+}
+
+function printAdapters(output: Output, scores: AdapterScore[]): void {
+  const { style } = output;
+  const rows = scores.map(({ adapter, title, rank, sites, bytes, right, requests }) => [
     `  ${adapter}`,
     title,
     rank.min === rank.max ? `${rank.min}` : `${rank.min}–${rank.max}`,
@@ -92,46 +136,25 @@ export function printSummary(output: Output, summary: DemoSummary): void {
     formatBytes(bytes),
     right === requests ? `${right} of ${requests}` : style.red(`${right} of ${requests}`),
   ]);
-  const columns = [
-    { title: '  adapter' },
-    { title: 'what it does' },
-    ...['rank', 'sites', 'bytes', 'right'].map((title) => ({ title, align: 'right' as const })),
-  ];
-  for (const line of table(columns, scores, style.dim)) output.line(line);
-  output.line();
-  const fact = (name: string, value: string, note = '') =>
-    output.line(`  ${style.dim(name.padEnd(14))}${value}${note && style.dim(`  ${note}`)}`);
-  fact(
-    'speed',
-    style.strong(`${formatCount(summary.tokensPerSecond)} tokens/s`),
-    `${formatCount(summary.tokensOut)} tokens in ${formatMs(summary.wallMs)}, all requests together`,
-  );
-  fact('first token', `${formatMs(summary.ttftMs.median)} median, ${formatMs(summary.ttftMs.max)} at most`);
-  fact(
-    'steps',
-    `${formatCount(summary.steps)} × ${summary.rowsPerStep.toFixed(1)} rows`,
-    'one forward pass each, for every request at once',
-  );
-  fact(
-    'weights read',
-    `${formatBytes(summary.weightBytesPerStep)} a step`,
-    `each base weight once, whatever the rows; the base holds ${formatBytes(summary.weightBytes)}`,
-  );
+  const numbers = ['rank', 'sites', 'bytes', 'right'].map((title) => ({ title, align: 'right' as const }));
+  for (const line of table([{ title: '  adapter' }, { title: 'what it does' }, ...numbers], rows, style.dim))
+    output.line(line);
 }
 
 export function printMemory(output: Output, memory: MemoryComparison): void {
-  const { style } = output;
   output.line();
-  const columns = [
-    { title: '  memory' },
-    ...['model bytes', 'RSS growth'].map((title) => ({ title, align: 'right' as const })),
-  ];
+  const numbers = ['model bytes', 'RSS growth'].map((title) => ({ title, align: 'right' as const }));
   const rows = memoryRows(memory).map(([name, ...cells]) => [`  ${name}`, ...cells]);
-  for (const line of table(columns, rows, style.dim)) output.line(line);
-  output.line(
-    style.dim('  Measured: both were loaded and used, each in a process of its own. RSS growth has threads and'),
+  for (const line of table([{ title: '  memory' }, ...numbers], rows, output.style.dim)) output.line(line);
+  note(
+    output,
+    'Measured: both were loaded and used, each in a process of its own. RSS growth has threads and tokenizers in it, which outweigh a model as small as this; model bytes are what the engine counts.',
+    2,
   );
-  output.line(
-    style.dim('  tokenizers in it, which outweigh a model as small as this; model bytes are what the engine counts.'),
-  );
+}
+
+/** An explanation, wrapped and indented. */
+function note(output: Output, text: string, indent: number): void {
+  const width = Math.min(output.columns, 100) - indent;
+  for (const line of wrap(text, width)) output.line(' '.repeat(indent) + output.style.dim(line));
 }

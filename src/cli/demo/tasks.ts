@@ -52,7 +52,7 @@ export function adapterFolder(family: DemoFamily, name: string): string {
 }
 
 /** Share of the requests that ask several adapters the same. */
-const SHARED_SHARE = 0.6;
+const SHARED_SHARE = 0.65;
 
 /**
  * `count` requests, the same each time for the same `seed`: prompts that several adapters answer, each asked of all of

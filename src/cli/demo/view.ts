@@ -29,6 +29,7 @@ export class LiveTable {
   /** Rows that have left the region for the scrollback. */
   #settled = 0;
   #resolve: (() => void) | undefined;
+  #note = '';
 
   constructor(
     private readonly output: Output,
@@ -43,8 +44,9 @@ export class LiveTable {
     this.#frame();
   }
 
-  /** Leaves every row on the terminal, and no region. */
-  async finish(): Promise<void> {
+  /** Leaves every row on the terminal, and no region. `note` is shown while the eye catches up. */
+  async finish(note = ''): Promise<void> {
+    this.#note = note;
     await new Promise<void>((resolve) => (this.#resolve = resolve));
     clearInterval(this.#timer);
     this.#live.draw(
@@ -111,11 +113,9 @@ export class LiveTable {
     const parts = [
       `${count('right')} right`,
       ...(wrong > 0 ? [style.red(`${wrong} wrong`)] : []),
-      `${count('streaming')} streaming`,
-      `${count('waiting')} waiting`,
+      ...['streaming', 'waiting'].filter((state) => count(state) > 0).map((state) => `${count(state)} ${state}`),
     ];
-    const note = this.options.isPaced ? style.dim('  slowed for the eye; the numbers are the true ones') : '';
-    return [...lines, `  ${parts.join(', ')}${note}`];
+    return [...lines, `  ${parts.join(', ')}${style.dim(this.#note && `  ${this.#note}`)}`];
   }
 }
 
@@ -141,7 +141,7 @@ function rowColumns(rows: DemoRow[], columns: number): RowColumns {
   const longest = (texts: string[]) => Math.max(6, ...texts.map((text) => widthOf(oneLine(text))));
   const adapter = Math.min(14, longest(rows.map((row) => row.adapter)));
   const rest = Math.max(20, Math.min(columns, 140) - adapter - TTFT - RATE - 5 * GAP.length - 3);
-  const prompt = Math.min(longest(rows.map((row) => row.prompt)), Math.floor(rest * 0.45));
+  const prompt = Math.min(longest(rows.map((row) => row.prompt)), Math.floor(rest * 0.38));
   const answer = Math.min(longest(rows.map((row) => row.wanted)), rest - prompt);
   return { adapter, prompt, answer };
 }
