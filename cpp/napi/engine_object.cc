@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/thread_pool.h"
 #include "napi/marshal.h"
 #include "ops/cpu/cpu_device.h"
 #include "ops/cpu/cpu_ops.h"
@@ -32,7 +33,7 @@ void TearDown(void* data) {
   session->engine.reset();
 }
 
-void Finalize(napi_env, void* data, void*) { delete static_cast<SessionHolder*>(data); }
+void DeleteHolder(napi_env, void* data, void*) { delete static_cast<SessionHolder*>(data); }
 
 void Finish(Session* session) {
   napi_remove_env_cleanup_hook(session->env, TearDown, session);
@@ -103,7 +104,7 @@ Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::Funct
   session->env = env;
   auto* holder = new SessionHolder(session);
   const napi_value name = Napi::String::New(env, "openlora");
-  const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, Finalize, holder, CallJs, &session->events);
+  const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, DeleteHolder, holder, CallJs, &session->events);
   if (status != napi_ok) {
     delete holder;
     ThrowTypeError(env, "the event callback can't be registered");
