@@ -40,35 +40,88 @@ inline std::vector<AttentionCase> AttentionCases() {
   std::vector<AttentionCase> list;
   for (const DType dtype : kDTypes) {
     for (const int32_t head_dim : {8, 20, 32, 64, 80, 128})
-      list.push_back({.name = "head_dim", .heads = 4, .kv_heads = 2, .head_dim = head_dim, .dtype = dtype,
-                      .sequences = {{37, 5}, {0, 3}}, .seed = 1});
+      list.push_back({.name = "head_dim",
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = head_dim,
+                      .dtype = dtype,
+                      .sequences = {{37, 5}, {0, 3}},
+                      .seed = 1});
     for (const int32_t frame_tokens : {1, 2, 4, 8, 16})
-      list.push_back({.name = "frame tokens", .heads = 3, .kv_heads = 3, .head_dim = 32, .dtype = dtype,
-                      .frame_tokens = frame_tokens, .sequences = {{130, 3}, {0, 18}, {21, 1}}, .seed = 2});
-    list.push_back({.name = "several spans", .heads = 3, .kv_heads = 1, .head_dim = 16, .dtype = dtype,
-                    .sequences = {{1100, 1}, {1020, 9}, {1500, 2}}, .seed = 3});
+      list.push_back({.name = "frame tokens",
+                      .heads = 3,
+                      .kv_heads = 3,
+                      .head_dim = 32,
+                      .dtype = dtype,
+                      .frame_tokens = frame_tokens,
+                      .sequences = {{130, 3}, {0, 18}, {21, 1}},
+                      .seed = 2});
+    list.push_back({.name = "several spans",
+                    .heads = 3,
+                    .kv_heads = 1,
+                    .head_dim = 16,
+                    .dtype = dtype,
+                    .sequences = {{1100, 1}, {1020, 9}, {1500, 2}},
+                    .seed = 3});
   }
   for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8, 11})
-    list.push_back({.name = "group", .heads = 2 * group, .kv_heads = 2, .head_dim = 32, .dtype = DType::kBF16,
-                    .sequences = {{140, 3}, {10, 1}, {127, 2}}, .seed = 4});
+    list.push_back({.name = "group",
+                    .heads = 2 * group,
+                    .kv_heads = 2,
+                    .head_dim = 32,
+                    .dtype = DType::kBF16,
+                    .sequences = {{140, 3}, {10, 1}, {127, 2}},
+                    .seed = 4});
   for (const int32_t cached : {0, 1, 7, 14, 15, 16, 17, 62, 63, 64, 126, 127, 128, 129, 255, 256, 1023, 1024})
-    list.push_back({.name = "decode at a border", .heads = 4, .kv_heads = 2, .head_dim = 16,
-                    .sequences = {{cached, 1}}, .seed = 5});
+    list.push_back({.name = "decode at a border",
+                    .heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = 16,
+                    .sequences = {{cached, 1}},
+                    .seed = 5});
   for (const int32_t cached : {0, 5, 120, 1000})
-    list.push_back({.name = "chunk over a border", .heads = 4, .kv_heads = 2, .head_dim = 16,
-                    .sequences = {{cached, 33}}, .seed = 6});
+    list.push_back({.name = "chunk over a border",
+                    .heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = 16,
+                    .sequences = {{cached, 33}},
+                    .seed = 6});
   for (const int32_t window : {1, 2, 16, 17, 100, 128, 129, 1500}) {
-    list.push_back({.name = "window", .heads = 2, .kv_heads = 1, .head_dim = 32, .dtype = DType::kBF16,
-                    .sequences = {{150, 20}, {0, 9}}, .window = window, .seed = 7});
-    list.push_back({.name = "window over spans", .heads = 1, .kv_heads = 1, .head_dim = 16,
-                    .sequences = {{1015 + window, 20}}, .window = window, .seed = 8});
+    list.push_back({.name = "window",
+                    .heads = 2,
+                    .kv_heads = 1,
+                    .head_dim = 32,
+                    .dtype = DType::kBF16,
+                    .sequences = {{150, 20}, {0, 9}},
+                    .window = window,
+                    .seed = 7});
+    list.push_back({.name = "window over spans",
+                    .heads = 1,
+                    .kv_heads = 1,
+                    .head_dim = 16,
+                    .sequences = {{1015 + window, 20}},
+                    .window = window,
+                    .seed = 8});
   }
   for (const float cap : {1.0f, 30.0f})
-    list.push_back({.name = "soft cap", .heads = 8, .kv_heads = 2, .head_dim = 64, .dtype = DType::kBF16,
-                    .sequences = {{70, 4}, {300, 1}}, .soft_cap = cap, .seed = 9});
-  list.push_back({.name = "all at once", .heads = 6, .kv_heads = 2, .head_dim = 80, .dtype = DType::kF16,
-                  .frame_tokens = 4, .sequences = {{1100, 3}, {0, 40}, {13, 1}, {500, 2}}, .window = 600,
-                  .soft_cap = 20, .seed = 10});
+    list.push_back({.name = "soft cap",
+                    .heads = 8,
+                    .kv_heads = 2,
+                    .head_dim = 64,
+                    .dtype = DType::kBF16,
+                    .sequences = {{70, 4}, {300, 1}},
+                    .soft_cap = cap,
+                    .seed = 9});
+  list.push_back({.name = "all at once",
+                  .heads = 6,
+                  .kv_heads = 2,
+                  .head_dim = 80,
+                  .dtype = DType::kF16,
+                  .frame_tokens = 4,
+                  .sequences = {{1100, 3}, {0, 40}, {13, 1}, {500, 2}},
+                  .window = 600,
+                  .soft_cap = 20,
+                  .seed = 10});
   return list;
 }
 

@@ -59,8 +59,8 @@ class AttentionRun {
     table_.assign(places.begin(), places.begin() + blocks * kLayers);
     pool_ = GuardedBytes(places.size() * static_cast<size_t>(frame_bytes_));
     for (const uint32_t frame : table_) std::memset(pool_.data() + frame * frame_bytes_ + bytes / 2, 0, bytes / 2);
-    kv_ = {pool_.data(), frame_bytes_, c.frame_tokens, c.dtype, kLayers, c.kv_heads, c.head_dim, table_.data(),
-           table_begin_.data()};
+    kv_ = {pool_.data(), frame_bytes_,  c.frame_tokens,     c.dtype, kLayers, c.kv_heads,
+           c.head_dim,   table_.data(), table_begin_.data()};
   }
   AttentionRun(AttentionRun&&) = delete;
 

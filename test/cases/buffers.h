@@ -68,8 +68,7 @@ class GuardedMatrix {
 
   std::vector<float> Values() const {
     std::vector<float> values(rows_ * cols_);
-    for (int64_t row = 0; row < rows_; ++row)
-      std::memcpy(values.data() + row * cols_, Row(row), cols_ * sizeof(float));
+    for (int64_t row = 0; row < rows_; ++row) std::memcpy(values.data() + row * cols_, Row(row), cols_ * sizeof(float));
     return values;
   }
 
@@ -90,8 +89,8 @@ class GuardedMatrix {
 class Random {
  public:
   explicit Random(uint64_t seed) : seed_(seed) {}
-  double Uniform() { return PhiloxUniform(seed_, next_++); }                          // [0, 1)
-  float Symmetric() { return static_cast<float>(2 * Uniform() - 1); }                 // [-1, 1)
+  double Uniform() { return PhiloxUniform(seed_, next_++); }                        // [0, 1)
+  float Symmetric() { return static_cast<float>(2 * Uniform() - 1); }               // [-1, 1)
   int32_t Below(int32_t count) { return static_cast<int32_t>(Uniform() * count); }  // [0, count)
 
   template <typename T>

@@ -95,8 +95,8 @@ class LoraPool {
           const float* from = is_a ? &values.a[rank * columns + column] : &values.b[column * values.rank + rank];
           const int64_t bytes = ops.TileBytes(dtype_, ranks, width);
           OPENLORA_CHECK(bytes > 0 && bytes % kTileUnitBytes == 0);
-          list_.push_back({slot, static_cast<uint32_t>(tiles_[slot].size()), is_a, from,
-                           is_a ? columns : values.rank, ranks, width, bytes});
+          list_.push_back({slot, static_cast<uint32_t>(tiles_[slot].size()), is_a, from, is_a ? columns : values.rank,
+                           ranks, width, bytes});
           tiles_[slot].push_back(0);
           bytes_[{adapter, site}] += bytes;
         }
@@ -132,8 +132,8 @@ class LoraPool {
   int32_t tile_columns_;
   std::vector<int32_t> slot_of_adapter_;
   std::vector<SlotPages> slots_;
-  std::vector<std::vector<SitePages>> sites_;   // [slot][site]
-  std::vector<std::vector<uint32_t>> tiles_;    // [slot][tile]
+  std::vector<std::vector<SitePages>> sites_;  // [slot][site]
+  std::vector<std::vector<uint32_t>> tiles_;   // [slot][tile]
   std::vector<Tile> list_;
   std::map<std::pair<int32_t, int32_t>, int64_t> bytes_;
   GuardedBytes pool_;
@@ -158,8 +158,8 @@ class EntryList {
       }
       segment_start_.push_back(static_cast<int32_t>(row_.size()));
     }
-    view_ = {static_cast<int32_t>(row_.size()), row_.data(), weight_.data(), static_cast<int32_t>(segment_slot_.size()),
-             segment_start_.data(), segment_slot_.data()};
+    view_ = {static_cast<int32_t>(row_.size()),          row_.data(),           weight_.data(),
+             static_cast<int32_t>(segment_slot_.size()), segment_start_.data(), segment_slot_.data()};
   }
   EntryList(const EntryList&) = delete;
   EntryList& operator=(const EntryList&) = delete;

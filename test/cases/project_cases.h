@@ -13,16 +13,16 @@ namespace openlora::cases {
 struct ProjectCase {
   const char* name;
   int32_t rows = 1;
-  int32_t in = 64;                      // of an Embed: V
-  std::array<int32_t, 3> outs = {};     // 0: no such product; of an Embed: {H}
-  DType dtype = DType::kF32;            // of the weights
+  int32_t in = 64;                   // of an Embed: V
+  std::array<int32_t, 3> outs = {};  // 0: no such product; of an Embed: {H}
+  DType dtype = DType::kF32;         // of the weights
   AdapterMix mix = AdapterMix::kNone;
-  std::vector<int32_t> ranks = {8};     // of adapter i: ranks[i % size]; 0: doesn't act
+  std::vector<int32_t> ranks = {8};  // of adapter i: ranks[i % size]; 0: doesn't act
   DType adapter_dtype = DType::kF32;
   int32_t tile_columns = 512;
   int32_t adapters_per_row = 1;
   bool has_bias = false;
-  bool accumulates = false;             // the first product
+  bool accumulates = false;  // the first product
   bool is_embed = false;
   uint64_t seed = 1;
 };
@@ -34,29 +34,85 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
   constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
   for (const M mix : {M::kOneRow, M::kIdentical, M::kDistinct, M::kUniform, M::kZipf, M::kSkewed})
     for (const int32_t rows : {1, 3, 8, 21, 64})
-      list.push_back({.name = "mix", .rows = rows, .in = 150, .outs = {70, 33}, .dtype = DType::kBF16, .mix = mix,
-                      .ranks = {8, 16, 4}, .adapter_dtype = DType::kBF16, .seed = 10});
+      list.push_back({.name = "mix",
+                      .rows = rows,
+                      .in = 150,
+                      .outs = {70, 33},
+                      .dtype = DType::kBF16,
+                      .mix = mix,
+                      .ranks = {8, 16, 4},
+                      .adapter_dtype = DType::kBF16,
+                      .seed = 10});
   for (const DType dtype : kDTypes) {
     for (const int32_t rank : mixed)
-      list.push_back({.name = "rank", .rows = 5, .in = 77, .outs = {45}, .mix = M::kUniform, .ranks = {rank},
-                      .adapter_dtype = dtype, .seed = 11});
+      list.push_back({.name = "rank",
+                      .rows = 5,
+                      .in = 77,
+                      .outs = {45},
+                      .mix = M::kUniform,
+                      .ranks = {rank},
+                      .adapter_dtype = dtype,
+                      .seed = 11});
     for (const int32_t tile_columns : {32, 64, 128, 256, 512}) {
-      list.push_back({.name = "tile columns", .rows = 9, .in = 1101, .outs = {531, 96}, .mix = M::kSkewed,
-                      .ranks = {8, 17, 3}, .adapter_dtype = dtype, .tile_columns = tile_columns, .seed = 12});
-      list.push_back({.name = "whole tiles", .rows = 4, .in = 1024, .outs = {512, 64, 64}, .mix = M::kDistinct,
-                      .ranks = {16, 8}, .adapter_dtype = dtype, .tile_columns = tile_columns, .seed = 13});
+      list.push_back({.name = "tile columns",
+                      .rows = 9,
+                      .in = 1101,
+                      .outs = {531, 96},
+                      .mix = M::kSkewed,
+                      .ranks = {8, 17, 3},
+                      .adapter_dtype = dtype,
+                      .tile_columns = tile_columns,
+                      .seed = 12});
+      list.push_back({.name = "whole tiles",
+                      .rows = 4,
+                      .in = 1024,
+                      .outs = {512, 64, 64},
+                      .mix = M::kDistinct,
+                      .ranks = {16, 8},
+                      .adapter_dtype = dtype,
+                      .tile_columns = tile_columns,
+                      .seed = 13});
     }
-    list.push_back({.name = "ranks mixed", .rows = 33, .in = 130, .outs = {65, 100, 31}, .dtype = dtype,
-                    .mix = M::kDistinct, .ranks = mixed, .adapter_dtype = dtype, .has_bias = true, .seed = 14});
-    list.push_back({.name = "adapters without this site", .rows = 16, .in = 96, .outs = {64, 40}, .mix = M::kDistinct,
-                    .ranks = {8, 0, 3, 0}, .adapter_dtype = dtype, .seed = 15});
+    list.push_back({.name = "ranks mixed",
+                    .rows = 33,
+                    .in = 130,
+                    .outs = {65, 100, 31},
+                    .dtype = dtype,
+                    .mix = M::kDistinct,
+                    .ranks = mixed,
+                    .adapter_dtype = dtype,
+                    .has_bias = true,
+                    .seed = 14});
+    list.push_back({.name = "adapters without this site",
+                    .rows = 16,
+                    .in = 96,
+                    .outs = {64, 40},
+                    .mix = M::kDistinct,
+                    .ranks = {8, 0, 3, 0},
+                    .adapter_dtype = dtype,
+                    .seed = 15});
     for (const int32_t per_row : {2, 4})
-      list.push_back({.name = "several adapters per row", .rows = 12, .in = 200, .outs = {90, 64}, .dtype = dtype,
-                      .mix = M::kUniform, .ranks = {8, 5, 16}, .adapter_dtype = dtype, .adapters_per_row = per_row,
-                      .has_bias = true, .seed = 16});
+      list.push_back({.name = "several adapters per row",
+                      .rows = 12,
+                      .in = 200,
+                      .outs = {90, 64},
+                      .dtype = dtype,
+                      .mix = M::kUniform,
+                      .ranks = {8, 5, 16},
+                      .adapter_dtype = dtype,
+                      .adapters_per_row = per_row,
+                      .has_bias = true,
+                      .seed = 16});
   }
-  list.push_back({.name = "accumulates", .rows = 7, .in = 300, .outs = {128}, .mix = M::kZipf, .ranks = {16, 8},
-                  .tile_columns = 64, .accumulates = true, .seed = 17});
+  list.push_back({.name = "accumulates",
+                  .rows = 7,
+                  .in = 300,
+                  .outs = {128},
+                  .mix = M::kZipf,
+                  .ranks = {16, 8},
+                  .tile_columns = 64,
+                  .accumulates = true,
+                  .seed = 17});
 }
 
 inline std::vector<ProjectCase> ProjectCases() {
@@ -71,10 +127,21 @@ inline std::vector<ProjectCase> ProjectCases() {
     for (const int32_t out : {1, 2, 15, 31, 32, 33, 63, 64, 65, 100, 257})
       for (const int32_t rows : {1, 10})
         list.push_back({.name = "out", .rows = rows, .in = 66, .outs = {out}, .dtype = dtype, .seed = 3});
-    list.push_back({.name = "three products", .rows = 6, .in = 160, .outs = {96, 33, 7}, .dtype = dtype,
-                    .has_bias = true, .seed = 4});
-    list.push_back({.name = "accumulates", .rows = 11, .in = 96, .outs = {65}, .dtype = dtype, .has_bias = true,
-                    .accumulates = true, .seed = 5});
+    list.push_back({.name = "three products",
+                    .rows = 6,
+                    .in = 160,
+                    .outs = {96, 33, 7},
+                    .dtype = dtype,
+                    .has_bias = true,
+                    .seed = 4});
+    list.push_back({.name = "accumulates",
+                    .rows = 11,
+                    .in = 96,
+                    .outs = {65},
+                    .dtype = dtype,
+                    .has_bias = true,
+                    .accumulates = true,
+                    .seed = 5});
   }
   AddLoraCases(list);
   return list;
@@ -85,15 +152,31 @@ inline std::vector<ProjectCase> EmbedCases() {
   std::vector<ProjectCase> list;
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int32_t hidden : {1, 31, 64, 130})
-      list.push_back({.name = "embed", .rows = 9, .in = 101, .outs = {hidden}, .dtype = dtype, .is_embed = true,
-                      .seed = 20});
+      list.push_back(
+          {.name = "embed", .rows = 9, .in = 101, .outs = {hidden}, .dtype = dtype, .is_embed = true, .seed = 20});
     for (const int32_t tile_columns : {32, 512})
-      list.push_back({.name = "embed, ranks mixed", .rows = 17, .in = 1043, .outs = {100}, .dtype = dtype,
-                      .mix = M::kDistinct, .ranks = {1, 8, 9, 33, 0}, .adapter_dtype = dtype,
-                      .tile_columns = tile_columns, .is_embed = true, .seed = 21});
-    list.push_back({.name = "embed, several adapters per row", .rows = 8, .in = 90, .outs = {48}, .dtype = dtype,
-                    .mix = M::kUniform, .ranks = {8, 3}, .adapter_dtype = dtype, .adapters_per_row = 3,
-                    .is_embed = true, .seed = 22});
+      list.push_back({.name = "embed, ranks mixed",
+                      .rows = 17,
+                      .in = 1043,
+                      .outs = {100},
+                      .dtype = dtype,
+                      .mix = M::kDistinct,
+                      .ranks = {1, 8, 9, 33, 0},
+                      .adapter_dtype = dtype,
+                      .tile_columns = tile_columns,
+                      .is_embed = true,
+                      .seed = 21});
+    list.push_back({.name = "embed, several adapters per row",
+                    .rows = 8,
+                    .in = 90,
+                    .outs = {48},
+                    .dtype = dtype,
+                    .mix = M::kUniform,
+                    .ranks = {8, 3},
+                    .adapter_dtype = dtype,
+                    .adapters_per_row = 3,
+                    .is_embed = true,
+                    .seed = 22});
   }
   return list;
 }

@@ -11,10 +11,12 @@
 namespace openlora::cases {
 
 inline std::string Describe(const ProjectCase& c) {
-  std::string text = std::string(c.name) + ": rows " + std::to_string(c.rows) + ", in " + std::to_string(c.in) + ", outs";
+  std::string text =
+      std::string(c.name) + ": rows " + std::to_string(c.rows) + ", in " + std::to_string(c.in) + ", outs";
   for (const int32_t out : c.outs)
     if (out > 0) text += " " + std::to_string(out);
-  text += std::string(", ") + NameOf(c.dtype) + ", adapters " + NameOf(c.mix) + " " + NameOf(c.adapter_dtype) + ", ranks";
+  text +=
+      std::string(", ") + NameOf(c.dtype) + ", adapters " + NameOf(c.mix) + " " + NameOf(c.adapter_dtype) + ", ranks";
   for (const int32_t rank : c.ranks) text += " " + std::to_string(rank);
   return text + ", tile columns " + std::to_string(c.tile_columns) + ", per row " + std::to_string(c.adapters_per_row);
 }
@@ -52,11 +54,11 @@ struct ProjectData {
   size_t products() const { return weights.size(); }
 
   ProjectCase shape;
-  std::vector<float> x;                      // [T, in]
-  std::vector<int32_t> tokens;               // [T], of an Embed
-  std::vector<std::vector<float>> weights;   // [product][out, in]; of an Embed: [V, H]
-  std::vector<std::vector<float>> biases;    // [product][out]
-  std::vector<std::vector<float>> initial;   // [product][T, out]: what is in the output before
+  std::vector<float> x;                     // [T, in]
+  std::vector<int32_t> tokens;              // [T], of an Embed
+  std::vector<std::vector<float>> weights;  // [product][out, in]; of an Embed: [V, H]
+  std::vector<std::vector<float>> biases;   // [product][out]
+  std::vector<std::vector<float>> initial;  // [product][T, out]: what is in the output before
   Assignment assignment;
   std::vector<SiteShape> sites;
   AdapterValues adapters;

@@ -113,28 +113,44 @@ void ValuePairs(const ValueArgs& a) {
 template <class V, class Kv>
 void Scores(const ScoreArgs& a) {
   switch (a.pairs) {
-    case 1: return ScorePairs<V, Kv, 1>(a);
-    case 2: return ScorePairs<V, Kv, 2>(a);
-    case 3: return ScorePairs<V, Kv, 3>(a);
-    case 4: return ScorePairs<V, Kv, 4>(a);
-    case 5: return ScorePairs<V, Kv, 5>(a);
-    case 6: return ScorePairs<V, Kv, 6>(a);
-    case 7: return ScorePairs<V, Kv, 7>(a);
-    default: return ScorePairs<V, Kv, 8>(a);
+    case 1:
+      return ScorePairs<V, Kv, 1>(a);
+    case 2:
+      return ScorePairs<V, Kv, 2>(a);
+    case 3:
+      return ScorePairs<V, Kv, 3>(a);
+    case 4:
+      return ScorePairs<V, Kv, 4>(a);
+    case 5:
+      return ScorePairs<V, Kv, 5>(a);
+    case 6:
+      return ScorePairs<V, Kv, 6>(a);
+    case 7:
+      return ScorePairs<V, Kv, 7>(a);
+    default:
+      return ScorePairs<V, Kv, 8>(a);
   }
 }
 
 template <class V, class Kv>
 void Values(const ValueArgs& a) {
   switch (a.pairs) {
-    case 1: return ValuePairs<V, Kv, 1>(a);
-    case 2: return ValuePairs<V, Kv, 2>(a);
-    case 3: return ValuePairs<V, Kv, 3>(a);
-    case 4: return ValuePairs<V, Kv, 4>(a);
-    case 5: return ValuePairs<V, Kv, 5>(a);
-    case 6: return ValuePairs<V, Kv, 6>(a);
-    case 7: return ValuePairs<V, Kv, 7>(a);
-    default: return ValuePairs<V, Kv, 8>(a);
+    case 1:
+      return ValuePairs<V, Kv, 1>(a);
+    case 2:
+      return ValuePairs<V, Kv, 2>(a);
+    case 3:
+      return ValuePairs<V, Kv, 3>(a);
+    case 4:
+      return ValuePairs<V, Kv, 4>(a);
+    case 5:
+      return ValuePairs<V, Kv, 5>(a);
+    case 6:
+      return ValuePairs<V, Kv, 6>(a);
+    case 7:
+      return ValuePairs<V, Kv, 7>(a);
+    default:
+      return ValuePairs<V, Kv, 8>(a);
   }
 }
 

@@ -9,10 +9,10 @@
 #include "ops/cpu/attention_kernels.h"
 #include "ops/cpu/cpu_ops_impl.h"
 
-// A row's attention is one fixed expression of its own q and the KV that it sees: spans of kSpanTokens tokens at absolute
-// positions, each an online softmax over its blocks of kBlockTokens, merged in ascending order. Tiles, threads, chunks
-// of the prompt and neighbours decide who computes what, never what is computed: within a block a pair's tokens are
-// exactly those that it sees, in ascending order.
+// A row's attention is one fixed expression of its own q and the KV that it sees: spans of kSpanTokens tokens at
+// absolute positions, each an online softmax over its blocks of kBlockTokens, merged in ascending order. Tiles,
+// threads, chunks of the prompt and neighbours decide who computes what, never what is computed: within a block a
+// pair's tokens are exactly those that it sees, in ascending order.
 
 namespace openlora {
 namespace {
@@ -52,7 +52,8 @@ Shape ShapeOf(const AttentionArgs& args) {
   const KvView& kv = args.kv;
   OPENLORA_CHECK(args.heads % kv.kv_heads == 0);
   OPENLORA_CHECK(kv.frame_tokens > 0 && kGroupTokens % kv.frame_tokens == 0);
-  return {args.heads / kv.kv_heads, RoundUp(kv.head_dim, kGroupTokens), int64_t{kv.kv_heads} * kv.head_dim * kv.frame_tokens};
+  return {args.heads / kv.kv_heads, RoundUp(kv.head_dim, kGroupTokens),
+          int64_t{kv.kv_heads} * kv.head_dim * kv.frame_tokens};
 }
 
 TokenRange SeenBy(const AttentionArgs& args, int32_t row) {
@@ -87,7 +88,8 @@ int64_t FillTiles(const AttentionArgs& args, const Shape& shape, Tile* tiles) {
     for (int32_t kv_head = 0; kv_head < args.kv.kv_heads; ++kv_head)
       for (int32_t first = (pairs - 1) / kAttentionPairs * kAttentionPairs; first >= 0; first -= kAttentionPairs) {
         Tile& tile = *tiles++;
-        tile = {args.rows.row_sequence[row_begin], kv_head, row_begin, first, std::min(kAttentionPairs, pairs - first), 0, 0};
+        tile = {args.rows.row_sequence[row_begin],        kv_head, row_begin, first,
+                std::min(kAttentionPairs, pairs - first), 0,       0};
         tile.begin = SeenBy(args, row_begin + first / shape.group).begin;
         tile.end = SeenBy(args, row_begin + (first + tile.pairs - 1) / shape.group).end;
         work += int64_t{tile.end - tile.begin} * tile.pairs * args.kv.head_dim * 2;
@@ -118,7 +120,8 @@ class TileWorker {
   static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
     const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
     const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
-    return q + kAttentionPairs * kBlockTokens * 4 + (kBlockGroups + kBlockTokens) * 8 + 2 * StateBytes(shape) + gathered + 6 * 64;
+    return q + kAttentionPairs * kBlockTokens * 4 + (kBlockGroups + kBlockTokens) * 8 + 2 * StateBytes(shape) +
+           gathered + 6 * 64;
   }
   static AttentionState* StatesAt(const Shape& shape, uint8_t* memory) {
     AttentionState* states = Take<AttentionState>(memory, kAttentionPairs);
@@ -204,7 +207,8 @@ class TileWorker {
     }
   }
 
-  // K and V of the tokens [begin, end) of the block at `block`, begin a multiple of kGroupTokens, as the kernels read them.
+  // K and V of the tokens [begin, end) of the block at `block`, begin a multiple of kGroupTokens, as the kernels read
+  // them.
   void FindFrames(const Tile& tile, int32_t block, int32_t begin, int32_t end) {
     const int32_t frame_tokens = kv_.frame_tokens;
     const int64_t head = int64_t{tile.kv_head} * kv_.head_dim * frame_tokens;
@@ -225,11 +229,16 @@ class TileWorker {
         std::memcpy(group + d * kGroupTokens * element_, key + d * constant, static_cast<size_t>(constant));
     };
     switch (bytes) {
-      case 2: return copy(std::integral_constant<int64_t, 2>{});
-      case 4: return copy(std::integral_constant<int64_t, 4>{});
-      case 8: return copy(std::integral_constant<int64_t, 8>{});
-      case 16: return copy(std::integral_constant<int64_t, 16>{});
-      default: return copy(std::integral_constant<int64_t, 32>{});
+      case 2:
+        return copy(std::integral_constant<int64_t, 2>{});
+      case 4:
+        return copy(std::integral_constant<int64_t, 4>{});
+      case 8:
+        return copy(std::integral_constant<int64_t, 8>{});
+      case 16:
+        return copy(std::integral_constant<int64_t, 16>{});
+      default:
+        return copy(std::integral_constant<int64_t, 32>{});
     }
   }
 
@@ -241,16 +250,18 @@ class TileWorker {
     const int32_t first_group = begin / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce;
     const int32_t groups = (end - 1) / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce + kGroupsAtOnce - first_group;
     for (int32_t g = first_group; g < begin / kGroupTokens; ++g) keys_[g] = keys_[begin / kGroupTokens];
-    for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g) keys_[g] = keys_[(end - 1) / kGroupTokens];
-    kernels_.scores[static_cast<int>(kv_.dtype)]({q_, tile.pairs, kv_.head_dim, keys_ + first_group, groups,
-                                                  scores_ + first_group * kGroupTokens});
+    for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g)
+      keys_[g] = keys_[(end - 1) / kGroupTokens];
+    kernels_.scores[static_cast<int>(kv_.dtype)](
+        {q_, tile.pairs, kv_.head_dim, keys_ + first_group, groups, scores_ + first_group * kGroupTokens});
     TokenRange seen[kAttentionPairs], common = {0, kBlockTokens};
     for (int p = 0; p < tile.pairs; ++p) {
       const TokenRange row = SeenBy(args_, RowOf(tile, p));
       seen[p] = {std::clamp(row.begin - block, 0, kBlockTokens), std::clamp(row.end - block, 0, kBlockTokens)};
       common = {std::max(common.begin, seen[p].begin), std::min(common.end, seen[p].end)};
       if (seen[p].begin >= seen[p].end) continue;
-      kernels_.softmax({scores_ + p * kBlockTokens, seen[p].begin, seen[p].end, args_.soft_cap, shape_.out_count, &states[p]});
+      kernels_.softmax(
+          {scores_ + p * kBlockTokens, seen[p].begin, seen[p].end, args_.soft_cap, shape_.out_count, &states[p]});
     }
     AddValues(tile, states, seen, common);
   }
@@ -265,19 +276,19 @@ class TileWorker {
 
   void AddValues(int p, int pairs, int32_t begin, int32_t end, AttentionState* states) {
     if (begin >= end) return;
-    kernels_.values[static_cast<int>(kv_.dtype)]({scores_ + p * kBlockTokens, pairs, kv_.head_dim, values_, kv_.frame_tokens,
-                                                  begin, end, states[p].out, shape_.out_count});
+    kernels_.values[static_cast<int>(kv_.dtype)]({scores_ + p * kBlockTokens, pairs, kv_.head_dim, values_,
+                                                  kv_.frame_tokens, begin, end, states[p].out, shape_.out_count});
   }
 
   const AttentionArgs& args_;
   const KvView& kv_;
   const Shape& shape_;
   const AttentionKernels& kernels_;
-  const int64_t element_;  // bytes
-  float* q_;               // [head_dim][kAttentionPairs]
-  float* scores_;          // [kAttentionPairs][kBlockTokens]
-  const void** keys_;      // [kBlockGroups]
-  const void** values_;    // [kBlockTokens / frame_tokens]
+  const int64_t element_;       // bytes
+  float* q_;                    // [head_dim][kAttentionPairs]
+  float* scores_;               // [kAttentionPairs][kBlockTokens]
+  const void** keys_;           // [kBlockGroups]
+  const void** values_;         // [kBlockTokens / frame_tokens]
   AttentionState* state_;       // [kAttentionPairs]
   AttentionState* span_state_;  // [kAttentionPairs]
   uint8_t* gathered_;           // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
@@ -306,7 +317,9 @@ void CpuOps::Attention(const AttentionArgs& args) {
 
   const int64_t work = FillTiles(args, shape, tiles);
   int64_t items = tile_count;
-  if (is_split) items = std::accumulate(tiles, tiles + tile_count, int64_t{0}, [](int64_t n, const Tile& t) { return n + t.Spans(); });
+  if (is_split)
+    items =
+        std::accumulate(tiles, tiles + tile_count, int64_t{0}, [](int64_t n, const Tile& t) { return n + t.Spans(); });
   std::atomic<int64_t> next{0};
   const auto body = [&](int member, int) {
     TileWorker worker(args, shape, kernels_.attention, workers + worker_bytes * member);

@@ -3,16 +3,17 @@
 #include <cstddef>
 #include <cstdint>
 
-// What attention.cc and attention-inl.h say to each other. A tile is up to eight (row, query head) pairs of one sequence
-// and one KV head; they share every load of K and V.
+// What attention.cc and attention-inl.h say to each other. A tile is up to eight (row, query head) pairs of one
+// sequence and one KV head; they share every load of K and V.
 
 namespace openlora {
 
 inline constexpr int kAttentionPairs = 8;
-inline constexpr int kGroupTokens = 16;    // K of 16 tokens: [head_dim][16]; token j adds to lane j % 16 of the softmax sum
-inline constexpr int kBlockTokens = 128;   // one rescale for each; the scores of a tile take 4 KB
+inline constexpr int kGroupTokens =
+    16;  // K of 16 tokens: [head_dim][16]; token j adds to lane j % 16 of the softmax sum
+inline constexpr int kBlockTokens = 128;  // one rescale for each; the scores of a tile take 4 KB
 inline constexpr int kBlockGroups = kBlockTokens / kGroupTokens;
-inline constexpr int kGroupsAtOnce = 4;    // groups of a score call are a multiple
+inline constexpr int kGroupsAtOnce = 4;  // groups of a score call are a multiple
 
 // scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim.
 struct ScoreArgs {

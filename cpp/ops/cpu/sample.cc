@@ -18,7 +18,9 @@ struct Candidate {
 };
 
 // The order of the likelihood: value descending, id ascending.
-bool IsBefore(const Candidate& a, const Candidate& b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
+bool IsBefore(const Candidate& a, const Candidate& b) {
+  return a.value > b.value || (a.value == b.value && a.id < b.id);
+}
 
 constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -34,7 +36,8 @@ struct Scratch {
 
   static int64_t Bytes(int64_t vocabulary) {
     const int64_t n = RoundUp(vocabulary, kSumBlock);
-    return RoundUp(n * (3 * 4 + static_cast<int64_t>(sizeof(Candidate))) + n / kMaximaLanes * 8 + n / kSumBlock * 8, 4096);
+    return RoundUp(n * (3 * 4 + static_cast<int64_t>(sizeof(Candidate))) + n / kMaximaLanes * 8 + n / kSumBlock * 8,
+                   4096);
   }
   Scratch(uint8_t* memory, int64_t vocabulary) {
     const int64_t n = RoundUp(vocabulary, kSumBlock);
@@ -100,7 +103,8 @@ class Logits {
       for (int64_t id = begin; id < end; id += kMaximaLanes)
         if (values_[id] >= bound) scratch_.candidates[found++] = {values_[id], static_cast<int32_t>(id)};
     }
-    if (found > k) std::nth_element(scratch_.candidates, scratch_.candidates + k, scratch_.candidates + found, IsBefore);
+    if (found > k)
+      std::nth_element(scratch_.candidates, scratch_.candidates + k, scratch_.candidates + found, IsBefore);
     std::sort(scratch_.candidates, scratch_.candidates + k, IsBefore);
     if (top != scratch_.candidates) std::copy_n(scratch_.candidates, k, top);
     return k;
@@ -110,7 +114,8 @@ class Logits {
   void CandidateExp(int64_t count, float inverse_temperature) const {
     for (int64_t i = 0; i < count; ++i) scratch_.values[i] = scratch_.candidates[i].value;
     for (int64_t i = 0; i < count; i += kSumBlock)
-      kernels_.sum_exp(scratch_.values + i, std::min<int64_t>(kSumBlock, count - i), max_, inverse_temperature, scratch_.p + i);
+      kernels_.sum_exp(scratch_.values + i, std::min<int64_t>(kSumBlock, count - i), max_, inverse_temperature,
+                       scratch_.p + i);
   }
 
  private:
@@ -124,8 +129,8 @@ class Logits {
 };
 
 // Inverse CDF over all tokens by id.
-int32_t DrawFromAll(const Logits& logits, const SampleKernels& kernels, const Scratch& scratch, float inverse_temperature,
-                    double u) {
+int32_t DrawFromAll(const Logits& logits, const SampleKernels& kernels, const Scratch& scratch,
+                    float inverse_temperature, double u) {
   const double target = u * logits.SumExp(inverse_temperature);
   const int64_t blocks = (logits.count() + kSumBlock - 1) / kSumBlock;
   int64_t block = -1;  // the first whose end lies beyond the target; the last with any mass, should rounding leave none
@@ -151,13 +156,15 @@ int32_t DrawFromAll(const Logits& logits, const SampleKernels& kernels, const Sc
 // is a share of.
 int64_t Keep(const float* p, int64_t count, double total, const SampleRow& row) {
   int64_t kept = 0;
-  for (double mass = 0; kept < count && (kept == 0 || row.top_p >= 1 || mass < row.top_p * total); ++kept) mass += p[kept];
+  for (double mass = 0; kept < count && (kept == 0 || row.top_p >= 1 || mass < row.top_p * total); ++kept)
+    mass += p[kept];
   while (kept > 1 && (p[kept - 1] < row.min_p * p[0] || p[kept - 1] == 0)) --kept;
   return kept;
 }
 
 // top_k, then top_p, then min_p; inverse CDF over what is left, the most likely first.
-int32_t DrawFromTop(const Logits& logits, const Scratch& scratch, const SampleRow& row, float inverse_temperature, double u) {
+int32_t DrawFromTop(const Logits& logits, const Scratch& scratch, const SampleRow& row, float inverse_temperature,
+                    double u) {
   const bool has_top_k = row.top_k > 0 && row.top_k < logits.count();
   const int64_t limit = has_top_k ? row.top_k : logits.count();
   double total = has_top_k || row.top_p >= 1 ? 0 : logits.SumExp(inverse_temperature);

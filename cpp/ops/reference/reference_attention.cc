@@ -22,7 +22,8 @@ Place Find(const KvView& kv, Part part, int32_t sequence, int32_t position, int3
   return {kv.Frame(sequence, position / kv.frame_tokens, layer), index + (part == Part::kValue ? elements : 0)};
 }
 
-double Load(const KvView& kv, Part part, int32_t sequence, int32_t position, int32_t layer, int32_t kv_head, int32_t d) {
+double Load(const KvView& kv, Part part, int32_t sequence, int32_t position, int32_t layer, int32_t kv_head,
+            int32_t d) {
   const Place place = Find(kv, part, sequence, position, layer, kv_head, d);
   return LoadAsFloat(place.frame, kv.dtype, place.index);
 }

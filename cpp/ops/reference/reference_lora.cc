@@ -21,7 +21,8 @@ std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot
       *bytes_read += TileBytes(pages.dtype, tile_ranks, tile_columns);
       for (int32_t r = 0; r < tile_ranks; ++r)
         for (int32_t c = 0; c < tile_columns; ++c)
-          matrix[(rank_begin + r) * columns + begin + c] = LoadAsFloat(tile, pages.dtype, int64_t{r} * tile_columns + c);
+          matrix[(rank_begin + r) * columns + begin + c] =
+              LoadAsFloat(tile, pages.dtype, int64_t{r} * tile_columns + c);
     }
   }
   return matrix;

@@ -10,7 +10,8 @@ namespace openlora::reference {
 // Bytes of one tile, A or B.
 int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns);
 
-// The matrix [rank, columns] whose first tile is `first`, gathered from its tiles. Adds the tiles' bytes to *bytes_read.
+// The matrix [rank, columns] whose first tile is `first`, gathered from its tiles. Adds the tiles' bytes to
+// *bytes_read.
 std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot, uint32_t first, int32_t rank,
                                 int64_t columns, uint64_t* bytes_read);
 

@@ -32,7 +32,8 @@ std::vector<double> Tolerances(const AttentionData& data, const std::vector<Atte
         const double s = AttentionRun::Scale(c) * q_norm * k_norm;
         const double ds = (ChainError(c.head_dim) + 3) * s + 2 * s + 8 * c.soft_cap;
         const double n = position + 1;
-        tolerance.insert(tolerance.end(), c.head_dim, kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10) * v_max);
+        tolerance.insert(tolerance.end(), c.head_dim,
+                         kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10) * v_max);
       }
   return tolerance;
 }
@@ -101,8 +102,13 @@ TEST(Attention, OfOneTokenReturnsItsValueAsTheCacheRoundsIt) {
 }
 
 TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
-  const AttentionCase c{.name = "long", .heads = 7, .kv_heads = 1, .head_dim = 64, .dtype = DType::kBF16,
-                        .sequences = {{5000, 1}}, .seed = 3};
+  const AttentionCase c{.name = "long",
+                        .heads = 7,
+                        .kv_heads = 1,
+                        .head_dim = 64,
+                        .dtype = DType::kBF16,
+                        .sequences = {{5000, 1}},
+                        .seed = 3};
   const AttentionData data(c);
   std::vector<float> first;
   for (const int threads : {1, 2, 3, 8}) {

@@ -21,8 +21,9 @@ double LoraTolerance(const ProjectData& data, size_t product, int32_t row, int64
     const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
     if (site.rank == 0) continue;
     const double b = Norm(&site.b[o * site.rank], site.rank);
-    const double xa = c.is_embed ? Norm(&site.a[data.tokens[row]], site.rank, c.in)
-                                 : Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(site.a.data(), site.rank * int64_t{c.in});
+    const double xa = c.is_embed
+                          ? Norm(&site.a[data.tokens[row]], site.rank, c.in)
+                          : Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(site.a.data(), site.rank * int64_t{c.in});
     sum += std::abs(entry.weight) * xa * b * ((c.is_embed ? 0 : ChainError(c.in)) + ChainError(site.rank) + adds);
   }
   return kUnitRoundoff * sum;
@@ -186,8 +187,13 @@ TEST(Project, DoesNoLoraWorkForABatchOfTheBaseAlone) {
 }
 
 TEST(Project, LeavesRowsOfTheBaseAloneUntouchedByTheirNeighboursAdapters) {
-  ProjectCase c{.name = "base rows", .rows = 30, .in = 200, .outs = {96, 40}, .mix = cases::AdapterMix::kSkewed,
-                .ranks = {16, 5}, .has_bias = true};
+  ProjectCase c{.name = "base rows",
+                .rows = 30,
+                .in = 200,
+                .outs = {96, 40},
+                .mix = cases::AdapterMix::kSkewed,
+                .ranks = {16, 5},
+                .has_bias = true};
   const ProjectData mixed(c);
   ProjectData base(c);
   base.shape.mix = cases::AdapterMix::kNone;

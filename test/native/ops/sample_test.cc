@@ -1,0 +1,268 @@
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <numeric>
+
+#include "base/prng.h"
+#include "cases/sample_cases.h"
+#include "native/ops/ops_under_test.h"
+
+namespace openlora {
+namespace {
+
+using cases::LogitsKind;
+using cases::SampleCase;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr LogitsKind kKinds[] = {LogitsKind::kPeaked, LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked};
+
+// Results for rows of logits [rows, vocabulary].
+std::vector<SampleResult> Sample(Ops& ops, const std::vector<float>& logits, const std::vector<SampleRow>& rows) {
+  const int64_t count = static_cast<int64_t>(rows.size());
+  cases::GuardedMatrix matrix(count, static_cast<int64_t>(logits.size()) / count);
+  matrix.CopyFrom(logits.data());
+  std::vector<SampleResult> results(rows.size());
+  ops.Sample(matrix.View(), rows, results);
+  EXPECT_TRUE(ops.Synchronize().ok());
+  EXPECT_TRUE(matrix.IsIntact() && matrix.Values().size() == logits.size());
+  return results;
+}
+
+SampleResult SampleOne(Ops& ops, const std::vector<float>& logits, const SampleRow& row) {
+  return Sample(ops, logits, {row})[0];
+}
+
+void ExpectSame(const SampleResult& actual, const SampleResult& expected, double tolerance) {
+  ASSERT_EQ(actual.token, expected.token);
+  EXPECT_NEAR(actual.logprob, expected.logprob, tolerance);
+  ASSERT_EQ(actual.top_count, expected.top_count);
+  for (int32_t i = 0; i < actual.top_count; ++i) {
+    EXPECT_EQ(actual.top_token[i], expected.top_token[i]) << i;
+    if (expected.top_logprob[i] == -kInfinity) {
+      EXPECT_EQ(actual.top_logprob[i], -kInfinity) << i;
+    } else {
+      EXPECT_NEAR(actual.top_logprob[i], expected.top_logprob[i], tolerance) << i;
+    }
+  }
+}
+
+// A logprob is off by its own rounding (|logprob| < 64: 64u) and by the relative error of the sum of exponentials: a
+// few u each, 64 of them to a lane of kSumBlock, so 64u + 8u.
+constexpr double kLogprobTolerance = 136 * kUnitRoundoff;
+
+TEST(Sample, ChoosesTheTokensOfTheReferenceOnEveryLevelAndThreadCount) {
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  for (const int64_t vocabulary : {1, 2, 15, 16, 17, 255, 256, 257, 1023, 1025, 5000})
+    for (const LogitsKind kind : kKinds)
+      for (const SampleCase& c : cases::SampleCases()) {
+        SCOPED_TRACE(Describe(c, vocabulary, kind));
+        cases::Random random(static_cast<uint64_t>(vocabulary) * 8 + static_cast<uint64_t>(kind));
+        std::vector<float> logits;
+        std::vector<SampleRow> rows;
+        const std::vector<TokenBias> bias = RandomBias(random, vocabulary);
+        for (uint64_t i = 0; i < 5; ++i) {
+          const std::vector<float> row = RandomLogits(random, vocabulary, kind);
+          logits.insert(logits.end(), row.begin(), row.end());
+          rows.push_back(RowOf(c, 77, i, bias));
+        }
+        const std::vector<SampleResult> expected = Sample(*reference, logits, rows);
+        for (Ops* ops : AllCpuOps()) {
+          SCOPED_TRACE(ops->name());
+          const std::vector<SampleResult> actual = Sample(*ops, logits, rows);
+          for (size_t i = 0; i < rows.size(); ++i) ExpectSame(actual[i], expected[i], kLogprobTolerance);
+          if (HasFailure()) return;
+        }
+      }
+}
+
+TEST(Sample, GivesARowTheSameResultAloneAndInAnyBatchToTheBit) {
+  for (const LogitsKind kind : kKinds) {
+    constexpr int64_t kVocabulary = 3000;
+    cases::Random random(5);
+    std::vector<float> logits;
+    std::vector<SampleRow> rows;
+    const std::vector<TokenBias> bias = RandomBias(random, kVocabulary);
+    const std::vector<SampleCase> list = cases::SampleCases();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::vector<float> row = RandomLogits(random, kVocabulary, kind);
+      logits.insert(logits.end(), row.begin(), row.end());
+      rows.push_back(RowOf(list[i], i, i, bias));
+    }
+    std::vector<SampleResult> first;
+    for (Ops* ops : AllCpuOps()) {
+      const std::vector<SampleResult> together = Sample(*ops, logits, rows);
+      if (first.empty()) first = together;
+      for (size_t i = 0; i < rows.size(); ++i) {
+        SCOPED_TRACE(Describe(list[i], kVocabulary, kind) + ops->name());
+        ExpectSame(together[i], first[i], 0);
+        const auto begin = logits.begin() + static_cast<int64_t>(i) * kVocabulary;
+        ExpectSame(SampleOne(*ops, {begin, begin + kVocabulary}, rows[i]), together[i], 0);
+      }
+    }
+  }
+}
+
+TEST(Sample, FindsTheReferencesTokenInAVocabularyOf152Thousand) {
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  for (const LogitsKind kind : kKinds) {
+    cases::Random random(9);
+    const std::vector<float> logits = RandomLogits(random, 151936, kind);
+    for (const SampleCase& c : cases::SampleCases()) {
+      SCOPED_TRACE(Describe(c, 151936, kind));
+      const SampleRow row = RowOf(c, 1, 2, {});
+      ExpectSame(SampleOne(CpuOpsFor(SimdLevel::kAuto, 2), logits, row), SampleOne(*reference, logits, row),
+                 kLogprobTolerance);
+    }
+  }
+}
+
+// The exact probabilities of a row, by the definition: the tokens sorted, cut at top_k, at top_p, at min_p.
+std::vector<double> ExactProbabilities(const std::vector<float>& logits, const SampleRow& row) {
+  std::vector<double> p(logits.begin(), logits.end());
+  for (const TokenBias& bias : row.bias) p[bias.token] += bias.bias;
+  const double max = *std::max_element(p.begin(), p.end());
+  for (double& value : p) value = std::exp((value - max) / row.temperature);
+  std::vector<size_t> order(p.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
+  for (size_t i = row.top_k > 0 ? row.top_k : p.size(); i < p.size(); ++i) p[order[i]] = 0;
+  double total = std::accumulate(p.begin(), p.end(), 0.0), before = 0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    const double mass = p[order[i]];
+    if (i > 0 && (before >= row.top_p * total || mass < row.min_p * p[order[0]])) p[order[i]] = 0;
+    before += mass;
+  }
+  total = std::accumulate(p.begin(), p.end(), 0.0);
+  for (double& value : p) value /= total;
+  return p;
+}
+
+TEST(Sample, DrawsWithTheExactFrequencies) {
+  constexpr int64_t kVocabulary = 60;
+  constexpr int kDraws = 40000, kBatch = 500;
+  for (const LogitsKind kind : {LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked, LogitsKind::kPeaked})
+    for (const SampleCase& c : cases::SampleCases()) {
+      if (c.temperature < 1e-6f) continue;
+      SCOPED_TRACE(Describe(c, kVocabulary, kind));
+      cases::Random random(21);
+      const std::vector<float> logits = RandomLogits(random, kVocabulary, kind);
+      const std::vector<TokenBias> bias = RandomBias(random, kVocabulary);
+      std::vector<float> batch;
+      for (int i = 0; i < kBatch; ++i) batch.insert(batch.end(), logits.begin(), logits.end());
+      std::vector<double> counts(kVocabulary);
+      std::vector<SampleRow> rows;
+      for (uint64_t draw = 0; draw < kDraws; ++draw) {
+        rows.push_back(RowOf(c, 1234, draw, bias));
+        rows.back().logprobs = -1;
+        if (rows.size() < kBatch) continue;
+        for (const SampleResult& result : Sample(CpuOpsFor(SimdLevel::kAuto, 2), batch, rows)) ++counts[result.token];
+        rows.clear();
+      }
+      // Pearson's χ²; tokens expected less than five times share a cell. Mean df, variance 2 df: five deviations.
+      const std::vector<double> p = ExactProbabilities(logits, RowOf(c, 0, 0, bias));
+      double chi_square = 0, cells = 0, rare_expected = 0, rare_count = 0;
+      for (int64_t token = 0; token < kVocabulary; ++token) {
+        const double expected = p[token] * kDraws;
+        if (expected == 0) {
+          EXPECT_EQ(counts[token], 0) << "token " << token;
+        }
+        if (expected < 5) {
+          rare_expected += expected;
+          rare_count += counts[token];
+          continue;
+        }
+        chi_square += (counts[token] - expected) * (counts[token] - expected) / expected;
+        ++cells;
+      }
+      if (rare_expected >= 5) {
+        chi_square += (rare_count - rare_expected) * (rare_count - rare_expected) / rare_expected;
+        ++cells;
+      }
+      EXPECT_LE(chi_square, cells - 1 + 5 * std::sqrt(2 * cells));
+    }
+}
+
+TEST(Sample, TakesTheLowestIdAmongEquals) {
+  for (Ops* ops : AllCpuOps())
+    for (const int64_t vocabulary : {3, 300, 4000}) {
+      std::vector<float> logits(vocabulary, 1.0f);
+      EXPECT_EQ(SampleOne(*ops, logits, {}).token, 0);
+      logits[vocabulary - 1] = logits[vocabulary - 2] = 2;
+      EXPECT_EQ(SampleOne(*ops, logits, {}).token, vocabulary - 2);
+      SampleRow top_1;
+      top_1.temperature = 1;
+      top_1.top_k = 1;
+      top_1.logprobs = 2;
+      const SampleResult result = SampleOne(*ops, logits, top_1);
+      EXPECT_EQ(result.token, vocabulary - 2);
+      EXPECT_EQ(result.top_token[0], vocabulary - 2);
+      EXPECT_EQ(result.top_token[1], vocabulary - 1);
+    }
+}
+
+TEST(Sample, RefusesRowsWithNaNOrInfinityAndRowsInWhichEverythingIsForbidden) {
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  std::vector<Ops*> all = AllCpuOps();
+  all.push_back(reference.get());
+  for (Ops* ops : all)
+    for (const int64_t vocabulary : {1, 40, 256, 777})
+      for (const int64_t at : {int64_t{0}, vocabulary / 2, vocabulary - 1})
+        for (const float temperature : {0.0f, 1.0f})
+          for (const float bad :
+               {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
+            SCOPED_TRACE(ops->name());
+            SampleRow row;
+            row.temperature = temperature;
+            row.logprobs = 3;
+            std::vector<float> logits(vocabulary, -1.0f);
+            EXPECT_EQ(SampleOne(*ops, logits, row).token,
+                      temperature == 0 ? 0 : SampleOne(*reference, logits, row).token);
+            logits[at] = bad;
+            EXPECT_EQ(SampleOne(*ops, logits, row).token, -1);
+            row.target = 0;
+            EXPECT_EQ(SampleOne(*ops, logits, row).token, -1);
+            EXPECT_EQ(SampleOne(*ops, std::vector<float>(vocabulary, -kInfinity), {}).token, -1);
+          }
+}
+
+TEST(Sample, NeverDrawsAForbiddenTokenAndReportsItsRawLogprob) {
+  const std::vector<float> logits = {5, 1, 0, -kInfinity};
+  const std::vector<TokenBias> bias = {{0, -kInfinity}, {2, 2.0f}};
+  for (Ops* ops : AllCpuOps()) {
+    SampleRow row;
+    row.bias = bias;
+    row.logprobs = 4;
+    const SampleResult greedy = SampleOne(*ops, logits, row);
+    EXPECT_EQ(greedy.token, 2);
+    EXPECT_NEAR(greedy.logprob, 0 - std::log(std::exp(5.0) + std::exp(1.0) + 1), 1e-6);
+    EXPECT_EQ(greedy.top_token[0], 0);
+    EXPECT_EQ(greedy.top_logprob[3], -kInfinity);
+    row.temperature = 1;
+    for (row.draw_index = 0; row.draw_index < 200; ++row.draw_index) {
+      const int32_t token = SampleOne(*ops, logits, row).token;
+      EXPECT_TRUE(token == 1 || token == 2) << token;
+    }
+  }
+}
+
+TEST(Sample, ScoresATargetByItsRawLogitsWhateverTheRowWouldDraw) {
+  const std::vector<float> logits = {1, 2, 3, -kInfinity};
+  const std::vector<TokenBias> bias = {{0, -kInfinity}, {1, -kInfinity}, {2, -kInfinity}};
+  const double log_sum = std::log(std::exp(1.0) + std::exp(2.0) + std::exp(3.0));
+  for (Ops* ops : AllCpuOps()) {
+    SampleRow row;
+    row.bias = bias;
+    row.temperature = 1;
+    row.top_k = 1;
+    for (row.target = 0; row.target < 3; ++row.target) {
+      const SampleResult result = SampleOne(*ops, logits, row);
+      EXPECT_EQ(result.token, row.target);
+      EXPECT_NEAR(result.logprob, logits[row.target] - log_sum, 1e-6);
+      EXPECT_EQ(result.top_count, 0);
+    }
+    EXPECT_EQ(SampleOne(*ops, logits, row).logprob, -kInfinity);
+  }
+}
+
+}  // namespace
+}  // namespace openlora
