@@ -127,7 +127,7 @@ def target_cases():
 
 def write(name, value):
     text = json.dumps(value, indent=1) if name == "targets" else json.dumps(value)
-    (OUT / f"{name}.json").write_text(text + "\n")
+    (OUT / f"{name}.golden.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ interface Golden {
   /** module → [rank, scale] as PEFT made them. */
   cases: { config: Record<string, unknown>; modules: Record<string, [number, number]> }[];
 }
-const golden = JSON.parse(readFileSync(new URL('golden/targets.json', import.meta.url), 'utf8')) as Golden;
+const golden = JSON.parse(readFileSync(new URL('golden/targets.golden.json', import.meta.url), 'utf8')) as Golden;
 
 let base: BaseFolder;
 beforeAll(async () => {

@@ -8,7 +8,7 @@ interface Golden {
   cases: { pattern: string; texts?: string[]; matches: string[] | null }[];
   refused: string[];
 }
-const golden = JSON.parse(readFileSync(new URL('golden/regex.json', import.meta.url), 'utf8')) as Golden;
+const golden = JSON.parse(readFileSync(new URL('golden/regex.golden.json', import.meta.url), 'utf8')) as Golden;
 
 describe("Python's regular expressions", () => {
   test.each(golden.cases)('$pattern matches what Python says', ({ pattern, texts, matches }) => {
