@@ -6,6 +6,7 @@
 #include "base/pages.h"
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/lora_plan.h"
 #include "ops/ops.h"
 
 namespace openlora {
@@ -65,11 +66,15 @@ class CpuOps final : public Ops {
     });
   }
   static constexpr int64_t kParallelWork = 8192;
+  static constexpr int64_t kParallelProducts = 1 << 18;  // multiply-adds of a Project that pay for waking the pool
+  void ShrinkShare(const ProjectArgs& args, int member, int members, float* partial);
+  void ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients);
 
   const KernelTable& kernels_;
   const std::string name_;
   ThreadPool pool_;
   TeamBarrier shrunk_;
+  LoraPlan plan_;
   Workspace panel_scratch_;  // Project: [threads][PanelScratchFloats(T)]
   Workspace partial_;        // Project: the chunks' sums of h
   Workspace coefficients_;   // Project, Embed: h times weight

@@ -3,6 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/cpu/attention_kernels.h"
+#include "ops/cpu/sample_kernels.h"
+
 // What the op code (compiled once, portable) and the kernels (compiled once per level) say to each other: plain structs
 // of pointers and sizes. Included by level files, so nothing here may have a body that a linker could share.
 
@@ -10,7 +13,7 @@ namespace openlora {
 
 inline constexpr int kDTypes = 3;  // a table of kernels is indexed by DType: f32, f16, bf16
 
-// Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2].
+// Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded).
 inline constexpr int kPanel = 32;     // outputs
 inline constexpr int kTileRows = 8;   // rows that share a weight while it is in a register, at most
 inline constexpr int kBlockK = 128;   // rows > kTileRows: this many k of a panel (16 KB as f32) stay in L1 over all rows
@@ -33,7 +36,7 @@ struct PanelsArgs {
 };
 
 // Partial sums [rows][32] and a block of weights unpacked to f32.
-static constexpr int64_t PanelScratchFloats(int64_t rows) { return rows > kTileRows ? (rows + kBlockK) * kPanel : 0; }
+static constexpr int64_t PanelScratchFloats(int64_t rows) { return (rows + kBlockK + 1) * kPanel; }
 
 // One chunk of columns of eight (or fewer) ranks of one adapter, for all entries of its segment.
 // A tile: f32 and f16 [K/2][ranks][2]; bf16 [K/4][ranks]{k, k+2, k+1, k+3}; K is padded with zeros to a multiple of 4.
@@ -52,7 +55,8 @@ struct ShrinkArgs {
 };
 
 // All ranks of one adapter onto panels [panel_begin, panel_end) of one site, for all entries of its segment.
-// B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32][ranks/2][32][2]; the last panel as wide as it is.
+// B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32] of { [ranks/2][32][2], then [32] of an odd last rank }.
+// The last panel is as wide as it is (`columns` % 32 in place of 32).
 struct ExpandArgs {
   const float* coefficients = nullptr;  // [entries][rank_stride]: entry weight times h
   int64_t rank_stride = 0;
@@ -84,7 +88,8 @@ struct KernelTable {
   // x *= scale
   void (*scale)(float* x, float scale, int64_t count);
 
-  // attention-inl.h, sample-inl.h: further members go here, in the order in which MakeTable (table-inl.h) fills them.
+  AttentionKernels attention;
+  SampleKernels sample;
 };
 
 extern const KernelTable kKernelsScalar;

@@ -33,3 +33,7 @@
 #define OPENLORA_UNROLL _Pragma("GCC unroll 32")
 #endif
 #define OPENLORA_INLINE inline __attribute__((always_inline))
+#define OPENLORA_INLINE_LAMBDA __attribute__((always_inline))
+// Hides where a pointer comes from: gcc 12 otherwise turns the eight row addresses of a tile into eight offsets from one
+// pointer, has too few registers for them, and reloads them in the innermost loop.
+#define OPENLORA_OPAQUE(pointer) asm("" : "+r"(pointer))

@@ -1,9 +1,11 @@
 #pragma once
 
+#include "ops/cpu/attention-inl.h"
 #include "ops/cpu/elementwise-inl.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/lora-inl.h"
 #include "ops/cpu/panels-inl.h"
+#include "ops/cpu/sample-inl.h"
 
 namespace openlora {
 namespace {
@@ -20,6 +22,8 @@ constexpr KernelTable MakeTable(const char* level) {
       .rope = &RopeHead<V>,
       .silu_mul = &SiluMulRow<V>,
       .scale = &ScaleRow<V>,
+      .attention = MakeAttentionKernels<V>(),
+      .sample = MakeSampleKernels<V>(),
   };
 }
 

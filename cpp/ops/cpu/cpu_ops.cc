@@ -1,0 +1,147 @@
+#include "ops/cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "ops/cpu/cpu_ops_impl.h"
+
+namespace openlora {
+namespace {
+
+const KernelTable* KernelsOf(SimdLevel level) {
+  switch (level) {
+#if defined(OPENLORA_HAS_SCALAR)
+    case SimdLevel::kScalar: return &kKernelsScalar;
+#endif
+#if defined(OPENLORA_HAS_NEON)
+    case SimdLevel::kNeon: return &kKernelsNeon;
+#endif
+#if defined(OPENLORA_HAS_AVX2)
+    case SimdLevel::kAvx2: return &kKernelsAvx2;
+#endif
+#if defined(OPENLORA_HAS_AVX512)
+    case SimdLevel::kAvx512: return &kKernelsAvx512;
+#endif
+    default: return nullptr;
+  }
+}
+
+// One token's K into [kv_heads][head_dim][frame_tokens], its V into [kv_heads][frame_tokens][head_dim] behind that.
+template <typename Element, typename Convert>
+void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame, const Convert& convert) {
+  const int64_t tokens = kv.frame_tokens, head_dim = kv.head_dim;
+  Element* const keys = reinterpret_cast<Element*>(frame);
+  Element* const values = keys + kv.kv_heads * head_dim * tokens;
+  for (int64_t head = 0; head < kv.kv_heads; ++head) {
+    for (int64_t d = 0; d < head_dim; ++d) keys[(head * head_dim + d) * tokens + slot] = convert(k[head * head_dim + d]);
+    for (int64_t d = 0; d < head_dim; ++d) values[(head * tokens + slot) * head_dim + d] = convert(v[head * head_dim + d]);
+  }
+}
+
+}  // namespace
+
+Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
+  OPENLORA_CHECK(threads >= 1);
+  const std::vector<SimdLevel>& levels = AvailableSimdLevels();
+  if (level == SimdLevel::kAuto && !levels.empty()) level = levels.back();
+  if (std::find(levels.begin(), levels.end(), level) == levels.end()) {
+    std::string names;
+    for (const SimdLevel has : levels) names += std::string(names.empty() ? "" : ", ") + NameOf(has);
+    return Error(kErrSimdLevel, "no SIMD level '%s' on this machine; it has: %s", NameOf(level), names.c_str());
+  }
+  *ops = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  return Ok();
+}
+
+void* Workspace::Grow(size_t bytes) {
+  if (bytes > pages_.bytes()) {
+    pages_ = PageBuffer();  // first, so that the two never stand side by side
+    pages_ = PageBuffer(std::max(bytes + bytes / 2, size_t{1} << 16));
+    OPENLORA_CHECK(pages_.data() != nullptr);
+  }
+  return pages_.data();
+}
+
+CpuOps::CpuOps(const KernelTable& kernels, int threads)
+    : kernels_(kernels), name_(std::string("cpu-") + kernels.level), pool_(threads) {}
+
+void CpuOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) {
+  OPENLORA_CHECK(dim > 0 && x.cols % dim == 0 && out.rows == x.rows && out.cols == x.cols);
+  const int64_t groups = x.cols / dim;
+  Parallel(x.rows * groups, x.rows * x.cols / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / groups, column = i % groups * dim;
+      kernels_.rms_norm(x.f32(row) + column, gain, dim, eps, out.f32(row) + column);
+    }
+  });
+}
+
+void CpuOps::RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
+                       const TensorView& cos_sin) {
+  const int64_t half = static_cast<int64_t>(inv_freq.size());
+  OPENLORA_CHECK(cos_sin.cols == 2 * half && cos_sin.rows >= rows);
+  Parallel(rows, int64_t{rows} * half * 32, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* const cosines = cos_sin.f32(row);
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(row_pos[row]) * inv_freq[i];  // an f32, as Hugging Face computes it
+        cosines[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * scale;
+        cosines[half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * scale;
+      }
+    }
+  });
+}
+
+void CpuOps::Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) {
+  OPENLORA_CHECK(x.cols == int64_t{heads} * head_dim && cos_sin.rows >= x.rows && cos_sin.cols <= head_dim);
+  Parallel(x.rows * heads, x.rows * heads * cos_sin.cols / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      kernels_.rope(x.f32(i / heads) + i % heads * head_dim, cos_sin.f32(i / heads), cos_sin.cols / 2);
+  });
+}
+
+void CpuOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv, int32_t layer) {
+  OPENLORA_CHECK(k.cols == int64_t{kv.kv_heads} * kv.head_dim && v.cols == k.cols && k.rows >= rows.rows);
+  Parallel(rows.rows, rows.rows * k.cols * 2, [&](int64_t begin, int64_t end) {
+    for (int32_t row = static_cast<int32_t>(begin); row < end; ++row) {
+      const int32_t block = rows.row_pos[row] / kv.frame_tokens, slot = rows.row_pos[row] % kv.frame_tokens;
+      uint8_t* const frame = kv.Frame(rows.row_sequence[row], block, layer);
+      switch (kv.dtype) {
+        case DType::kF32:
+          StoreToken<float>(k.f32(row), v.f32(row), kv, slot, frame, [](float value) { return value; });
+          break;
+        case DType::kF16: StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToF16); break;
+        case DType::kBF16: StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16); break;
+      }
+    }
+  });
+}
+
+int64_t CpuOps::KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const {
+  return 2 * int64_t{kv_heads} * head_dim * tokens * static_cast<int64_t>(SizeOf(dtype));
+}
+
+void CpuOps::SiluMul(const TensorView& gate, const TensorView& up) {
+  OPENLORA_CHECK(gate.rows == up.rows && gate.cols == up.cols);
+  constexpr int64_t kPiece = 1024;  // columns
+  const int64_t pieces = (gate.cols + kPiece - 1) / kPiece;
+  Parallel(gate.rows * pieces, gate.rows * gate.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % pieces * kPiece;
+      kernels_.silu_mul(gate.f32(i / pieces) + column, up.f32(i / pieces) + column, std::min(kPiece, gate.cols - column));
+    }
+  });
+}
+
+void CpuOps::GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) {
+  const int64_t count = static_cast<int64_t>(rows.size());
+  OPENLORA_CHECK(out.rows >= count && out.cols == x.cols);
+  Parallel(count, count * x.cols / 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(out.f32(i), x.f32(rows[i]), static_cast<size_t>(x.cols) * sizeof(float));
+  });
+}
+
+}  // namespace openlora

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ops/batch_view.h"
+#include "ops/cpu/kernels.h"
+#include "tensor/dtype.h"
+
+// Where an element stands in packed weights and tiles (kernels.h draws the layouts). In elements of the dtype.
+
+namespace openlora {
+
+constexpr int64_t DivideUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+constexpr int64_t RoundUp(int64_t value, int64_t unit) { return DivideUp(value, unit) * unit; }
+
+constexpr int64_t PanelBytes(DType dtype, int64_t in) {
+  const int64_t k = dtype == DType::kBF16 ? RoundUp(in, 2) : in;
+  return k * kPanel * static_cast<int64_t>(SizeOf(dtype));
+}
+
+// Of (lane of the panel, k).
+constexpr int64_t PanelIndex(DType dtype, int64_t lane, int64_t k) {
+  if (dtype == DType::kBF16) return k / 2 * (2 * kPanel) + lane * 2 + k % 2;
+  return k * kPanel + lane;
+}
+
+// Of (rank, column) in an A tile of `ranks` ranks.
+constexpr int64_t TileAIndex(DType dtype, int64_t ranks, int64_t rank, int64_t column) {
+  if (dtype != DType::kBF16) return (column / 2 * ranks + rank) * 2 + column % 2;
+  const int64_t k = column % 4;  // stored 0, 2, 1, 3
+  return (column / 4 * ranks + rank) * 4 + (k % 2 * 2 + k / 2);
+}
+
+// Of (rank, column) in a B tile of `ranks` ranks and `columns` columns.
+constexpr int64_t TileBIndex(DType dtype, int64_t ranks, int64_t columns, int64_t rank, int64_t column) {
+  const int64_t panel = column / kPanel * kPanel, lane = column - panel;
+  const int64_t width = columns - panel < kPanel ? columns - panel : kPanel;
+  const bool is_paired = dtype == DType::kBF16 && (rank | 1) < ranks;
+  return panel * ranks + (is_paired ? rank / 2 * 2 * width + lane * 2 + rank % 2 : rank * width + lane);
+}
+
+// An A tile's columns are padded with zeros to quads.
+constexpr int64_t TileElements(int64_t ranks, int64_t columns) { return ranks * RoundUp(columns, 4); }
+
+constexpr int64_t TilesAcross(int64_t columns, const AdapterPages& pages) {
+  return DivideUp(columns, pages.tile_columns);
+}
+
+}  // namespace openlora

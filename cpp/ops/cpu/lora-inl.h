@@ -1,0 +1,266 @@
+#pragma once
+
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/panels-inl.h"
+#include "ops/cpu/simd_common.h"
+#include "ops/cpu/weights-inl.h"
+
+// The low-rank part: shrink (h = x·Aᵀ, ranks in lanes) and expand (y += h·Bᵀ, outputs in lanes).
+
+namespace openlora {
+namespace {
+
+inline constexpr int kEight = 8;                // ranks of a tile
+inline constexpr int64_t kTileUnit = 256;       // bytes
+inline constexpr int kLanesOfPair = 2 * kEight;  // (rank, k mod 2), k fastest
+
+// A tile's four consecutive k (a quad) as vectors of lanes (rank, k mod 2) for k = 0, 1 and for k = 2, 3.
+// kBytes: of one rank's quad.
+template <class V>
+struct TileF32 {
+  static constexpr int kBytes = 16;
+  static OPENLORA_INLINE void Load(const uint8_t* quad, int ranks, int lane, int lanes, typename V::F (&w)[2]) {
+    const float* p = reinterpret_cast<const float*>(quad) + lane;
+    w[0] = lanes == V::kLanes ? V::Load(p) : V::LoadPart(p, lanes);
+    w[1] = lanes == V::kLanes ? V::Load(p + 2 * ranks) : V::LoadPart(p + 2 * ranks, lanes);
+  }
+};
+
+template <class V>
+struct TileF16 {
+  static constexpr int kBytes = 8;
+  static OPENLORA_INLINE void Load(const uint8_t* quad, int ranks, int lane, int lanes, typename V::F (&w)[2]) {
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(quad) + lane;
+    w[0] = lanes == V::kLanes ? V::LoadF16(p) : V::LoadF16Part(p, lanes);
+    w[1] = lanes == V::kLanes ? V::LoadF16(p + 2 * ranks) : V::LoadF16Part(p + 2 * ranks, lanes);
+  }
+};
+
+template <class V>
+struct TileBF16 {
+  static constexpr int kBytes = 8;
+  static OPENLORA_INLINE void Load(const uint8_t* quad, int, int lane, int lanes, typename V::F (&w)[2]) {
+    const uint8_t* p = quad + lane * 4;
+    const typename V::I both = lanes == V::kLanes ? V::LoadInt(p) : V::LoadIntPart(p, lanes);
+    w[0] = V::EvenBF16(both);
+    w[1] = V::OddBF16(both);
+  }
+};
+
+template <class V>
+inline constexpr int kPairVectors = kLanesOfPair / V::kLanes;
+template <class V>
+inline constexpr int kShrinkRows = V::kSums / (2 * kPairVectors<V>) < kTileRows ? V::kSums / (2 * kPairVectors<V>) : kTileRows;
+
+// Four chains for each (row, rank): lane parity and j give k mod 4.
+template <class V, int rows>
+struct ShrinkSums {
+  typename V::F sum[rows][2][kPairVectors<V>];
+};
+
+// `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks.
+template <class V, class T, int rows, bool is_full>
+OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, const float* const (&x)[rows], int64_t at,
+                                 ShrinkSums<V, rows>& sums) {
+  constexpr int kVectors = kPairVectors<V>;
+  const int64_t quad_bytes = int64_t{is_full ? kEight : ranks} * T::kBytes;
+  for (; quads > 0; --quads, tile += quad_bytes, at += 4) {
+    OPENLORA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const int left = 2 * ranks - v * V::kLanes;
+      const int lanes = is_full || left >= V::kLanes ? V::kLanes : left > 0 ? left : 0;
+      typename V::F w[2];
+      T::Load(tile, is_full ? kEight : ranks, v * V::kLanes, lanes, w);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r)
+        OPENLORA_UNROLL
+        for (int j = 0; j < 2; ++j) sums.sum[r][j][v] = V::Fma(w[j], V::SetPair(x[r] + at + 2 * j), sums.sum[r][j][v]);
+    }
+  }
+}
+
+template <class V, class T, int rows, bool is_full>
+void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
+  ShrinkSums<V, rows> sums;
+  const float* x[rows];
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    x[r] = args.x + args.entry_row[entry + r] * args.x_stride + args.column_begin;
+    OPENLORA_UNROLL
+    for (int j = 0; j < 2; ++j)
+      OPENLORA_UNROLL
+      for (int v = 0; v < kPairVectors<V>; ++v) sums.sum[r][j][v] = V::Zero();
+  }
+  const uint32_t* tiles = args.tiles;
+  for (int64_t column = 0; column < args.columns; column += args.tile_columns, ++tiles) {
+    const int64_t left = args.columns - column;
+    const int64_t columns = left < args.tile_columns ? left : args.tile_columns;
+    const uint8_t* tile = args.pool + *tiles * kTileUnit;
+    ShrinkQuads<V, T, rows, is_full>(tile, args.ranks, columns / 4, x, column, sums);
+    if (columns % 4 == 0) continue;
+    float last[rows][4] = {};
+    const float* x_last[rows];
+    for (int r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < columns % 4; ++k) last[r][k] = x[r][column + columns / 4 * 4 + k];
+      x_last[r] = last[r];
+    }
+    ShrinkQuads<V, T, rows, is_full>(tile + columns / 4 * args.ranks * T::kBytes, args.ranks, 1, x_last, 0, sums);
+  }
+  for (int r = 0; r < rows; ++r) {
+    float chains[2][kLanesOfPair];
+    OPENLORA_UNROLL
+    for (int j = 0; j < 2; ++j)
+      OPENLORA_UNROLL
+      for (int v = 0; v < kPairVectors<V>; ++v) V::Store(chains[j] + v * V::kLanes, sums.sum[r][j][v]);
+    float* partial = args.partial + (entry + r) * kEight;
+    for (int rank = 0; rank < kEight; ++rank)
+      partial[rank] = (chains[0][2 * rank] + chains[0][2 * rank + 1]) + (chains[1][2 * rank] + chains[1][2 * rank + 1]);
+  }
+}
+
+template <class V, class T, int rows>
+OPENLORA_INLINE void ShrinkRest(const ShrinkArgs& args, int64_t entry) {
+  if constexpr (rows > 0) {
+    if (args.entries - entry != rows) return ShrinkRest<V, T, rows - 1>(args, entry);
+    if (args.ranks == kEight) return ShrinkRows<V, T, rows, true>(args, entry);
+    ShrinkRows<V, T, rows, false>(args, entry);
+  }
+}
+
+template <class V, class T>
+void Shrink(const ShrinkArgs& args) {
+  constexpr int kRows = kShrinkRows<V>;
+  int64_t entry = 0;
+  for (; entry + kRows <= args.entries; entry += kRows) {
+    if (args.ranks == kEight) {
+      ShrinkRows<V, T, kRows, true>(args, entry);
+    } else {
+      ShrinkRows<V, T, kRows, false>(args, entry);
+    }
+  }
+  ShrinkRest<V, T, kRows - 1>(args, entry);
+}
+
+template <class V>
+void SumChunks(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients,
+               int64_t stride) {
+  constexpr int kStep = V::kLanes < kEight ? V::kLanes : kEight;
+  for (int64_t e = 0; e < entries; ++e) {
+    for (int rank = 0; rank < kEight; rank += kStep) {
+      const float* p = partial + e * kEight + rank;
+      typename V::F sum = V::LoadPart(p, kStep);
+      for (int64_t chunk = 1; chunk < chunks; ++chunk)
+        sum = V::Add(sum, V::LoadPart(p + chunk * entries * kEight, kStep));
+      V::StorePart(coefficients + e * stride + rank, V::Mul(V::Set(weight[e]), sum), kStep);
+    }
+  }
+}
+
+// Panel `width` outputs wide, at `b`: sums[r] += Σ coefficient[r][rank] * b[rank] over `ranks` ranks.
+template <class V, class W, int rows, bool is_whole>
+OPENLORA_INLINE void ExpandTile(const uint8_t* b, int ranks, int width, const float* const (&coefficients)[rows],
+                                typename V::F (&sums)[rows][kPanelVectors<V>]) {
+  using F = typename V::F;
+  const int groups = ranks / W::kGroup;
+  for (int group = 0; group < groups; ++group, b += width * W::kGroupElement) {
+    OPENLORA_UNROLL
+    for (int v = 0; v < kPanelVectors<V>; ++v) {
+      const int left = width - v * V::kLanes;
+      F w[W::kGroup];
+      if (is_whole || left >= V::kLanes) {
+        W::Load(b, v * V::kLanes, w);
+      } else {
+        W::LoadPart(b, v * V::kLanes, left > 0 ? left : 0, w);
+      }
+      OPENLORA_UNROLL
+      for (int j = W::kGroup - 1; j >= 0; --j)
+        OPENLORA_UNROLL
+        for (int r = 0; r < rows; ++r)
+          sums[r][v] = V::Fma(w[j], V::Set(coefficients[r][group * W::kGroup + j]), sums[r][v]);
+    }
+  }
+  if (ranks % W::kGroup == 0) return;
+  OPENLORA_UNROLL
+  for (int v = 0; v < kPanelVectors<V>; ++v) {  // the odd last rank of bf16: no pair
+    const int left = width - v * V::kLanes;
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(b) + v * V::kLanes;
+    const typename V::F w = is_whole || left >= V::kLanes ? V::LoadBF16(p) : V::LoadBF16Part(p, left > 0 ? left : 0);
+    OPENLORA_UNROLL
+    for (int r = 0; r < rows; ++r) sums[r][v] = V::Fma(w, V::Set(coefficients[r][ranks - 1]), sums[r][v]);
+  }
+}
+
+template <class V, class W, int rows, bool is_whole>
+void ExpandPanel(const ExpandArgs& args, int64_t panel, int64_t entry) {
+  constexpr int kVectors = kPanelVectors<V>;
+  const int64_t output = panel * kPanel;
+  const int width = is_whole ? kPanel : static_cast<int>(args.out - output);
+  const int64_t tile = output / args.tile_columns;
+  const int64_t column = output - tile * args.tile_columns;  // of the panel within its tile
+  const int64_t tiles = (args.out + args.tile_columns - 1) / args.tile_columns;
+  const float* coefficients[rows];
+  float* y[rows];
+  typename V::F sums[rows][kVectors];
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    coefficients[r] = args.coefficients + (entry + r) * args.rank_stride;
+    y[r] = args.y + args.entry_row[entry + r] * args.y_stride + output;
+    OPENLORA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const int left = width - v * V::kLanes;
+      sums[r][v] = is_whole || left >= V::kLanes ? V::Load(y[r] + v * V::kLanes)
+                                                 : V::LoadPart(y[r] + v * V::kLanes, left > 0 ? left : 0);
+    }
+  }
+  const uint32_t* address = args.tiles + tile;
+  for (int rank = 0; rank < args.rank; rank += kEight, address += tiles) {
+    const int ranks = args.rank - rank < kEight ? args.rank - rank : kEight;
+    const int64_t bytes_per_output = int64_t{ranks} * W::kGroupElement / W::kGroup;
+    const uint8_t* b = args.pool + *address * kTileUnit + column * bytes_per_output;
+    V::Prefetch(b + 2 * kPanel * bytes_per_output);
+    ExpandTile<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+    OPENLORA_UNROLL
+    for (int r = 0; r < rows; ++r) coefficients[r] += kEight;
+  }
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r)
+    OPENLORA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const int left = width - v * V::kLanes;
+      if (is_whole || left >= V::kLanes) {
+        V::Store(y[r] + v * V::kLanes, sums[r][v]);
+      } else if (left > 0) {
+        V::StorePart(y[r] + v * V::kLanes, sums[r][v], left);
+      }
+    }
+}
+
+template <class V, class W, int rows>
+OPENLORA_INLINE void ExpandRows(const ExpandArgs& args, int64_t panel, int64_t entry) {
+  if ((panel + 1) * kPanel <= args.out) {
+    ExpandPanel<V, W, rows, true>(args, panel, entry);
+  } else {
+    ExpandPanel<V, W, rows, false>(args, panel, entry);
+  }
+}
+
+template <class V, class W, int rows>
+OPENLORA_INLINE void ExpandRest(const ExpandArgs& args, int64_t panel, int64_t entry) {
+  if constexpr (rows > 0) {
+    if (args.entries - entry == rows) return ExpandRows<V, W, rows>(args, panel, entry);
+    ExpandRest<V, W, rows - 1>(args, panel, entry);
+  }
+}
+
+template <class V, class W>
+void Expand(const ExpandArgs& args) {
+  constexpr int kRows = kRowTile<V>;
+  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
+    int64_t entry = 0;
+    for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, panel, entry);
+    ExpandRest<V, W, kRows - 1>(args, panel, entry);
+  }
+}
+
+}  // namespace
+}  // namespace openlora

@@ -1,0 +1,153 @@
+#include <algorithm>
+
+#include "base/check.h"
+#include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/layout.h"
+
+namespace openlora {
+namespace {
+
+constexpr int kProductsMax = 3;
+
+PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
+  PanelsArgs panels;
+  panels.x = args.x.f32();
+  panels.x_stride = args.x.stride;
+  panels.rows = static_cast<int32_t>(args.x.rows);
+  panels.in = product.weight->in;
+  panels.weights = product.weight->data;
+  panels.panel_bytes = PanelBytes(product.weight->dtype, product.weight->in);
+  panels.out = product.weight->out;
+  panels.bias = product.weight->bias;
+  panels.y = product.out.f32();
+  panels.y_stride = product.out.stride;
+  panels.accumulates = product.accumulates;
+  return panels;
+}
+
+// The units of a job whose costs begin in [cost_begin, cost_end) of the whole plan's.
+Piece UnitsOf(const LoraJob& job, int64_t cost_begin, int64_t cost_end) {
+  const auto first_from = [&](int64_t cost) {
+    return std::clamp<int64_t>(DivideUp(std::max<int64_t>(cost - job.cost_before, 0), job.unit_cost), 0, job.units);
+  };
+  return {first_from(cost_begin), first_from(cost_end)};
+}
+
+}  // namespace
+
+// One member's share of the shrinks.
+void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float* partial) {
+  const AdapterPages& pages = *args.pages;
+  const int64_t in = args.x.cols;
+  const auto shrink = kernels_.shrink[static_cast<int>(pages.dtype)];
+  const int64_t cost_begin = plan_.cost * member / members, cost_end = plan_.cost * (member + 1) / members;
+  for (const LoraJob& job : plan_.jobs) {
+    const int64_t pieces = DivideUp(job.entries, kUnitEntries);
+    const Piece units = UnitsOf(job, cost_begin, cost_end);
+    for (int64_t unit = units.begin; unit < units.end; ++unit) {
+      const int64_t piece = unit % pieces, chunk = unit / pieces % plan_.chunks, eight = unit / pieces / plan_.chunks;
+      const int32_t entry = static_cast<int32_t>(piece * kUnitEntries);
+      ShrinkArgs a;
+      a.x = args.x.f32();
+      a.x_stride = args.x.stride;
+      a.entry_row = args.entries->entry_row + job.entry_begin + entry;
+      a.entries = std::min(job.entries - entry, kUnitEntries);
+      a.pool = pages.pool;
+      a.tiles = job.a + eight * TilesAcross(in, pages) + chunk * (kShrinkChunk / pages.tile_columns);
+      a.tile_columns = pages.tile_columns;
+      a.ranks = static_cast<int32_t>(std::min<int64_t>(kTileRanks, job.rank - eight * kTileRanks));
+      a.column_begin = chunk * kShrinkChunk;
+      a.columns = static_cast<int32_t>(std::min<int64_t>(kShrinkChunk, in - a.column_begin));
+      a.partial = partial + job.partial_begin + ((eight * plan_.chunks + chunk) * job.entries + entry) * kTileRanks;
+      shrink(a);
+    }
+  }
+}
+
+// All adapters onto panels [begin, end) of the products' panels laid end to end.
+void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients) {
+  const AdapterPages& pages = *args.pages;
+  const auto expand = kernels_.expand[static_cast<int>(pages.dtype)];
+  for (const LoraJob& job : plan_.jobs) {
+    const Product& product = args.products[job.product];
+    int64_t before = 0;
+    for (int32_t p = 0; p < job.product; ++p) before += DivideUp(args.products[p].weight->out, kPanel);
+    ExpandArgs e;
+    e.panel_begin = std::max<int64_t>(panels.begin - before, 0);
+    e.panel_end = std::min(panels.end - before, DivideUp(product.weight->out, kPanel));
+    if (e.panel_begin >= e.panel_end) continue;
+    float* const of_job = coefficients + job.coefficients_begin;
+    for (int64_t eight = 0; eight < job.eights(); ++eight)
+      kernels_.sum_chunks(partial + job.partial_begin + eight * plan_.chunks * job.entries * kTileRanks, plan_.chunks,
+                          job.entries, args.entries->entry_weight + job.entry_begin, of_job + eight * kTileRanks,
+                          job.rank_stride());
+    e.coefficients = of_job;
+    e.rank_stride = job.rank_stride();
+    e.entry_row = args.entries->entry_row + job.entry_begin;
+    e.entries = job.entries;
+    e.pool = pages.pool;
+    e.tiles = job.b;
+    e.tile_columns = pages.tile_columns;
+    e.rank = job.rank;
+    e.out = product.weight->out;
+    e.y = product.out.f32();
+    e.y_stride = product.out.stride;
+    expand(e);
+  }
+}
+
+// Each member: its share of the shrinks; its base panels, over which everybody's shrinks get done; its expands, onto
+// outputs that no other member touches.
+void CpuOps::Project(const ProjectArgs& args) {
+  const int64_t rows = args.x.rows, in = args.x.cols;
+  const int32_t products = static_cast<int32_t>(args.products.size());
+  OPENLORA_CHECK(products <= kProductsMax);
+  if (rows == 0 || products == 0) return;
+  int32_t sites[kProductsMax];
+  int64_t total = 0;
+  for (int32_t p = 0; p < products; ++p) {
+    const Weight& weight = *args.products[p].weight;
+    OPENLORA_CHECK(weight.in == in);
+    sites[p] = args.products[p].site;
+    total += DivideUp(weight.out, kPanel);
+    counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.dtype, weight.out, in));
+  }
+  plan_.Build(args.entries, args.pages, sites, products, in, &counters_);
+  for (const LoraJob& job : plan_.jobs)
+    counters_.lora_bytes_read +=
+        static_cast<uint64_t>(SiteTileBytes(*this, *args.pages, job.rank, in) +
+                              SiteTileBytes(*this, *args.pages, job.rank, args.products[job.product].weight->out));
+
+  const int members_max = pool_.size();
+  const int64_t scratch_floats = PanelScratchFloats(rows);
+  float* const scratch = panel_scratch_.Get<float>(static_cast<size_t>(members_max * scratch_floats));
+  float* const partial = partial_.Get<float>(static_cast<size_t>(plan_.partial_floats));
+  float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(members_max * plan_.coefficient_floats));
+  shrunk_.Reset();
+  const auto body = [&](int member, int members) {
+    const bool has_lora = !plan_.jobs.empty();
+    if (has_lora) {
+      ShrinkShare(args, member, members, partial);
+      shrunk_.Arrive();
+    }
+    const Piece mine = Split(total, 1, member, members);
+    int64_t before = 0;
+    for (const Product& product : args.products) {
+      PanelsArgs panels = PanelsOf(args, product);
+      const int64_t count = DivideUp(panels.out, kPanel);
+      panels.panel_begin = std::max<int64_t>(mine.begin - before, 0);
+      panels.panel_end = std::min(mine.end - before, count);
+      panels.scratch = scratch + member * scratch_floats;
+      if (panels.panel_begin < panels.panel_end) kernels_.panels[static_cast<int>(product.weight->dtype)](panels);
+      before += count;
+    }
+    if (has_lora) {
+      shrunk_.Wait(members);
+      ExpandShare(args, mine, partial, coefficients + member * plan_.coefficient_floats);
+    }
+  };
+  if (rows * in * total * kPanel < kParallelProducts) return body(0, 1);
+  pool_.Run(body);
+}
+
+}  // namespace openlora

@@ -1,0 +1,168 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "ops/cpu/cpu_ops.h"
+
+namespace openlora::cpu_test {
+
+inline std::unique_ptr<Ops> MakeOps(SimdLevel level, int threads) {
+  std::unique_ptr<Ops> ops;
+  const Status status = CreateCpuOps(level, threads, &ops);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return ops;
+}
+
+// In [-1, 1), a pure function of (seed, index).
+inline float Value(uint64_t seed, uint64_t index) {
+  uint64_t z = (seed * 0x9E3779B97F4A7C15u) ^ (index + 1) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 30)) * 0x94D049BB133111EBu;
+  z ^= z >> 31;
+  return static_cast<float>(static_cast<int64_t>(z >> 40) - (1 << 23)) * 0x1.0p-23f;
+}
+
+inline std::vector<float> Values(uint64_t seed, size_t count) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = Value(seed, i);
+  return values;
+}
+
+inline float RoundTo(DType dtype, float value) {
+  uint32_t place = 0;
+  StoreFromFloat(&place, dtype, 0, value);
+  return LoadAsFloat(&place, dtype, 0);
+}
+
+struct AlignedFree {
+  void operator()(void* p) const { std::free(p); }
+};
+using Aligned = std::unique_ptr<uint8_t, AlignedFree>;
+// Not a byte more than asked for (rounded to 64), so that a sanitizer sees reads behind the end.
+inline Aligned AllocateAligned(int64_t bytes) {
+  return Aligned(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64))));
+}
+
+// A packed matrix with the values that it holds, row-major, rounded to its dtype.
+struct Matrix {
+  Matrix(Ops& ops, DType dtype, int64_t out, int64_t in, uint64_t seed) : values(Values(seed, static_cast<size_t>(out * in))) {
+    data = AllocateAligned(ops.PackedBytes(dtype, out, in));
+    ops.Pack({values.data(), DType::kF32, out, in}, dtype, out, 0, data.get());
+    for (float& value : values) value = RoundTo(dtype, value);
+    weight = {dtype, out, in, data.get(), nullptr};
+  }
+  std::vector<float> values;
+  Aligned data;
+  Weight weight;
+};
+
+// One adapter's matrices at one site: A [rank, in] and B [out, rank], in the dtype of the pool.
+struct Site {
+  int32_t rank = 0;
+  int64_t in = 0;
+  int64_t out = 0;
+  std::vector<float> a;
+  std::vector<float> b;
+};
+
+// A pool with adapters, each with the same number of sites.
+class Adapters {
+ public:
+  Adapters(DType dtype, int32_t tile_columns) {
+    pages_.dtype = dtype;
+    pages_.tile_columns = tile_columns;
+  }
+
+  void Add(const Ops& ops, std::vector<Site> sites) {
+    Slot slot;
+    for (Site& site : sites) {
+      SitePages pages;
+      pages.rank = site.rank;
+      pages.a = static_cast<uint32_t>(slot.tiles.size());
+      PackTiles(ops, site, site.in, true, &slot);
+      pages.b = static_cast<uint32_t>(slot.tiles.size());
+      PackTiles(ops, site, site.out, false, &slot);
+      slot.pages.push_back(pages);
+      for (float& value : site.a) value = RoundTo(pages_.dtype, value);
+      for (float& value : site.b) value = RoundTo(pages_.dtype, value);
+    }
+    slot.sites = std::move(sites);
+    slots_.push_back(std::move(slot));
+  }
+
+  const Site& At(int slot, int site) const { return slots_[static_cast<size_t>(slot)].sites[static_cast<size_t>(site)]; }
+
+  const AdapterPages& Pages() {
+    views_.clear();
+    for (const Slot& slot : slots_) views_.push_back({slot.pages.data(), slot.tiles.data()});
+    exact_ = AllocateAligned(static_cast<int64_t>(pool_.size()));
+    std::memcpy(exact_.get(), pool_.data(), pool_.size());
+    pages_.pool = exact_.get();
+    pages_.slots = views_.data();
+    return pages_;
+  }
+
+ private:
+  struct Slot {
+    std::vector<Site> sites;
+    std::vector<SitePages> pages;
+    std::vector<uint32_t> tiles;
+  };
+
+  void PackTiles(const Ops& ops, const Site& site, int64_t columns, bool is_a, Slot* slot) {
+    for (int32_t rank = 0; rank < site.rank; rank += kTileRanks) {
+      const int32_t ranks = std::min(kTileRanks, site.rank - rank);
+      for (int64_t column = 0; column < columns; column += pages_.tile_columns) {
+        const int32_t count = static_cast<int32_t>(std::min<int64_t>(pages_.tile_columns, columns - column));
+        const int64_t bytes = ops.TileBytes(pages_.dtype, ranks, count);
+        EXPECT_EQ(bytes % kTileUnitBytes, 0);
+        const size_t at = pool_.size();
+        pool_.resize(at + static_cast<size_t>(bytes), 0xff);
+        slot->tiles.push_back(static_cast<uint32_t>(at / kTileUnitBytes));
+        if (is_a) {
+          ops.PackTileA(&site.a[static_cast<size_t>(rank * columns + column)], columns, ranks, count, pages_.dtype, &pool_[at]);
+        } else {
+          ops.PackTileB(&site.b[static_cast<size_t>(column * site.rank + rank)], site.rank, ranks, count, pages_.dtype, &pool_[at]);
+        }
+      }
+    }
+  }
+
+  std::vector<uint8_t> pool_;
+  Aligned exact_;
+  std::vector<Slot> slots_;
+  std::vector<SlotPages> views_;
+  AdapterPages pages_;
+};
+
+// The fixed expressions of the CPU ops, written down once more without tiles, threads or vectors.
+// One chain over k; bf16 weights take the odd k of a pair first.
+inline float Chain(DType dtype, const float* x, const float* w, int64_t count, float sum) {
+  if (dtype != DType::kBF16) {
+    for (int64_t k = 0; k < count; ++k) sum = std::fmaf(w[k], x[k], sum);
+    return sum;
+  }
+  for (int64_t k = 0; k < count; k += 2) {
+    if (k + 1 < count) sum = std::fmaf(w[k + 1], x[k + 1], sum);
+    sum = std::fmaf(w[k], x[k], sum);
+  }
+  return sum;
+}
+
+inline float ShrinkOne(const float* x, const float* a, int64_t in) {
+  float h = 0;
+  for (int64_t begin = 0; begin < in; begin += kShrinkChunk) {
+    float chains[4] = {};
+    const int64_t end = std::min<int64_t>(in, begin + kShrinkChunk);
+    for (int64_t k = begin; k < end; ++k) chains[k % 4] = std::fmaf(a[k], x[k], chains[k % 4]);
+    const float chunk = (chains[0] + chains[1]) + (chains[2] + chains[3]);
+    h = begin == 0 ? chunk : h + chunk;
+  }
+  return h;
+}
+
+}  // namespace openlora::cpu_test

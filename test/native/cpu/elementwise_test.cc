@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "native/cpu/cpu_fixture.h"
+
+namespace openlora::cpu_test {
+namespace {
+
+TEST(CpuLevels, AnUnknownLevelIsRefusedWithTheListOfThoseThatExist) {
+  const auto& levels = AvailableSimdLevels();
+  ASSERT_FALSE(levels.empty());
+  EXPECT_EQ(levels.front(), SimdLevel::kScalar);
+  for (const SimdLevel level : {SimdLevel::kNeon, SimdLevel::kAvx512}) {
+    std::unique_ptr<Ops> ops;
+    const Status status = CreateCpuOps(level, 1, &ops);
+    const bool is_available = std::find(levels.begin(), levels.end(), level) != levels.end();
+    EXPECT_EQ(status.ok(), is_available);
+    if (is_available) continue;
+    EXPECT_STREQ(status.code(), "ERR_SIMD_LEVEL");
+    EXPECT_NE(status.message().find("scalar"), std::string::npos) << status.message();
+  }
+}
+
+// Runs body(ops) on every level and thread count and wants one result.
+template <typename Body>
+void SameOnEveryLevel(const Body& body) {
+  std::vector<float> first;
+  for (const SimdLevel level : AvailableSimdLevels())
+    for (const int threads : {1, 3}) {
+      const auto ops = MakeOps(level, threads);
+      const std::vector<float> got = body(*ops);
+      if (first.empty()) first = got;
+      ASSERT_EQ(got.size(), first.size());
+      ASSERT_EQ(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)), 0) << NameOf(level) << " threads " << threads;
+    }
+}
+
+TEST(CpuElementwise, RmsNormIsTheSameOnEveryLevelAndRight) {
+  for (const int64_t dim : {1, 7, 16, 45, 64, 2048}) {
+    const int64_t rows = 5, groups = 3;
+    std::vector<float> x = Values(1, static_cast<size_t>(rows * groups * dim));
+    const std::vector<float> gain = Values(2, static_cast<size_t>(dim));
+    SameOnEveryLevel([&](Ops& ops) {
+      std::vector<float> out(x.size());
+      ops.RmsNorm(F32View(x.data(), rows, groups * dim), gain.data(), dim, 1e-5f, F32View(out.data(), rows, groups * dim));
+      for (size_t group = 0; group < static_cast<size_t>(rows * groups); ++group) {
+        double sum = 0;
+        const float* values = &x[group * static_cast<size_t>(dim)];
+        for (int64_t i = 0; i < dim; ++i) sum += double{values[i]} * values[i];
+        const double factor = 1 / std::sqrt(sum / static_cast<double>(dim) + 1e-5);
+        for (int64_t i = 0; i < dim; ++i) {
+          const double wanted = values[i] * factor * gain[static_cast<size_t>(i)];
+          // dim/16 + 4 roundings of the sum, halved by the root, and four more.
+          const double epsilon = 0x1.0p-24 * (static_cast<double>(dim) / 32 + 8);
+          EXPECT_NEAR(out[group * static_cast<size_t>(dim) + static_cast<size_t>(i)], wanted, std::abs(wanted) * epsilon);
+        }
+      }
+      return out;
+    });
+  }
+}
+
+TEST(CpuElementwise, SiluMulIsTheSameOnEveryLevelAndWithinFourUlp) {
+  std::vector<float> gate, up;
+  for (float value = -110; value < 110; value += 0.0371f) gate.push_back(value);
+  for (const float value : {0.0f, -0.0f, 1e-30f, -1e-30f, 88.7f, -88.7f, -103.9f, 1e30f, -1e30f}) gate.push_back(value);
+  up.assign(gate.size(), 1.0f);
+  SameOnEveryLevel([&](Ops& ops) {
+    std::vector<float> out = gate;
+    const int64_t count = static_cast<int64_t>(gate.size());
+    std::vector<float> factor = up;
+    ops.SiluMul(F32View(out.data(), 1, count), F32View(factor.data(), 1, count));
+    for (size_t i = 0; i < gate.size(); ++i) {
+      const double wanted = gate[i] / (1 + std::exp(-double{gate[i]}));
+      EXPECT_NEAR(out[i], wanted, std::abs(wanted) * 0x1.0p-22 + 1e-36) << gate[i];
+    }
+    return out;
+  });
+}
+
+TEST(CpuElementwise, SiluOfNanIsNanAndOfInfinityIsInfinity) {
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    const auto ops = MakeOps(level, 1);
+    std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}, up = {1, 1};
+    ops->SiluMul(F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
+    EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
+    EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
+  }
+}
+
+TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {
+  const int64_t rows = 3, heads = 2, head_dim = 50, half = 22;
+  std::vector<float> inverse;
+  for (int64_t i = 0; i < half; ++i) inverse.push_back(std::pow(10000.0f, -static_cast<float>(i) / half));
+  const std::vector<int32_t> positions = {0, 17, 130000};
+  SameOnEveryLevel([&](Ops& ops) {
+    std::vector<float> table(static_cast<size_t>(rows * 2 * half)), x = Values(4, static_cast<size_t>(rows * heads * head_dim));
+    const std::vector<float> before = x;
+    ops.RopeTable(positions.data(), rows, inverse, 1.5f, F32View(table.data(), rows, 2 * half));
+    ops.Rope(F32View(x.data(), rows, heads * head_dim), heads, head_dim, F32View(table.data(), rows, 2 * half));
+    for (int64_t i = 0; i < rows * heads; ++i)
+      for (int64_t d = 0; d < head_dim; ++d) {
+        const float* of_head = &before[static_cast<size_t>(i * head_dim)];
+        const float got = x[static_cast<size_t>(i * head_dim + d)];
+        if (d >= 2 * half) {
+          EXPECT_EQ(got, of_head[d]);
+          continue;
+        }
+        const float angle = static_cast<float>(positions[static_cast<size_t>(i / heads)]) * inverse[static_cast<size_t>(d % half)];
+        const double c = 1.5 * std::cos(double{angle}), s = 1.5 * std::sin(double{angle});
+        const double wanted = d < half ? of_head[d] * c - of_head[d + half] * s : of_head[d] * c + of_head[d - half] * s;
+        EXPECT_NEAR(got, wanted, 4e-7);
+      }
+    return x;
+  });
+}
+
+TEST(CpuElementwise, KvAppendPutsTokensInLanesOfKAndInRowsOfV) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int32_t heads = 2, head_dim = 5, tokens = 4;
+    const auto ops = MakeOps(SimdLevel::kAuto, 2);
+    const int64_t bytes = ops->KvBytes(dtype, heads, head_dim, tokens);
+    EXPECT_EQ(bytes, 2 * heads * head_dim * tokens * static_cast<int64_t>(SizeOf(dtype)));
+    std::vector<uint8_t> pool(static_cast<size_t>(bytes * 4));
+    const std::vector<uint32_t> table = {2, 1, 3, 0};  // two blocks of two layers
+    const int64_t begin = 0;
+    const KvView kv{pool.data(), bytes, tokens, dtype, 2, heads, head_dim, table.data(), &begin};
+    const std::vector<int32_t> positions = {3, 4, 5}, sequence = {0, 0, 0};
+    std::vector<float> k = Values(1, 3 * heads * head_dim), v = Values(2, 3 * heads * head_dim);
+    ops->KvAppend(F32View(k.data(), 3, heads * head_dim), F32View(v.data(), 3, heads * head_dim),
+                  {3, nullptr, positions.data(), sequence.data()}, kv, 1);
+    for (size_t row = 0; row < 3; ++row) {
+      const int32_t position = positions[row], slot = position % tokens;
+      const uint8_t* frame = pool.data() + (position < tokens ? 1 : 0) * bytes;
+      for (int32_t h = 0; h < heads; ++h)
+        for (int32_t d = 0; d < head_dim; ++d) {
+          const size_t from = row * heads * head_dim + static_cast<size_t>(h * head_dim + d);
+          EXPECT_EQ(LoadAsFloat(frame, dtype, (h * head_dim + d) * tokens + slot), RoundTo(dtype, k[from]));
+          EXPECT_EQ(LoadAsFloat(frame, dtype, heads * head_dim * tokens + (h * tokens + slot) * head_dim + d), RoundTo(dtype, v[from]));
+        }
+    }
+  }
+}
+
+TEST(CpuElementwise, GatherRowsCopies) {
+  const auto ops = MakeOps(SimdLevel::kAuto, 2);
+  std::vector<float> x = Values(1, 6 * 10), out(3 * 10);
+  const std::vector<int32_t> rows = {5, 0, 5};
+  ops->GatherRows(F32View(x.data(), 6, 10), rows, F32View(out.data(), 3, 10));
+  for (size_t i = 0; i < 3; ++i)
+    for (size_t c = 0; c < 10; ++c) EXPECT_EQ(out[i * 10 + c], x[static_cast<size_t>(rows[i]) * 10 + c]);
+}
+
+}  // namespace
+}  // namespace openlora::cpu_test

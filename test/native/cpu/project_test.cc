@@ -1,0 +1,220 @@
+#include <algorithm>
+
+#include "native/cpu/cpu_fixture.h"
+
+namespace openlora::cpu_test {
+namespace {
+
+constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& x, int64_t rows, const float* bias,
+                                const std::vector<float>* before) {
+  const int64_t out = matrix.weight.out, in = matrix.weight.in;
+  std::vector<float> y(static_cast<size_t>(rows * out));
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t o = 0; o < out; ++o) {
+      const size_t at = static_cast<size_t>(row * out + o);
+      float sum = Chain(matrix.weight.dtype, &x[static_cast<size_t>(row * in)], &matrix.values[static_cast<size_t>(o * in)], in, 0);
+      if (bias != nullptr) sum += bias[o];
+      y[at] = before != nullptr ? (*before)[at] + sum : sum;
+    }
+  return y;
+}
+
+void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    const auto ops = MakeOps(level, threads);
+    Matrix matrix(*ops, dtype, out, in, 7);
+    const std::vector<float> bias = Values(3, static_cast<size_t>(out));
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 21}) {
+      SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " [" << out << ", " << in << "] rows " << rows
+                                      << " threads " << threads);
+      const std::vector<float> x = Values(1, static_cast<size_t>(rows * in));
+      for (const bool is_second : {false, true}) {
+        std::vector<float> y = Values(2, static_cast<size_t>(rows * out));
+        matrix.weight.bias = is_second ? bias.data() : nullptr;
+        const std::vector<float> expected = ExpectedBase(matrix, x, rows, matrix.weight.bias, is_second ? &y : nullptr);
+        const Product product{&matrix.weight, F32View(y.data(), rows, out), -1, is_second};
+        ops->Project({F32View(const_cast<float*>(x.data()), rows, in), {&product, 1}, nullptr, nullptr});
+        ASSERT_EQ(y, expected);
+      }
+    }
+  }
+}
+
+TEST(CpuProject, AnOutputIsOneChainWhateverLevelRowsThreadsAndShape) {
+  for (const DType dtype : kAllDTypes)
+    for (const int threads : {1, 2, 3})
+      for (const auto& [out, in] : {std::pair{32, 64}, {1, 1}, {45, 129}, {160, 300}, {257, 33}, {96, 513}})
+        RunShape(out, in, dtype, threads);
+}
+
+TEST(CpuProject, RowsMayHaveAStrideAndOutputsBehindTheirEndStayUntouched) {
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    const auto ops = MakeOps(level, 2);
+    Matrix matrix(*ops, DType::kBF16, 45, 70, 7);
+    for (const int64_t rows : {3, 12}) {
+      std::vector<float> x = Values(1, static_cast<size_t>(rows * 100)), y(static_cast<size_t>(rows * 64), -5.0f);
+      const Product product{&matrix.weight, {y.data(), DType::kF32, rows, 45, 64}, -1, false};
+      ops->Project({{x.data(), DType::kF32, rows, 70, 100}, {&product, 1}, nullptr, nullptr});
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t o = 0; o < 64; ++o)
+          ASSERT_EQ(y[static_cast<size_t>(row * 64 + o)],
+                    o < 45 ? Chain(DType::kBF16, &x[static_cast<size_t>(row * 100)], &matrix.values[static_cast<size_t>(o * 70)], 70, 0) : -5.0f);
+    }
+  }
+}
+
+struct Entry {
+  int32_t row;
+  float weight;
+};
+struct Segment {
+  int32_t slot;
+  std::vector<Entry> entries;
+};
+
+struct Batch {
+  explicit Batch(const std::vector<Segment>& list) : segments(list) {
+    for (const Segment& segment : list) {
+      start.push_back(static_cast<int32_t>(row.size()));
+      slot.push_back(segment.slot);
+      for (const Entry& entry : segment.entries) {
+        row.push_back(entry.row);
+        weight.push_back(entry.weight);
+      }
+    }
+    start.push_back(static_cast<int32_t>(row.size()));
+    view = {static_cast<int32_t>(row.size()), row.data(), weight.data(), static_cast<int32_t>(slot.size()), start.data(), slot.data()};
+  }
+  std::vector<Segment> segments;
+  std::vector<int32_t> row, start, slot;
+  std::vector<float> weight;
+  EntriesView view;
+};
+
+Site RandomSite(int32_t rank, int64_t in, int64_t out, uint64_t seed) {
+  return {rank, in, out, Values(seed, static_cast<size_t>(rank * in)), Values(seed + 1, static_cast<size_t>(out * rank))};
+}
+
+void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site_index, const std::vector<float>& x,
+             std::vector<float>* y) {
+  for (const Segment& segment : batch.segments) {
+    const Site& site = adapters.At(segment.slot, site_index);
+    if (site.rank == 0) continue;
+    for (const Entry& entry : segment.entries) {
+      std::vector<float> h(static_cast<size_t>(site.rank));
+      for (int32_t r = 0; r < site.rank; ++r)
+        h[static_cast<size_t>(r)] = entry.weight * ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)], &site.a[static_cast<size_t>(r * site.in)], site.in);
+      for (int64_t o = 0; o < site.out; ++o) {
+        float& out = (*y)[static_cast<size_t>(entry.row * site.out + o)];
+        // Eights of ranks one after another; pairs within an eight.
+        for (int32_t r = 0; r < site.rank; r += kTileRanks)
+          out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(o * site.rank + r)], std::min(kTileRanks, site.rank - r), out);
+      }
+    }
+  }
+}
+
+void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const std::vector<int64_t>& outs, int threads,
+             int64_t rows) {
+  std::vector<Segment> segments = {{1, {}}, {0, {}}, {2, {}}};
+  for (int32_t row = 0; row < rows; ++row) {
+    if (row % 4 != 3) segments[static_cast<size_t>(row % 3)].entries.push_back({row, Value(9, static_cast<uint64_t>(row))});
+    if (row % 5 == 2 && row % 3 != 2) segments[2].entries.push_back({row, 0.5f});  // two adapters
+  }
+  const Batch batch(segments);
+  const std::vector<float> x = Values(1, static_cast<size_t>(rows * in));
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " rank " << rank << " in " << in << " rows " << rows
+                                    << " tile_columns " << tile_columns << " threads " << threads);
+    const auto ops = MakeOps(level, threads);
+    Adapters adapters(dtype, tile_columns);
+    for (uint64_t slot = 0; slot < 3; ++slot) {
+      std::vector<Site> sites;
+      for (size_t p = 0; p < outs.size(); ++p)
+        sites.push_back(RandomSite(slot == 1 && p == 1 ? 0 : slot == 2 ? rank + 3 : rank, in, outs[p], 100 * slot + 10 * p));
+      adapters.Add(*ops, std::move(sites));
+    }
+    std::vector<std::unique_ptr<Matrix>> matrices;
+    std::vector<std::vector<float>> got, expected;
+    std::vector<Product> products;
+    for (size_t p = 0; p < outs.size(); ++p) {
+      matrices.push_back(std::make_unique<Matrix>(*ops, dtype, outs[p], in, p));
+      got.emplace_back(static_cast<size_t>(rows * outs[p]));
+      expected.push_back(ExpectedBase(*matrices[p], x, rows, nullptr, nullptr));
+      AddLora(batch, adapters, dtype, static_cast<int>(p), x, &expected[p]);
+    }
+    for (size_t p = 0; p < outs.size(); ++p)
+      products.push_back({&matrices[p]->weight, F32View(got[p].data(), rows, outs[p]), static_cast<int32_t>(p), false});
+    ops->Project({F32View(const_cast<float*>(x.data()), rows, in), products, &batch.view, &adapters.Pages()});
+    for (size_t p = 0; p < outs.size(); ++p) ASSERT_EQ(got[p], expected[p]) << "product " << p;
+    const uint64_t lookups = 3 * outs.size();
+    EXPECT_EQ(ops->counters().page_table_reads, rows >= 3 ? lookups : ops->counters().page_table_reads);
+  }
+}
+
+TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
+  for (const DType dtype : kAllDTypes)
+    for (const int32_t rank : {1, 2, 3, 7, 8, 9, 16, 24, 31, 64}) RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
+}
+
+TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
+  for (const DType dtype : kAllDTypes)
+    for (const int32_t tile_columns : {32, 64, 128, 256, 512}) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+}
+
+TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
+  for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, 300);
+}
+
+TEST(CpuLora, OneRowAlone) {
+  for (const DType dtype : kAllDTypes) RunLora(dtype, 512, 16, 1030, {300, 40, 40}, 2, 1);
+}
+
+TEST(CpuLora, WithoutEntriesNothingIsLookedUp) {
+  const auto ops = MakeOps(SimdLevel::kAuto, 2);
+  Matrix matrix(*ops, DType::kF32, 64, 64, 1);
+  std::vector<float> x(64, 1.0f), y(64);
+  const EntriesView none;
+  const AdapterPages pages;
+  const Product product{&matrix.weight, F32View(y.data(), 1, 64), 0, false};
+  ops->Project({F32View(x.data(), 1, 64), {&product, 1}, &none, &pages});
+  EXPECT_EQ(ops->counters().page_table_reads, 0u);
+  EXPECT_EQ(ops->counters().lora_ops, 0u);
+  EXPECT_EQ(ops->counters().lora_bytes_read, 0u);
+  EXPECT_EQ(ops->counters().weight_bytes_read, 64u * 64 * 4);
+}
+
+TEST(CpuLora, EmbedAddsTheTokensColumn) {
+  for (const DType dtype : kAllDTypes)
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      const auto ops = MakeOps(level, 2);
+      const int64_t vocabulary = 75, hidden = 45;
+      Matrix table(*ops, dtype, vocabulary, hidden, 5);
+      Adapters adapters(dtype, 32);
+      adapters.Add(*ops, {RandomSite(9, vocabulary, hidden, 50)});
+      const std::vector<int32_t> tokens = {74, 0, 33, 31};
+      const Batch batch({{0, {{0, 0.5f}, {2, -2.0f}, {3, 1.0f}}}});
+      std::vector<float> got(4 * hidden), expected;
+      for (const int32_t token : tokens)
+        for (int64_t i = 0; i < hidden; ++i) expected.push_back(table.values[static_cast<size_t>(token * hidden + i)]);
+      const Site& site = adapters.At(0, 0);
+      for (const Entry& entry : batch.segments[0].entries) {
+        std::vector<float> h;
+        for (int32_t r = 0; r < site.rank; ++r)
+          h.push_back(entry.weight * site.a[static_cast<size_t>(r * vocabulary + tokens[static_cast<size_t>(entry.row)])]);
+        for (int64_t i = 0; i < hidden; ++i) {
+          float& out = expected[static_cast<size_t>(entry.row * hidden + i)];
+          for (int32_t r = 0; r < site.rank; r += kTileRanks)
+            out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(i * site.rank + r)], std::min(kTileRanks, site.rank - r), out);
+        }
+      }
+      for (float& value : expected) value *= 3.0f;
+      ops->Embed({tokens.data(), 4, &table.weight, 3.0f, F32View(got.data(), 4, hidden), 0, &batch.view, &adapters.Pages()});
+      ASSERT_EQ(got, expected) << NameOf(level) << " " << NameOf(dtype);
+    }
+}
+
+}  // namespace
+}  // namespace openlora::cpu_test
