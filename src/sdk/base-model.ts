@@ -11,6 +11,7 @@ import { checkAdapterSource, checkRegisterOptions } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
 import { checkMessages, checkRequest, checkTools, resolveMaxTokens } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
+import { drawName } from './random.js';
 import { linkSignals, whenAborted } from './signals.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
@@ -55,6 +56,8 @@ export class BaseModel implements Base {
   readonly #registry: AdapterRegistry;
   readonly #closing = new AbortController();
   readonly #control: RequestControl;
+  /** Begins the ids of its generations. */
+  readonly #name = drawName();
   #requests = 0;
   #disposal: Promise<void> | undefined;
 
@@ -81,8 +84,9 @@ export class BaseModel implements Base {
   }
 
   generate(request: GenerateRequest): Generation {
-    const active = new ActiveRequest(++this.#requests, this.#control, (reason) => {
-      callUser(() => this.#parts.logger.debug?.('request cancelled', { id: active.generation.id, reason }));
+    const number = ++this.#requests;
+    const active = new ActiveRequest(`${this.#name}-${number}`, number, this.#control, (reason) => {
+      callUser(() => this.#parts.logger.debug?.('request cancelled', { id: active.id, reason }));
     });
     try {
       this.#start(active, request);

@@ -1,6 +1,5 @@
 // One request: what arrived, who reads it, and how it ends.
 
-import { randomUUID } from 'node:crypto';
 import { OpenLoraError } from '../errors.js';
 import type { ControlEvent } from '../native/binding.js';
 import { Deferred } from './deferred.js';
@@ -76,6 +75,7 @@ export class ActiveRequest {
   readonly #waiters: Waiter[] = [];
 
   constructor(
+    readonly id: string,
     readonly number: number,
     private readonly control: RequestControl,
     private readonly onCancel: (reason: unknown) => void,
@@ -308,7 +308,7 @@ export class ActiveRequest {
 
   #makeGeneration(): Generation {
     const generation: Generation = {
-      id: randomUUID(),
+      id: this.id,
       result: this.#result.promise,
       text: async () => (await this.#readAll()).text,
       cancel: (reason) => this.cancel(reason),

@@ -1,10 +1,10 @@
 // What `generate` was given: checked, with its defaults.
 
-import { randomFillSync } from 'node:crypto';
 import { OpenLoraError } from '../errors.js';
 import type { GenerationDefaults } from '../formats/types.js';
 import type { RequestSpec } from '../native/binding.js';
 import { notSupportedError } from './errors.js';
+import { drawSeed } from './random.js';
 import type { ChatMessage, GenerateOptions, Prompt, Tool } from './request-types.js';
 import {
   checkBoolean,
@@ -214,10 +214,4 @@ export function resolveMaxTokens(input: number, request: CheckedRequest, context
 function contextError(input: number, asked: string, contextLength: number): OpenLoraError {
   const message = `the prompt has ${input} tokens: with ${asked} it doesn't fit in the context of ${contextLength}`;
   return new OpenLoraError('ERR_CONTEXT_LENGTH', message, { input, contextLength });
-}
-
-/** 53 random bits. */
-function drawSeed(): number {
-  const words = randomFillSync(new Uint32Array(2));
-  return (words[0]! >>> 11) * 2 ** 32 + words[1]!;
 }

@@ -116,7 +116,7 @@ export interface Result {
  * be read the request is paused, keeping its memory. Only one iterator can be taken (ERR_ITERATOR_TAKEN).
  */
 export interface Generation extends AsyncIterable<Chunk>, AsyncDisposable {
-  /** Unique within the process. */
+  /** Unique; begins with the base's own name. */
   readonly id: string;
   /** Every error of the request rejects it; a rejection that nobody reads is harmless. */
   readonly result: Promise<Result>;
