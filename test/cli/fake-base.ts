@@ -1,0 +1,96 @@
+// A base that answers by rule, for tests of what the CLI makes of answers: `upper` upper-cases, the base alone echoes.
+
+import type { Base, Chunk, GenerateRequest, Generation, Result } from '../../src/index.js';
+import { OpenLoraError } from '../../src/errors.js';
+
+export interface FakeBaseOptions {
+  hasChatTemplate?: boolean;
+  /** Between chunks. */
+  chunkMs?: number;
+}
+
+export class FakeBase {
+  readonly requests: GenerateRequest[] = [];
+  readonly info = {
+    family: 'fake',
+    parameters: 1,
+    dtype: 'f32',
+    device: 'cpu',
+    contextLength: 64,
+    vocabSize: 4,
+    sites: [],
+    digest: '',
+  };
+  isDisposed = false;
+  readonly #ids: string[] = [];
+  readonly adapters = { list: () => this.#ids.map((id) => ({ id })) };
+
+  constructor(readonly options: FakeBaseOptions = {}) {}
+
+  renderChat(): string {
+    if (this.options.hasChatTemplate) return 'prompt';
+    throw new OpenLoraError('ERR_CHAT_TEMPLATE_MISSING', 'no chat template');
+  }
+
+  async registerAdapter(id: string): Promise<{ warnings: { code: string; message: string }[] }> {
+    this.#ids.push(id);
+    return { warnings: id === 'odd' ? [{ code: 'WARN_ODD', message: 'this one is odd' }] : [] };
+  }
+
+  generate(request: GenerateRequest): Generation {
+    this.requests.push(request);
+    const prompt =
+      'prompt' in request ? request.prompt : 'messages' in request ? (request.messages.at(-1)!.content as string) : '';
+    const answer =
+      request.adapter === undefined
+        ? prompt
+        : request.adapter === 'upper'
+          ? prompt.toUpperCase()
+          : `${request.adapter as string}: ${prompt}`;
+    return fakeGeneration([...answer], this.options.chunkMs ?? 0) as Generation;
+  }
+
+  async dispose(): Promise<void> {
+    this.isDisposed = true;
+  }
+
+  asBase(): Base {
+    return this as unknown as Base;
+  }
+}
+
+function fakeGeneration(chars: string[], chunkMs: number): Partial<Generation> {
+  let isCancelled = false;
+  let text = '';
+  let settle: (result: Result) => void = () => undefined;
+  const result = new Promise<Result>((resolve) => (settle = resolve));
+  async function* chunks(): AsyncGenerator<Chunk> {
+    for (const char of chars) {
+      await new Promise((resolve) => setTimeout(resolve, chunkMs));
+      if (isCancelled) break;
+      text += char;
+      yield { text: char, tokens: [1] };
+    }
+    settle({
+      text,
+      tokens: chars.map(() => 1),
+      finishReason: isCancelled ? 'cancelled' : 'eos',
+      seed: 7,
+      usage: { input: 1, output: chars.length, cachedInput: 0 },
+      timing: { queuedMs: 0, adapterLoadMs: 0, ttftMs: 1, tpotMs: 1 },
+      adapters: [],
+    });
+  }
+  const iterator = chunks();
+  return {
+    id: '1',
+    get result() {
+      void (async () => {
+        for await (const _ of iterator);
+      })();
+      return result;
+    },
+    cancel: () => (isCancelled = true),
+    [Symbol.asyncIterator]: () => iterator,
+  };
+}
