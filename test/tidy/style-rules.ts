@@ -3,7 +3,7 @@ import { offendingLines, type Rule, source, type Source } from './source.js';
 
 const LINES_MAX = 500;
 const FUNCTION_LINES_MAX = 70;
-const isNative = ({ path }: Source): boolean => /\.(cc|h|cu|cuh)$/.test(path);
+const isNative = ({ path }: Source): boolean => /^(cpp|cuda)\/.*\.(cc|h|cu|cuh)$/.test(path);
 
 const size: Rule = {
   name: `no file has more than ${LINES_MAX} lines`,
