@@ -126,7 +126,8 @@ function readScales(config: ConfigReader, where: string) {
   const pattern = (key: 'rank_pattern' | 'alpha_pattern'): [string, number][] => {
     const entries = Object.entries(config.child(key)?.object ?? {});
     if (entries.length > PATTERNS_MAX) throw config.fail(key, entries.length, `at most ${PATTERNS_MAX} patterns`);
-    const wrong = entries.find(([, value]) => typeof value !== 'number' || !Number.isFinite(value));
+    // Scales are float32 in the engine.
+    const wrong = entries.find(([, value]) => typeof value !== 'number' || !Number.isFinite(Math.fround(value)));
     if (wrong) throw config.fail(key, { [wrong[0]]: wrong[1] }, 'a map of numbers');
     return entries as [string, number][];
   };
@@ -137,9 +138,11 @@ function readScales(config: ConfigReader, where: string) {
       throw refused('RANK', `${where}: the rank of ${name} is ${value}, not an integer in [1, ${RANK_MAX}]`);
     }
   }
+  const alpha = config.number('lora_alpha', 8);
+  if (!Number.isFinite(Math.fround(alpha))) throw config.fail('lora_alpha', alpha, 'a float32');
   return {
     rank,
-    alpha: config.number('lora_alpha', 8),
+    alpha,
     isRankStabilized: config.boolean('use_rslora', false),
     rankPattern,
     alphaPattern: pattern('alpha_pattern'),

@@ -247,6 +247,8 @@ describe('an adapter is refused', () => {
     ['a rank pattern of 0', { rank_pattern: { q_proj: 0 } }, 'RANK', /q_proj is 0/],
     ['a rank that is text', { r: '8' }, 'CONFIG', /r is "8"/],
     ['an alpha that is text', { lora_alpha: 'x' }, 'CONFIG', /lora_alpha/],
+    ['an alpha over float32', { lora_alpha: 1e300 }, 'CONFIG', /lora_alpha/],
+    ['an alpha pattern over float32', { alpha_pattern: { q_proj: -1e39 } }, 'CONFIG', /alpha_pattern/],
     ['an alpha pattern that is text', { alpha_pattern: { q_proj: '1' } }, 'CONFIG', /alpha_pattern/],
     ['targets that are numbers', { target_modules: [1] }, 'CONFIG', /target_modules/],
     ['no method', { peft_type: null }, 'CONFIG', /peft_type/],

@@ -9,7 +9,9 @@ interface RopeCase {
   invFreq: string;
   factor: number;
 }
-const golden = JSON.parse(readFileSync(new URL('golden/rope.golden.json', import.meta.url), 'utf8')) as { cases: RopeCase[] };
+const golden = JSON.parse(readFileSync(new URL('golden/rope.golden.json', import.meta.url), 'utf8')) as {
+  cases: RopeCase[];
+};
 
 function read(config: Record<string, unknown>, headDim = 128) {
   const context = (config.max_position_embeddings as number | undefined) ?? 2048;
