@@ -11,6 +11,7 @@ import {
   isDict,
   isEqual,
   isTrue,
+  itemsOf,
   iterate,
   numberOf,
   toJson,
@@ -156,8 +157,8 @@ function dictsort(value: Value, args: Value[], kwargs: Kwargs): Value {
   const isSensitive = isTrue(args[0] ?? kwargs.get('case_sensitive'));
   const at = (args[1] ?? kwargs.get('by') ?? 'key') === 'value' ? 1 : 0;
   const sign = isTrue(args[2] ?? kwargs.get('reverse')) ? -1 : 1;
-  const items = [...value].map(([key, item]): Value[] => [key, item]);
-  return items.sort((a, b) => sign * compare(foldCase(a[at], isSensitive), foldCase(b[at], isSensitive)));
+  const keyOf = (pair: Value): Value => foldCase(iterate(pair)[at], isSensitive);
+  return itemsOf(value).sort((a, b) => sign * compare(keyOf(a), keyOf(b)));
 }
 
 /** select, reject, selectattr, rejectattr: `(test, argument)`, after the attribute's name for the latter two. */
@@ -231,7 +232,7 @@ export function makeFilters(getMember: GetMember): ReadonlyMap<string, Filter> {
     ['float', (value, args, kwargs) => toFloat(value, args[0] ?? kwargs.get('default') ?? new Float(0))],
     ['int', (value, args, kwargs) => toInt(value, args[0] ?? kwargs.get('default') ?? 0)],
     ['indent', (value, args, kwargs) => indent(toText(value), args, kwargs)],
-    ['items', (value) => (isDict(value) ? [...value].map(([key, item]) => [key, item]) : iterateNothing(value))],
+    ['items', (value) => (isDict(value) ? itemsOf(value) : iterateNothing(value))],
     ['join', (value, args, kwargs) => join(value, args, kwargs, getMember)],
     ['list', (value) => [...iterate(value)]],
     ['lower', (value) => toText(value).toLowerCase()],

@@ -8,6 +8,7 @@ import {
   type Value,
   isDict,
   isEqual,
+  itemsOf,
   typeName,
 } from './chat-template-value.js';
 
@@ -167,7 +168,7 @@ function splitArguments(args: Value[], kwargs: Kwargs): [Value, number] {
 
 const DICT_METHODS = new Map<string, (dict: Dict, args: Value[]) => Value>([
   ['get', (dict, [key, fallback]) => (dict.has(key) ? dict.get(key) : (fallback ?? null))],
-  ['items', (dict) => [...dict].map(([key, value]) => [key, value])],
+  ['items', itemsOf],
   ['keys', (dict) => [...dict.keys()]],
   ['values', (dict) => [...dict.values()]],
   ['copy', (dict) => new Map(dict)],

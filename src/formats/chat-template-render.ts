@@ -12,6 +12,7 @@ import {
   Float,
   type Kwargs,
   TemplateError,
+  Tuple,
   type Value,
   compare,
   isDict,
@@ -23,8 +24,10 @@ import {
   typeName,
 } from './chat-template-value.js';
 
-/** Evaluated nodes of one rendering: an adapter's template is someone else's code, and runs on the caller's thread. */
-const STEPS_MAX = 2_000_000;
+/** Evaluated nodes and loop rounds of one rendering: an adapter's template is someone else's code, and runs on the caller's thread. */
+const STEPS_MAX = 1_000_000;
+/** Characters of one text, so that doubling it a few dozen times is an error and no crash. */
+const TEXT_MAX = 1 << 26;
 const RANGE_MAX = 100_000; // Jinja2's sandbox has the same
 
 class Scope {
@@ -81,6 +84,11 @@ class Renderer {
   #steps = 0;
   readonly #filters = makeFilters((value, name) => this.#item(value, name));
 
+  #spend(steps: number): void {
+    this.#steps += steps;
+    if (this.#steps > STEPS_MAX) throw new TemplateError(`rendering takes more than ${STEPS_MAX} steps`);
+  }
+
   block(body: Statement[], scope: Scope, out: string[]): Flow {
     for (const statement of body) {
       const flow = this.#statement(statement, scope, out);
@@ -92,7 +100,7 @@ class Renderer {
   #text(body: Statement[], scope: Scope): string {
     const out: string[] = [];
     if (this.block(body, scope, out) !== 'next') throw new TemplateError('break or continue outside of a loop');
-    return out.join('');
+    return limited(out.join(''));
   }
 
   #statement(node: Statement, scope: Scope, out: string[]): Flow {
@@ -129,6 +137,7 @@ class Renderer {
     const { iterable: source, loopvar } = node;
     const filter = source.type === 'SelectExpression' ? source : undefined;
     let items = iterate(this.#value(filter?.lhs ?? source, scope));
+    this.#spend(items.length);
     if (filter) {
       items = items.filter((item) => {
         const inner = new Scope(scope);
@@ -239,7 +248,7 @@ class Renderer {
   }
 
   #value(node: Expression, scope: Scope): Value {
-    if (++this.#steps > STEPS_MAX) throw new TemplateError(`rendering took more than ${STEPS_MAX} steps`);
+    this.#spend(1);
     switch (node.type) {
       case 'Identifier':
         return scope.get(node.value);
@@ -249,8 +258,9 @@ class Renderer {
       case 'FloatLiteral':
         return new Float(node.value);
       case 'ArrayLiteral':
-      case 'TupleLiteral':
         return node.value.map((item) => this.#value(item, scope));
+      case 'TupleLiteral':
+        return Tuple.from(node.value, (item) => this.#value(item, scope));
       case 'ObjectLiteral':
         return new Map([...node.value].map(([key, value]) => [this.#value(key, scope), this.#value(value, scope)]));
       case 'MemberExpression':
@@ -340,7 +350,7 @@ class Renderer {
       case 'not in':
         return !isIn(left, right);
       case '~':
-        return toText(left) + toText(right);
+        return limited(toText(left) + toText(right));
       default:
         return arithmetic(operator, left, right);
     }
@@ -388,6 +398,11 @@ function describe(node: Expression): string {
   return node.type;
 }
 
+function limited(text: string): string {
+  if (text.length > TEXT_MAX) throw new TemplateError(`a text has over ${TEXT_MAX} characters`);
+  return text;
+}
+
 function unary(operator: string, value: Value): Value {
   if (operator === 'not') return !isTrue(value);
   const number = numberOf(value);
@@ -398,11 +413,14 @@ function unary(operator: string, value: Value): Value {
 
 function arithmetic(operator: string, left: Value, right: Value): Value {
   if (operator === '+') {
-    if (typeof left === 'string' && typeof right === 'string') return left + right;
+    if (typeof left === 'string' && typeof right === 'string') return limited(left + right);
     if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right];
   }
   const [a, b] = [numberOf(left), numberOf(right)];
-  if (operator === '*' && typeof left === 'string' && typeof right === 'number') return left.repeat(Math.max(0, right));
+  if (operator === '*' && typeof left === 'string' && typeof right === 'number') {
+    if (left.length * right > TEXT_MAX) throw new TemplateError(`a text has over ${TEXT_MAX} characters`);
+    return left.repeat(Math.max(0, right));
+  }
   if (a === undefined || b === undefined) {
     throw new TemplateError(`${typeName(left)} ${operator} ${typeName(right)} is not supported`);
   }

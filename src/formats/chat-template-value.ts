@@ -8,6 +8,9 @@ export class Float {
   constructor(readonly value: number) {}
 }
 
+/** A Python tuple: a list but in print and in comparisons. */
+export class Tuple extends Array<Value> {}
+
 /** `namespace()`, `loop`: attributes, and no methods. */
 export class Attributes {
   constructor(readonly map: Map<string, Value>) {}
@@ -16,7 +19,7 @@ export class Attributes {
 export type Kwargs = Map<string, Value>;
 export type Callable = (args: Value[], kwargs: Kwargs) => Value;
 
-/** null is None; undefined is Jinja's Undefined; an integral number is an int. Tuples are lists. */
+/** null is None; undefined is Jinja's Undefined; an integral number is an int. */
 export type Value = null | undefined | boolean | number | string | Float | Value[] | Dict | Attributes | Callable;
 export type Dict = Map<Value, Value>;
 
@@ -56,6 +59,7 @@ export function typeName(value: Value): string {
   if (typeof value === 'function') return 'function';
   if (value instanceof Float) return 'float';
   if (value instanceof Attributes) return 'namespace';
+  if (value instanceof Tuple) return 'tuple';
   return Array.isArray(value) ? 'list' : 'dict';
 }
 
@@ -76,11 +80,17 @@ export function numberOf(value: Value): number | undefined {
 export function isEqual(a: Value, b: Value): boolean {
   const x = numberOf(a);
   if (x !== undefined) return x === numberOf(b);
+  if (a instanceof Tuple !== b instanceof Tuple) return false;
   if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((item, i) => isEqual(item, b[i]));
   if (isDict(a)) {
     return isDict(b) && a.size === b.size && [...a].every(([key, item]) => b.has(key) && isEqual(item, b.get(key)));
   }
   return a === b;
+}
+
+/** The pairs of a dict, as `items()` gives them. */
+export function itemsOf(dict: Dict): Value[] {
+  return Array.from(dict, (pair) => Tuple.from(pair));
 }
 
 /** Negative, zero or positive. Throws where Python has no order. */
@@ -142,7 +152,10 @@ export function repr(value: Value): string {
   if (typeof value === 'number') return String(value);
   if (typeof value === 'string') return reprText(value);
   if (value instanceof Float) return floatText(value.value);
-  if (Array.isArray(value)) return `[${value.map(repr).join(', ')}]`;
+  if (Array.isArray(value)) {
+    const items = Array.from(value, repr).join(', ');
+    return value instanceof Tuple ? `(${items}${value.length === 1 ? ',' : ''})` : `[${items}]`;
+  }
   if (isDict(value)) return `{${[...value].map(([key, item]) => `${repr(key)}: ${repr(item)}`).join(', ')}}`;
   throw new TemplateError(`a ${typeName(value)} can't be printed`);
 }
@@ -187,11 +200,11 @@ export function toJson(value: Value, style: JsonStyle, depth = 0): string {
   if (Array.isArray(value))
     return join(
       '[',
-      value.map((item) => toJson(item, style, depth + 1)),
+      Array.from(value, (item) => toJson(item, style, depth + 1)),
       ']',
     );
   if (!isDict(value)) throw new TemplateError(`${typeName(value)} is not JSON serializable`);
-  const entries = [...value].map(([key, item]): [string, Value] => [jsonKey(key), item]);
+  const entries = Array.from(value, ([key, item]): [string, Value] => [jsonKey(key), item]);
   if (style.sortKeys) entries.sort(([a], [b]) => compareText(a, b));
   const items = entries.map(([key, item]) => jsonText(key, style) + keySeparator + toJson(item, style, depth + 1));
   return join('{', items, '}');

@@ -30,13 +30,15 @@ interface Job {
  */
 export class TokenizerClient {
   readonly #open: RequestOf<'open'>;
+  readonly #workerAt: URL;
   readonly #jobs = new Map<number, Job>();
   #worker: Worker | undefined;
   #jobsBegun = 0;
   #isClosed = false;
 
-  constructor(open: RequestOf<'open'>) {
+  constructor(open: RequestOf<'open'>, workerAt = workerUrl()) {
     this.#open = open;
+    this.#workerAt = workerAt;
   }
 
   /** Starts the thread, and resolves to what it read. */
@@ -75,7 +77,7 @@ export class TokenizerClient {
   }
 
   #start(isOpening: boolean): Worker {
-    const worker = new Worker(workerUrl(), { name: 'openlora-tokenizer', execArgv: [] });
+    const worker = new Worker(this.#workerAt, { name: 'openlora-tokenizer', execArgv: [] });
     this.#worker = worker;
     const onDeath = (reason: string, cause?: unknown): void => {
       if (this.#worker !== worker) return;
@@ -93,7 +95,13 @@ export class TokenizerClient {
   #send<K extends WorkerRequest['kind']>(worker: Worker, request: RequestOf<K>): Promise<WorkerReplies[K]> {
     const id = ++this.#jobsBegun;
     return new Promise((resolve, reject) => {
-      worker.postMessage({ id, request });
+      try {
+        worker.postMessage({ id, request });
+      } catch (error) {
+        // Only a conversation can hold what can't be copied: a function, say.
+        const message = error instanceof Error ? error.message : String(error);
+        return reject(new OpenLoraError('ERR_CHAT_TEMPLATE', `the messages are no plain data: ${message}`, {}, error));
+      }
       this.#jobs.set(id, { resolve: resolve as Job['resolve'], reject });
       worker.ref();
     });
