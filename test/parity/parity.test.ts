@@ -2,13 +2,11 @@
 // (test/parity/make_references.py). Needs a built addon: npm run build:native.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readAdapterFolder } from '../../src/formats/adapter-folder.js';
-import { readBaseFolder } from '../../src/formats/base-folder.js';
-import { loadBase, type Base, type Result, type TokenLogprob } from '../../src/index.js';
-import { readReferences, tolerance, type Reference, type ReferenceSet } from './references.js';
+import { loadBase, type Base, type Result } from '../../src/index.js';
+import { boundOf, compare, generate, isRounded, LIMITS } from './compare.js';
+import { readReferences } from './references.js';
 
 const sets = readReferences();
-const LIMITS = { deviceMemory: '32MiB', maxBatchTokens: 48 } as const;
 
 describe.each(sets)('$name', (set) => {
   let base: Base;
@@ -34,6 +32,8 @@ describe.each(sets)('$name', (set) => {
       const result = await generate(base, reference);
       const worst = compare(result, reference, set.top, bound);
       expect(worst, `the largest difference is ${worst}, ${bound} is allowed`).toBeLessThanOrEqual(bound);
+      // Rounding in torch and here are draws of the same lot; a wrong epsilon or a lost bit would be more.
+      if (!isRounded(reference, set)) expect(worst).toBeLessThan(8 * reference.torchError);
       if (reference.gap > bound) expect(result.tokens).toEqual(reference.greedy);
     },
   );
@@ -62,53 +62,3 @@ describe('the references', () => {
     }
   });
 });
-
-const isRounded = ({ adapter }: Reference, { dtype }: ReferenceSet) => dtype !== 'f32' && /rslora/.test(adapter ?? '');
-
-async function boundOf(set: ReferenceSet, reference: Reference): Promise<number> {
-  const folder = await readBaseFolder(set.path);
-  if (reference.adapter === null) return tolerance(reference, folder);
-  const adapter = await readAdapterFolder(`${set.path}/adapters/${reference.adapter}`, folder);
-  return tolerance(reference, folder, adapter, set.dtype);
-}
-
-function generate(base: Base, reference: Reference): Promise<Result> {
-  const { adapter, prompt, greedy } = reference;
-  return base.generate({
-    tokens: prompt,
-    ...(adapter === null ? {} : { adapter }),
-    maxTokens: greedy.length,
-    temperature: 0,
-    ignoreEos: true,
-    logprobs: 1,
-    promptLogprobs: 20,
-  }).result;
-}
-
-/** The largest difference of a log-probability, of the prompt and of as many greedy tokens as agree. */
-function compare(result: Result, reference: Reference, top: number, bound: number): number {
-  const { prompt, greedy } = reference;
-  expect(result.usage).toMatchObject({ input: prompt.length, output: greedy.length });
-  const inPrompt = result.promptLogprobs!;
-  expect(inPrompt.map(({ token }) => token)).toEqual(prompt.slice(1));
-  const agreeing = greedy.findIndex((token, i) => token !== result.tokens[i]);
-  const known = [...inPrompt, ...result.logprobs!.slice(0, agreeing < 0 ? undefined : agreeing)];
-  let worst = 0;
-  known.forEach(({ logprob }, i) => (worst = Math.max(worst, Math.abs(logprob - reference.logprobs[i]!))));
-  inPrompt.forEach((position, i) => (worst = Math.max(worst, compareTop(position, reference, i, top, bound))));
-  return worst;
-}
-
-/** Tokens that are as likely as the last of the list, within the bound, may have taken each other's place. */
-function compareTop(position: TokenLogprob, reference: Reference, at: number, top: number, bound: number): number {
-  const got = new Map(position.top.map(({ token, logprob }) => [token, logprob]));
-  expect(got.size).toBe(top);
-  const last = reference.topLogprobs[(at + 1) * top - 1]!;
-  let worst = 0;
-  for (let i = at * top; i < (at + 1) * top; i++) {
-    const logprob = got.get(reference.topIds[i]!);
-    if (logprob === undefined) expect(reference.topLogprobs[i]! - last).toBeLessThanOrEqual(2 * bound);
-    else worst = Math.max(worst, Math.abs(logprob - reference.topLogprobs[i]!));
-  }
-  return worst;
-}

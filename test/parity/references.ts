@@ -3,8 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { DType } from '../../src/native/binding.js';
-import type { BaseFolder } from '../../src/formats/types.js';
-import type { AdapterFolder } from '../../src/formats/types.js';
+import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
 
 export const DATA = fileURLToPath(new URL('../data/parity/', import.meta.url));
 
@@ -82,7 +81,7 @@ export function tolerance(
   reference: Reference,
   base: BaseFolder,
   adapter?: AdapterFolder,
-  kept: DType = 'f32',
+  kept: { adapters: DType; kv: DType } = { adapters: 'f32', kv: 'f32' },
 ): number {
   const { layers, hidden, heads, headDim, intermediate } = base.spec;
   const context = reference.prompt.length + reference.greedy.length;
@@ -91,7 +90,8 @@ export function tolerance(
   // Shrink and expand add sums of length H (or I) and R to a projection; three projections in a row have them.
   const extra = rank > 0 ? 3 * (Math.sqrt(Math.max(hidden, intermediate)) + Math.sqrt(rank)) : 0;
   const layer = sums.reduce((total, n) => total + Math.sqrt(n), extra);
-  const relative = UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + foldError(adapter, kept);
+  const relative =
+    UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + foldError(adapter, kept.adapters) + kvError(layers, kept.kv);
   const sigma = (relative * reference.hiddenNorm * reference.headNorm) / Math.sqrt(hidden);
   return 2 * Math.SQRT2 * 4 * sigma;
 }
@@ -105,4 +105,13 @@ function foldError(adapter: AdapterFolder | undefined, kept: DType): number {
   if (!adapter || kept === 'f32') return 0;
   const rounded = adapter.spec.sites.filter(({ scale }) => !Number.isInteger(Math.log2(Math.abs(scale))));
   return ((UNIT[kept] / Math.sqrt(3)) * Math.sqrt(rounded.length)) / 2;
+}
+
+/**
+ * K and V in 16 bits: each element is off by u / √3 of itself, as if at random. For V that is u / √3 of the attention's
+ * output; for K the scores, of standard deviation about 1 in these checkpoints, move by as much, and the output with
+ * them. The layers' errors add up at random.
+ */
+function kvError(layers: number, kept: DType): number {
+  return kept === 'f32' ? 0 : 2 * (UNIT[kept] / Math.sqrt(3)) * Math.sqrt(layers);
 }

@@ -1,0 +1,84 @@
+// The same references with other ways to keep and compute: each SIMD level, K and V in 16 bits, weights widened to
+// float32, one thread and chunks of another size. Needs a built addon: npm run build:native.
+
+import { describe, expect, test } from 'vitest';
+import { loadBase, type Base, type LoadBaseOptions } from '../../src/index.js';
+import { loadNative } from '../../src/native/load.js';
+import { boundOf, compare, generate, LIMITS } from './compare.js';
+import { readReferences, type Reference, type ReferenceSet } from './references.js';
+
+const sets = readReferences();
+const setOf = (name: string) => sets.find((set) => set.name === name)!;
+
+async function withBase(set: ReferenceSet, o: Partial<LoadBaseOptions>, use: (base: Base) => Promise<void>) {
+  await using base = await loadBase({ path: set.path, kvDtype: 'f32', limits: LIMITS, threads: 2, ...o });
+  for (const { adapter } of set.cases) {
+    if (adapter !== null) await base.registerAdapter(adapter, `${set.path}/adapters/${adapter}`);
+  }
+  await use(base);
+}
+
+async function check(base: Base, set: ReferenceSet, reference: Reference, kept?: Parameters<typeof boundOf>[2]) {
+  const bound = await boundOf(set, reference, kept);
+  const result = await generate(base, reference);
+  expect(compare(result, reference, set.top, bound)).toBeLessThanOrEqual(bound);
+  if (reference.gap > bound) expect(result.tokens).toEqual(reference.greedy);
+  return result;
+}
+
+describe.each(['scalar', 'avx2', 'avx512', 'neon'] as const)('SIMD level %s', (simd) => {
+  const isHere = loadNative().binding.probe().simdLevels.includes(simd);
+  test.skipIf(!isHere).each(['llama-gqa', 'llama-tied-bf16', 'llama3-rope-f16'])(
+    `has the logits of transformers for %s (needs a processor with ${simd})`,
+    async (name) => {
+      const set = setOf(name);
+      await withBase(set, { simd }, async (base) => {
+        for (const reference of set.cases) await check(base, set, reference);
+      });
+    },
+  );
+});
+
+describe('K and V', () => {
+  test.each(['llama-tied-bf16', 'llama3-rope-f16', 'qwen2-yarn-bf16'])(
+    "in the base's own 16 bits are within the bound of that dtype for %s",
+    async (name) => {
+      const set = setOf(name);
+      await withBase(set, { kvDtype: 'auto' }, async (base) => {
+        for (const reference of set.cases) {
+          await check(base, set, reference, { adapters: set.dtype, kv: set.dtype });
+        }
+      });
+    },
+  );
+});
+
+describe('weights', () => {
+  test.each(['llama-tied-bf16', 'llama3-rope-f16'])(
+    'of %s, widened to float32, have the logits of float32 with every adapter',
+    async (name) => {
+      const set = setOf(name);
+      await withBase(set, { dtype: 'f32' }, async (base) => {
+        for (const reference of set.cases) await check(base, set, reference, { adapters: 'f32', kv: 'f32' });
+      });
+    },
+  );
+});
+
+test('threads and the size of chunks change no bit', async () => {
+  const set = setOf('llama-gqa');
+  const answers: unknown[] = [];
+  for (const [threads, maxBatchTokens] of [
+    [2, 48],
+    [1, 48],
+    [3, 7],
+    [2, 1],
+    [1, 256],
+  ] as const) {
+    await withBase(set, { threads, limits: { ...LIMITS, maxBatchTokens } }, async (base) => {
+      const results = await Promise.all(set.cases.map((reference) => generate(base, reference)));
+      answers.push(results.map(({ tokens, logprobs, promptLogprobs }) => ({ tokens, logprobs, promptLogprobs })));
+    });
+  }
+  for (const answer of answers.slice(1)) expect(answer).toEqual(answers[0]);
+});
