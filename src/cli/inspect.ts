@@ -155,11 +155,11 @@ function printBase(report: InspectedBase, io: Io): void {
     `    ${name}`,
     formatCount(width),
     formatCount(out),
-    `× ${count}`,
+    formatCount(count),
   ]);
   const columns = [
     { title: '    module' },
-    ...['in', 'out', 'layers'].map((title) => ({ title, align: 'right' as const })),
+    ...['in', 'out', 'count'].map((title) => ({ title, align: 'right' as const })),
   ];
   for (const line of table(columns, rows, stdout.style.dim)) stdout.line(line);
 }

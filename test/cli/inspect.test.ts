@@ -34,7 +34,7 @@ describe('openlora inspect of a base', () => {
     });
     const { code, stdout } = await runCli(['inspect', path]);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/model\.layers\.\*\.self_attn\.k_proj +16 +8 +× 2/);
+    expect(stdout).toMatch(/model\.layers\.\*\.self_attn\.k_proj +16 +8 +2/);
     expect(stdout).toMatch(/head of its own/);
   });
 

@@ -1,13 +1,14 @@
 // What the demo says when all answers are there.
 
 import type { Output } from '../io.js';
-import { formatBytes, formatCount, formatMs, oneLine, table, wrap } from '../text.js';
+import { cut, formatBytes, formatCount, formatMs, oneLine, table, wrap } from '../text.js';
 import { memoryRows, type MemoryComparison } from './memory.js';
 import type { DemoRow, Served } from './serve.js';
 import type { DemoAdapter } from './tasks.js';
 
 const FACT_INDENT = 16;
 const WRONG_SHOWN = 5;
+const WRONG_COLUMNS = 50;
 
 export interface AdapterScore {
   adapter: string;
@@ -118,9 +119,12 @@ function printScore(output: Output, { right, requests, expectedAtLeast, wrong }:
     2,
   );
   for (const row of wrong.slice(0, WRONG_SHOWN)) {
-    const got = row.error ?? oneLine(row.answer);
-    output.line(
-      `  ${style.red('✗')} ${row.adapter}: ${oneLine(row.prompt)} gave ${got}, wanted ${oneLine(row.wanted)}`,
+    const short = (text: string) => cut(oneLine(text), WRONG_COLUMNS);
+    const end = row.finishReason === undefined || row.finishReason === 'eos' ? '' : ` (ended by ${row.finishReason})`;
+    const got = row.error === undefined ? short(row.answer) + end : oneLine(row.error);
+    const what = `${row.adapter}: ${short(row.prompt)} gave ${got}, wanted ${short(row.wanted)}`;
+    wrap(what, Math.min(output.columns, 100) - 4).forEach((line, i) =>
+      output.line((i === 0 ? `  ${style.red('✗')} ` : '    ') + line),
     );
   }
   if (wrong.length > WRONG_SHOWN) output.line(`  … and ${wrong.length - WRONG_SHOWN} more`);

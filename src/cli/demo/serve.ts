@@ -1,6 +1,6 @@
 // The demo's work: all requests at once on one base, and what the engine says it did.
 
-import type { Base, EngineStats, Generation } from '../../index.js';
+import type { Base, EngineStats, FinishReason, Generation } from '../../index.js';
 import { reportOf } from '../errors.js';
 import type { DemoRequest } from './tasks.js';
 
@@ -15,6 +15,7 @@ export interface DemoRow extends DemoRequest {
   ttftMs: number | undefined;
   /** After the first token; none for answers of one token. */
   tokensPerSecond: number | undefined;
+  finishReason?: FinishReason;
   error?: string;
 }
 
@@ -61,6 +62,7 @@ async function follow(generation: Generation, row: DemoRow): Promise<void> {
       row.answer += text;
     }
     const { timing, usage, finishReason } = await generation.result;
+    row.finishReason = finishReason;
     row.tokens = usage.output;
     row.ttftMs = timing.ttftMs;
     if (usage.output > 1 && timing.tpotMs > 0) row.tokensPerSecond = 1000 / timing.tpotMs;

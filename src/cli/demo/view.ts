@@ -7,8 +7,9 @@ import { cut, formatMs, oneLine, pad, table, widthOf } from '../text.js';
 import type { DemoRow } from './serve.js';
 
 const FRAME_MS = 33;
-/** Of an answer, for the eye. */
+/** Of an answer, for the eye; more where the eye would wait longer than this once all answers are there. */
 const CHARS_PER_FRAME = 0.6;
+const CATCH_UP_MS = 3_000;
 /** Lines around the rows: title, blank, strip, counts. */
 const LINES_AROUND = 5;
 
@@ -30,6 +31,7 @@ export class LiveTable {
   #settled = 0;
   #resolve: (() => void) | undefined;
   #note = '';
+  #charsPerFrame = CHARS_PER_FRAME;
 
   constructor(
     private readonly output: Output,
@@ -47,6 +49,8 @@ export class LiveTable {
   /** Leaves every row on the terminal, and no region. `note` is shown while the eye catches up. */
   async finish(note = ''): Promise<void> {
     this.#note = note;
+    const longest = Math.max(...this.rows.map((row, i) => row.answer.length - this.#shown[i]!));
+    this.#charsPerFrame = Math.max(CHARS_PER_FRAME, (longest * FRAME_MS) / CATCH_UP_MS);
     await new Promise<void>((resolve) => (this.#resolve = resolve));
     clearInterval(this.#timer);
     this.#live.draw(
@@ -69,7 +73,7 @@ export class LiveTable {
 
   #frame(): void {
     this.rows.forEach((row, i) => {
-      const next = this.options.isPaced ? this.#shown[i]! + CHARS_PER_FRAME : Infinity;
+      const next = this.options.isPaced ? this.#shown[i]! + this.#charsPerFrame : Infinity;
       this.#shown[i] = Math.min(row.answer.length, next);
     });
     const height = Math.max(1, this.#live.rowsMax - LINES_AROUND);
@@ -136,6 +140,7 @@ interface RowColumns {
 const TTFT = 7;
 const RATE = 8;
 const GAP = '  ';
+const PLAIN_ANSWER_COLUMNS = 80;
 
 function rowColumns(rows: DemoRow[], columns: number): RowColumns {
   const longest = (texts: string[]) => Math.max(6, ...texts.map((text) => widthOf(oneLine(text))));
@@ -174,7 +179,7 @@ function rowLine(row: DemoRow, columns: RowColumns, style: Style): string {
   );
 }
 
-/** The whole table at once, nothing cut. */
+/** The whole table at once. */
 export function plainTable(rows: DemoRow[], style: Style): string[] {
   return table(
     [
@@ -189,7 +194,7 @@ export function plainTable(rows: DemoRow[], style: Style): string[] {
       row.adapter,
       oneLine(row.prompt),
       MARKS[row.state](style),
-      row.state === 'failed' ? (row.error ?? '') : oneLine(row.answer),
+      cut(oneLine(row.state === 'failed' ? (row.error ?? '') : row.answer), PLAIN_ANSWER_COLUMNS),
       row.ttftMs === undefined ? '' : formatMs(row.ttftMs),
       row.tokensPerSecond?.toFixed(0) ?? '',
     ]),
