@@ -209,7 +209,7 @@ void SoftmaxPair(const SoftmaxArgs& a) {
   for (int t = first; t < last; t += kGroupTokens) {
     OPENLORA_UNROLL
     for (int i = 0; i < kPerGroup; ++i) {
-      const F p = Exp<V>(V::Sub(V::Load(a.scores + t + i * V::kLanes), max));
+      const F p = ExpOfWeight<V>(V::Sub(V::Load(a.scores + t + i * V::kLanes), max));
       V::Store(a.scores + t + i * V::kLanes, p);
       sums[i] = V::Add(sums[i], p);
     }

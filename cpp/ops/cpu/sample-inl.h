@@ -60,7 +60,7 @@ float SumExp(const float* x, int64_t count, float max, float inverse_temperature
     OPENLORA_UNROLL
     for (int w = 0; w < kVectors; ++w) {
       const F scaled = V::Mul(V::Sub(V::Load(from + w * V::kLanes), V::Set(max)), V::Set(inverse_temperature));
-      const F e = Exp<V>(scaled);
+      const F e = ExpOfWeight<V>(scaled);
       sums[w] = V::Add(sums[w], e);
       if (p != nullptr) V::Store(p + i + w * V::kLanes, e);
     }

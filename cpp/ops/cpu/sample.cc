@@ -2,6 +2,7 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/prng.h"
 #include "ops/cpu/cpu_ops_impl.h"
@@ -15,6 +16,7 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 struct Candidate {
   float value;
   int32_t id;
+  float p;  // e^((value - max) / temperature), where asked for
 };
 
 // The order of the likelihood: value descending, id ascending.
@@ -31,7 +33,7 @@ struct Scratch {
   float* bounds;          // as many
   double* sums;           // [ceil(V / kSumBlock)]
   Candidate* candidates;  // [V]
-  float* values;          // [V]: of the candidates
+  float* values;          // [V]: of candidates
   float* p;               // [V]
 
   static int64_t Bytes(int64_t vocabulary) {
@@ -101,7 +103,7 @@ class Logits {
       const int64_t begin = lane / kMaximaLanes * kMaximaBlock + lane % kMaximaLanes;
       const int64_t end = std::min(count_, (lane / kMaximaLanes + 1) * kMaximaBlock);
       for (int64_t id = begin; id < end; id += kMaximaLanes)
-        if (values_[id] >= bound) scratch_.candidates[found++] = {values_[id], static_cast<int32_t>(id)};
+        if (values_[id] >= bound) scratch_.candidates[found++] = {values_[id], static_cast<int32_t>(id), 0};
     }
     if (found > k)
       std::nth_element(scratch_.candidates, scratch_.candidates + k, scratch_.candidates + found, IsBefore);
@@ -110,15 +112,31 @@ class Logits {
     return k;
   }
 
-  // e^((value - max) * inverse_temperature) of the first `count` candidates, to scratch.p.
-  void CandidateExp(int64_t count, float inverse_temperature) const {
-    for (int64_t i = 0; i < count; ++i) scratch_.values[i] = scratch_.candidates[i].value;
-    for (int64_t i = 0; i < count; i += kSumBlock)
-      kernels_.sum_exp(scratch_.values + i, std::min<int64_t>(kSumBlock, count - i), max_, inverse_temperature,
-                       scratch_.p + i);
+  // The k most likely tokens in order, with p, to scratch.candidates.
+  void TopWithP(int64_t k, float inverse_temperature) const {
+    Top(k, scratch_.candidates);
+    for (int64_t i = 0; i < k; ++i) scratch_.values[i] = scratch_.candidates[i].value;
+    Exp(scratch_.values, k, inverse_temperature);
+    for (int64_t i = 0; i < k; ++i) scratch_.candidates[i].p = scratch_.p[i];
+  }
+
+  // All tokens with p > 0 and p >= p_min by id, to scratch.candidates; returns how many.
+  int64_t AllWithP(float p_min, float inverse_temperature) const {
+    Exp(values_, count_, inverse_temperature);
+    int64_t found = 0;
+    for (int64_t id = 0; id < count_; ++id) {
+      const float p = scratch_.p[id];
+      if (p > 0 && p >= p_min) scratch_.candidates[found++] = {values_[id], static_cast<int32_t>(id), p};
+    }
+    return found;
   }
 
  private:
+  void Exp(const float* x, int64_t count, float inverse_temperature) const {
+    for (int64_t i = 0; i < count; i += kSumBlock)
+      kernels_.sum_exp(x + i, std::min<int64_t>(kSumBlock, count - i), max_, inverse_temperature, scratch_.p + i);
+  }
+
   const SampleKernels& kernels_;
   const Scratch& scratch_;
   const float* values_;
@@ -152,38 +170,60 @@ int32_t DrawFromAll(const Logits& logits, const SampleKernels& kernels, const Sc
   return static_cast<int32_t>(begin + chosen);
 }
 
-// How many of the first `count` candidates, whose terms are in p, top_p and min_p keep; `total` is the mass that top_p
-// is a share of.
-int64_t Keep(const float* p, int64_t count, double total, const SampleRow& row) {
+double Mass(const Candidate* begin, const Candidate* end) {
+  return std::accumulate(begin, end, 0.0, [](double mass, const Candidate& candidate) { return mass + candidate.p; });
+}
+
+// The place, in the order of likelihood, of the first candidate up to which the mass is more than `target` (or as much,
+// if is_inclusive); the last one, should rounding leave none. Afterwards the candidates before that place are those
+// that are more likely, in any order. Quickselect: O(count).
+int64_t PlaceOfMass(Candidate* candidates, int64_t count, double target, bool is_inclusive) {
+  const auto reaches = [&](double mass) { return mass > target || (is_inclusive && mass == target); };
+  int64_t begin = 0, end = count;
+  double before = 0;
+  while (end - begin > 32) {
+    const int64_t middle = begin + (end - begin) / 2;
+    std::nth_element(candidates + begin, candidates + middle, candidates + end, IsBefore);
+    const double mass = Mass(candidates + begin, candidates + middle);
+    if (reaches(before + mass)) {
+      end = middle;
+    } else {
+      before += mass;
+      begin = middle;
+    }
+  }
+  std::sort(candidates + begin, candidates + end, IsBefore);
+  for (; begin + 1 < end; ++begin)
+    if (reaches(before += candidates[begin].p)) break;
+  return begin;
+}
+
+// How many of the first `count` candidates, sorted, top_p and min_p keep; `total` is the mass that top_p is a share of.
+int64_t Keep(const Candidate* sorted, int64_t count, double total, const SampleRow& row) {
   int64_t kept = 0;
   for (double mass = 0; kept < count && (kept == 0 || row.top_p >= 1 || mass < row.top_p * total); ++kept)
-    mass += p[kept];
-  while (kept > 1 && (p[kept - 1] < row.min_p * p[0] || p[kept - 1] == 0)) --kept;
+    mass += sorted[kept].p;
+  while (kept > 1 && (sorted[kept - 1].p < row.min_p * sorted[0].p || sorted[kept - 1].p == 0)) --kept;
   return kept;
 }
 
 // top_k, then top_p, then min_p; inverse CDF over what is left, the most likely first.
 int32_t DrawFromTop(const Logits& logits, const Scratch& scratch, const SampleRow& row, float inverse_temperature,
                     double u) {
+  Candidate* candidates = scratch.candidates;
   const bool has_top_k = row.top_k > 0 && row.top_k < logits.count();
-  const int64_t limit = has_top_k ? row.top_k : logits.count();
-  double total = has_top_k || row.top_p >= 1 ? 0 : logits.SumExp(inverse_temperature);
-  int64_t kept = 0;
-  // Without top_k: few at first, and more while nothing has been cut off.
-  for (int64_t count = has_top_k ? limit : std::min<int64_t>(128, limit);; count = std::min(limit, count * 8)) {
-    logits.Top(count, scratch.candidates);
-    logits.CandidateExp(count, inverse_temperature);
-    if (has_top_k)
-      for (int64_t i = 0; i < count; ++i) total += scratch.p[i];
-    kept = Keep(scratch.p, count, total, row);
-    if (kept < count || count == limit) break;
+  // Without top_k the cut mostly lies among the first few tokens.
+  const int64_t count = has_top_k ? row.top_k : std::min<int64_t>(128, logits.count());
+  const double all = has_top_k || row.top_p >= 1 ? 0 : logits.SumExp(inverse_temperature);
+  logits.TopWithP(count, inverse_temperature);
+  const double total = has_top_k ? Mass(candidates, candidates + count) : all;
+  int64_t kept = Keep(candidates, count, total, row);
+  if (!has_top_k && kept == count && count < logits.count()) {
+    kept = logits.AllWithP(row.min_p * candidates[0].p, inverse_temperature);
+    if (row.top_p < 1) kept = PlaceOfMass(candidates, kept, row.top_p * total, true) + 1;
   }
-  double sum = 0;
-  for (int64_t i = 0; i < kept; ++i) sum += scratch.p[i];
-  const double target = u * sum;
-  int64_t chosen = 0;
-  for (double mass = scratch.p[0]; chosen + 1 < kept && mass <= target; mass += scratch.p[chosen]) ++chosen;
-  return scratch.candidates[chosen].id;
+  const double target = u * Mass(candidates, candidates + kept);
+  return candidates[PlaceOfMass(candidates, kept, target, false)].id;
 }
 
 int32_t Draw(const Logits& logits, const SampleKernels& kernels, const Scratch& scratch, const SampleRow& row) {
