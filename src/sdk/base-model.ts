@@ -11,6 +11,7 @@ import { checkAdapterSource, checkRegisterOptions } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
 import { checkMessages, checkRequest, checkTools, resolveMaxTokens } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
+import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
 import { linkSignals, whenAborted } from './signals.js';
 import { adapterStats, engineStats } from './stats.js';
@@ -225,7 +226,7 @@ export class BaseModel implements Base {
     const drain = options.drain === undefined || checkBoolean('drain', options.drain);
     const entry = this.#registry.findOwn(id, optionalName('tenant', options.tenant));
     this.#registry.hide(entry);
-    if (drain) await entry.retired.promise;
+    if (drain) await keepAlive(entry.retired.promise);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections

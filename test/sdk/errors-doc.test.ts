@@ -15,7 +15,12 @@ interface Row {
 }
 
 const rows: Row[] = [...page.matchAll(/^\| `(ERR_\w+)` \| (.+?) \| (yes|no) \| (.+?) \|$/gm)].map(
-  ([, code, meaning, retryable, advice]) => ({ code: code!, meaning: meaning!, retryable: retryable!, advice: advice! }),
+  ([, code, meaning, retryable, advice]) => ({
+    code: code!,
+    meaning: meaning!,
+    retryable: retryable!,
+    advice: advice!,
+  }),
 );
 
 /** Every code that stands in the sources, comments included; names that go on (`ERR_ADAPTER_…`) are no codes. */

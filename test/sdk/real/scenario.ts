@@ -1,0 +1,110 @@
+// What a process or a worker thread does in one scenario; bundled and run by process.test.ts. Arguments: scenario, base, adapter.
+
+import { once } from 'node:events';
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { loadBase, type Base } from '../../../src/index.js';
+
+const [scenario, path, adapter] = (isMainThread ? process.argv.slice(2) : (workerData as string[])) as [
+  string,
+  string,
+  string,
+];
+const limits = { deviceMemory: '16MiB' };
+const long = { prompt: 'hello', maxTokens: 2000, ignoreEos: true };
+const say = (text: string) => process.stdout.write(`${text}\n`);
+
+async function loadWithAdapter(): Promise<Base> {
+  const base = await loadBase({ path, limits });
+  await base.registerAdapter('a', adapter);
+  return base;
+}
+
+async function runInWorker(name: string, terminates: boolean): Promise<void> {
+  const worker = new Worker(new URL(import.meta.url), { workerData: [name, path, adapter] });
+  await once(worker, 'message');
+  if (terminates) await worker.terminate();
+  else await once(worker, 'exit');
+}
+
+const SCENARIOS: Record<string, () => Promise<void>> = {
+  /** An idle base keeps no process alive. */
+  idle: async () => {
+    const base = await loadWithAdapter();
+    say(String((await base.generate({ ...long, maxTokens: 5 }).result).tokens.length));
+  },
+  /** Each of these is all that the process waits for. */
+  waiting: async () => {
+    const base = await loadWithAdapter();
+    const running = base.generate({ ...long, maxTokens: 50, adapter: 'a' }).result;
+    await base.unregisterAdapter('a');
+    say((await running).finishReason);
+    await base.registerAdapter('a', adapter);
+    await base.unregisterAdapter('a');
+    await base.drain();
+    await base.dispose();
+    say('disposed');
+  },
+  /** A failed load leaves nothing that keeps the process alive. */
+  failing: async () => {
+    await loadBase({ path, limits: { deviceMemory: '1MiB', maxContext: 4096 } }).catch((error: { code: string }) =>
+      say(error.code),
+    );
+  },
+  /** The process goes in the midst of a step. */
+  leaving: async () => {
+    const base = await loadWithAdapter();
+    for (let i = 0; i < 8; i++) base.generate({ ...long, adapter: 'a' });
+    const loading = loadBase({ path, limits });
+    for await (const _ of base.generate(long)) break;
+    say('leaving');
+    void loading;
+    process.exit(0);
+  },
+  /** Errors that nobody reads end no process. */
+  unread: async () => {
+    const base = await loadWithAdapter();
+    base.generate({ ...long, adapter: 'nobody' });
+    base.generate({ ...long, signal: AbortSignal.timeout(5) });
+    base.generate(long);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    await base.dispose();
+    say('alive');
+  },
+  /** Worker threads that are terminated with work in flight, beside a base in the main thread that goes on. */
+  terminating: async () => {
+    const base = await loadWithAdapter();
+    const alone = await base.generate({ ...long, maxTokens: 300, adapter: 'a' }).text();
+    for (let round = 0; round < 5; round++) {
+      const running = base.generate({ ...long, maxTokens: 300, adapter: 'a' }).text();
+      await Promise.all([runInWorker('worker-running', true), runInWorker('worker-loading', true)]);
+      if ((await running) !== alone) say('the neighbour changed');
+    }
+    await base.dispose();
+    say('terminated');
+  },
+  /** A whole life in a worker thread. */
+  worker: async () => {
+    await runInWorker('worker-whole', false);
+    say('worked');
+  },
+  'worker-running': async () => {
+    const base = await loadWithAdapter();
+    for (let i = 0; i < 8; i++) base.generate({ ...long, adapter: 'a' });
+    for await (const _ of base.generate(long)) break;
+    parentPort!.postMessage('running');
+  },
+  'worker-loading': async () => {
+    await new Promise<void>((resolve) => {
+      void loadBase({ path, limits, onProgress: () => resolve() });
+    });
+    parentPort!.postMessage('loading');
+  },
+  'worker-whole': async () => {
+    const base = await loadWithAdapter();
+    const { finishReason } = await base.generate({ ...long, maxTokens: 20, adapter: 'a' }).result;
+    await base.dispose();
+    parentPort!.postMessage(finishReason);
+  },
+};
+
+await SCENARIOS[scenario]!();
