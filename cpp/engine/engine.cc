@@ -129,7 +129,9 @@ void Engine::Loop(EngineCore* core) {
     Receive(core);
     if (is_closing_) return;
     has_work = core->Step();
+    // Who reads a result and then the counters finds them counted.
     Publish(core);
+    outbox_.Flush();
   }
 }
 

@@ -155,7 +155,6 @@ bool EngineCore::Step() {
     const Status status = CheckInvariants();
     if (!status.ok()) FailAll(status);
   }
-  outbox_->Flush();
   return true;
 }
 
@@ -172,7 +171,6 @@ void EngineCore::ExpireRequests() {
 
 // Nothing was planned. True if that was resolved here and another plan may do better.
 bool EngineCore::HandleStuck(const StepPlan& plan) {
-  outbox_->Flush();
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
   if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
   Sequence* stuck = plan.starved;
@@ -310,7 +308,6 @@ void EngineCore::Forget(Sequence* sequence) {
 
 void EngineCore::FailAll(const Status& status) {
   while (!sequences_.empty()) Fail(sequences_.begin()->second.get(), status);
-  outbox_->Flush();
 }
 
 void EngineCore::Close(const Status& status) {

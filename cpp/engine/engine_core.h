@@ -17,7 +17,7 @@
 namespace openlora {
 
 // The engine without its thread: what is asked of it goes in by calls, Step does one step, what happened goes to the
-// outbox. One thread at a time. Every accepted request ends in exactly one EndEvent or FailedEvent.
+// outbox, which the caller flushes. One thread at a time. Every accepted request ends in exactly one EndEvent or FailedEvent.
 class EngineCore {
  public:
   // The loader's work is started by these; FinishLoader brings the result.

@@ -1,0 +1,136 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/prng.h"
+#include "base/sha256.h"
+#include "base/thread_pool.h"
+#include "tensor/dtype.h"
+#include "tensor/mapped_file.h"
+
+namespace openlora {
+namespace {
+
+std::string HashOf(const std::string& text, size_t piece) {
+  Sha256 hash;
+  for (size_t i = 0; i < text.size(); i += piece) hash.Update(text.data() + i, std::min(piece, text.size() - i));
+  return ToHex(hash.Finish());
+}
+
+// FIPS 180-4 examples, and NIST's million a's.
+TEST(Sha256Test, GivesTheStandardsExamplesInPiecesOfAnySize) {
+  const std::string two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+  for (const size_t piece : {1u, 3u, 63u, 64u, 65u, 1000u}) {
+    EXPECT_EQ(HashOf("", piece), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    EXPECT_EQ(HashOf("abc", piece), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    EXPECT_EQ(HashOf(two_blocks, piece), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+    EXPECT_EQ(HashOf(std::string(1'000'000, 'a'), piece), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  }
+}
+
+// Random123's known answers for philox4x32-10: the first two words of the block.
+TEST(PrngTest, PhiloxGivesItsKnownAnswers) {
+  EXPECT_EQ(Philox(0, 0), 0xe169c58d6627e8d5u);
+  EXPECT_NE(Philox(0, 1), Philox(1, 0));
+}
+
+TEST(PrngTest, UniformDrawsFillTheUnitIntervalEvenly) {
+  constexpr int kDraws = 100'000, kBins = 10;
+  std::vector<int> bins(kBins);
+  for (int i = 0; i < kDraws; ++i) {
+    const double draw = PhiloxUniform(7, static_cast<uint64_t>(i));
+    ASSERT_GE(draw, 0.0);
+    ASSERT_LT(draw, 1.0);
+    ++bins[static_cast<size_t>(draw * kBins)];
+  }
+  // Standard deviation of a bin: sqrt(n p (1 - p)) = 95; five of them.
+  for (const int count : bins) EXPECT_NEAR(count, kDraws / kBins, 475);
+}
+
+TEST(DTypeTest, EveryF16SurvivesTheWayThroughFloat) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const auto half = static_cast<uint16_t>(bits);
+    const float value = F16ToFloat(half);
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(F16ToFloat(FloatToF16(value))));
+    } else {
+      ASSERT_EQ(FloatToF16(value), half) << bits;
+    }
+    if (!std::isnan(BF16ToFloat(half))) {
+      ASSERT_EQ(FloatToBF16(BF16ToFloat(half)), half) << bits;
+    }
+  }
+}
+
+TEST(DTypeTest, RoundsHalfwayCasesToEven) {
+  EXPECT_EQ(FloatToF16(1.0f + 0x1.0p-11f), FloatToF16(1.0f));
+  EXPECT_EQ(FloatToF16(1.0f + 0x1.8p-10f), FloatToF16(1.0f + 0x1.0p-9f));
+  EXPECT_EQ(FloatToF16(65519.0f), 0x7bff);
+  EXPECT_EQ(FloatToF16(65520.0f), 0x7c00);
+  EXPECT_EQ(FloatToF16(0x1.0p-25f), 0);
+  EXPECT_EQ(FloatToF16(0x1.000002p-25f), 1);
+  EXPECT_EQ(FloatToBF16(1.0f + 0x1.0p-8f), FloatToBF16(1.0f));
+  EXPECT_EQ(FloatToBF16(1.0f + 0x1.8p-7f), FloatToBF16(1.0f + 0x1.0p-6f));
+}
+
+TEST(ThreadPoolTest, EveryMemberRunsOnceAndTheyRunTogether) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (int run = 0; run < 200; ++run) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(threads));
+      TeamBarrier barrier;
+      pool.Run([&](int member, int members) {
+        EXPECT_EQ(members, threads);
+        ++calls[static_cast<size_t>(member)];
+        barrier.Arrive();
+        barrier.Wait(members);  // returns only if all run at once
+      });
+      for (const auto& count : calls) EXPECT_EQ(count, 1);
+    }
+  }
+}
+
+TEST(ThreadPoolTest, PiecesCoverEveryItemOnce) {
+  for (const int64_t count : {0, 1, 31, 32, 33, 1000}) {
+    for (const int members : {1, 2, 3, 7}) {
+      int64_t next = 0;
+      for (int member = 0; member < members; ++member) {
+        const Piece piece = Split(count, 32, member, members);
+        EXPECT_EQ(piece.begin, next);
+        EXPECT_TRUE(piece.begin % 32 == 0 || piece.begin == count);
+        next = piece.end;
+      }
+      EXPECT_EQ(next, count);
+    }
+  }
+}
+
+TEST(FileTest, RefusesWhatIsNotThereAndReadsBeyondTheEnd) {
+  const std::string path = (std::filesystem::temp_directory_path() / "openlora-file-test").string();
+  std::ofstream(path) << "0123456789";
+  File file;
+  EXPECT_STREQ(File::Open(path + "-missing", &file).code(), kErrIo);
+  EXPECT_STREQ(File::Open(std::filesystem::temp_directory_path().string(), &file).code(), kErrIo);
+  ASSERT_TRUE(File::Open(path, &file).ok());
+  char bytes[4] = {};
+  ASSERT_TRUE(file.ReadAt(6, bytes, 4).ok());
+  EXPECT_EQ(std::string(bytes, 4), "6789");
+  EXPECT_STREQ(file.ReadAt(7, bytes, 4).code(), kErrIo);
+  const FileIdentity before = file.identity();
+  std::ofstream(path) << "longer than it was";
+  ASSERT_TRUE(File::Open(path, &file).ok());
+  EXPECT_FALSE(file.identity() == before);
+  MappedFile mapped;
+  ASSERT_TRUE(MappedFile::Open(path, &mapped).ok());
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped.data()), static_cast<size_t>(mapped.size())), "longer than it was");
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace openlora

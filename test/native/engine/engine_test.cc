@@ -1,0 +1,136 @@
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "engine/core_driver.h"
+#include "engine/tiny_model.h"
+
+namespace openlora {
+namespace {
+
+// An engine with its thread, and a reader on the test's.
+class EngineThreadTest : public testing::Test {
+ protected:
+  void Open(EngineOptions options) {
+    engine_ = std::make_unique<Engine>(std::move(options), [this] {
+      const std::lock_guard lock(mutex_);
+      is_woken_ = true;
+      wake_.notify_one();
+    });
+  }
+  // Reads until `done` holds.
+  template <typename Done>
+  void ReadUntil(const Done& done) {
+    while (!done()) {
+      {
+        std::unique_lock lock(mutex_);
+        ASSERT_TRUE(wake_.wait_for(lock, std::chrono::seconds(60), [this] { return is_woken_; })) << "nothing came for a minute";
+        is_woken_ = false;
+      }
+      for (const ControlEvent& event : engine_->Take().events) Note(event);
+    }
+  }
+  void Note(const ControlEvent& event) {
+    if (std::holds_alternative<OpenedEvent>(event)) is_open_ = true;
+    if (std::holds_alternative<ClosedEvent>(event)) is_closed_ = true;
+    if (const auto* failed = std::get_if<OpenFailedEvent>(&event)) open_error_ = failed->status.code();
+    if (const auto* end = std::get_if<EndEvent>(&event)) ends_[end->request] += end->reason == FinishReason::kCancelled ? "cancelled" : "end";
+    if (const auto* failed = std::get_if<FailedEvent>(&event)) ends_[failed->request] += failed->status.code();
+    if (const auto* ready = std::get_if<AdapterReadyEvent>(&event)) adapters_[ready->handle] = "ready";
+    if (const auto* failed = std::get_if<AdapterFailedEvent>(&event)) adapters_[failed->handle] = failed->status.code();
+  }
+
+  TestFolder folder_{"engine"};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool is_woken_ = false;
+  bool is_open_ = false, is_closed_ = false;
+  std::string open_error_;
+  std::map<int64_t, std::string> ends_;
+  std::map<int64_t, std::string> adapters_;
+  std::unique_ptr<Engine> engine_;  // last: its thread uses the above
+};
+
+TEST_F(EngineThreadTest, ServesRequestsAndAdaptersAndEndsEachOnce) {
+  Open(TinyOptions(folder_, 2));
+  engine_->Register(1, TinyAdapter(folder_, "a", 8, 0, 5));
+  for (int64_t id = 1; id <= 40; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 20));
+  ReadUntil([&] { return adapters_.contains(1); });
+  for (int64_t id = 41; id <= 60; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 20, {{1, 1.0f}}));
+  for (int64_t id = 1; id <= 60; id += 3) engine_->Cancel(id);
+  ReadUntil([&] { return ends_.size() == 60; });
+  for (const auto& [id, end] : ends_) EXPECT_TRUE(end == "end" || end == "cancelled") << id << ": " << end;
+  Tier tier;
+  EXPECT_TRUE(engine_->FindTier(1, &tier));
+  EXPECT_FALSE(engine_->FindTier(2, &tier));
+  EXPECT_GT(engine_->Stats().tokens_out, 0u);
+}
+
+TEST_F(EngineThreadTest, CloseEndsEveryRequestAndEveryRegistrationWithItsEvent) {
+  Open(TinyOptions(folder_, 2));
+  ReadUntil([&] { return is_open_; });
+  for (int64_t id = 1; id <= 30; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 200));
+  for (int64_t handle = 1; handle <= 10; ++handle) engine_->Register(handle, TinyAdapter(folder_, "a" + std::to_string(handle), 8, 0, 5));
+  engine_->Close();
+  ReadUntil([&] { return is_closed_; });
+  EXPECT_EQ(ends_.size(), 30u);
+  EXPECT_EQ(adapters_.size(), 10u);
+  for (const auto& [id, end] : ends_) EXPECT_EQ(end, kErrClosed);
+}
+
+TEST_F(EngineThreadTest, CloseWhileLoadingGivesUpAndSaysSo) {
+  Open(TinyOptions(folder_, 2));
+  engine_->Close();
+  engine_->Submit(MakeRequest(1, {1}, 5));
+  ReadUntil([&] { return is_closed_; });
+  EXPECT_TRUE(is_open_ || !open_error_.empty());
+}
+
+TEST_F(EngineThreadTest, AFailedLoadIsReportedOnceAndClosesTheEngine) {
+  EngineOptions options = TinyOptions(folder_);
+  options.files[0] += "-missing";
+  Open(std::move(options));
+  engine_->Submit(MakeRequest(1, {1}, 5));
+  ReadUntil([&] { return is_closed_; });
+  EXPECT_EQ(open_error_, kErrIo);
+  EXPECT_EQ(ends_[1], kErrIo);
+}
+
+TEST_F(EngineThreadTest, DestructionWithWorkInFlightWaitsForNothingButAStep) {
+  Open(TinyOptions(folder_, 2));
+  ReadUntil([&] { return is_open_; });
+  for (int64_t id = 1; id <= 30; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 250));
+  engine_.reset();
+}
+
+TEST_F(EngineThreadTest, AFullQueueRefusesWithoutWaitingForTheEngine) {
+  EngineOptions options = TinyOptions(folder_);
+  options.max_queued = 4;
+  Open(std::move(options));
+  for (int64_t id = 1; id <= 50; ++id) engine_->Submit(MakeRequest(id, {1}, 5));
+  ReadUntil([&] { return ends_.size() == 50; });
+  int refused = 0;
+  for (const auto& [id, end] : ends_) refused += end == kErrOverloaded ? 1 : 0;
+  EXPECT_GT(refused, 0);
+  EXPECT_LE(refused, 46);
+}
+
+TEST_F(EngineThreadTest, ADeadlineWakesAnEngineThatWaits) {
+  Open(TinyOptions(folder_));
+  ReadUntil([&] { return is_open_; });
+  Request request = MakeRequest(1, {1}, 5);
+  request.deadline_ms = 30;
+  engine_->SetPaused(1, true);
+  engine_->Submit(request);
+  engine_->SetPaused(1, true);
+  ReadUntil([&] { return ends_.contains(1); });
+  EXPECT_TRUE(ends_[1] == kErrDeadline || ends_[1] == "end");
+}
+
+}  // namespace
+}  // namespace openlora

@@ -1,0 +1,141 @@
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "base/prng.h"
+#include "engine/core_driver.h"
+#include "engine/tiny_model.h"
+
+namespace openlora {
+namespace {
+
+constexpr int kAdapters = 8;
+constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
+
+// 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60.
+std::vector<Request> Requests() {
+  std::vector<Request> requests;
+  for (int64_t id = 1; id <= 64; ++id) {
+    const uint64_t draw = Philox(3, static_cast<uint64_t>(id));
+    std::vector<int32_t> prompt;
+    for (uint64_t i = 0; i < 1 + draw % 60; ++i) prompt.push_back(static_cast<int32_t>(Philox(draw, i) % 101));
+    Request request = MakeRequest(id, prompt, 1 + static_cast<int32_t>(draw / 64 % 40));
+    const auto adapter = static_cast<int64_t>(draw / 4096 % (kAdapters + 1));
+    if (adapter > 0) request.adapters = {{adapter, 1.0f}};
+    if (id % 7 == 0) request.adapters.push_back({1 + id % kAdapters, 0.5f});  // two at once, with weights
+    if (id % 2 == 0) request.temperature = 1;
+    if (id % 5 == 0) request.prompt_logprobs = 0;
+    request.seed = draw;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+void RegisterAll(const TestFolder& folder, CoreDriver* driver) {
+  for (int i = 0; i < kAdapters; ++i)
+    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3, 100 + static_cast<uint64_t>(i)));
+}
+
+// Each request by itself, one after another.
+std::vector<Answer> Alone(const TestFolder& folder) {
+  CoreDriver driver(TinyOptions(folder));
+  EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
+  RegisterAll(folder, &driver);
+  std::vector<Answer> answers;
+  for (const Request& request : Requests()) {
+    driver.core().Submit(request);
+    driver.Run();
+    answers.push_back(driver.answer(request.id));
+    EXPECT_EQ(answers.back().end, "length");
+    EXPECT_EQ(answers.back().tokens.size(), static_cast<size_t>(request.max_tokens));
+  }
+  return answers;
+}
+
+struct MixedRun {
+  uint64_t seed = 1;
+  int threads = 1;
+  int32_t max_batch_tokens = 64;
+  int64_t pool_bytes = 4 << 20;
+  bool cancels = false;
+  SimdLevel simd = SimdLevel::kAuto;
+};
+
+// All at once: random arrival, and cancels of some. Returns the engine's counters.
+EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alone, const MixedRun& run) {
+  SCOPED_TRACE("seed " + std::to_string(run.seed) + ", threads " + std::to_string(run.threads) + ", maxBatchTokens " + std::to_string(run.max_batch_tokens));
+  EngineOptions options = TinyOptions(folder, run.threads, run.simd);
+  options.max_batch_tokens = run.max_batch_tokens;
+  options.pool_bytes = run.pool_bytes;
+  options.max_context = 128;
+  CoreDriver driver(std::move(options));
+  EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
+  RegisterAll(folder, &driver);
+  const std::vector<Request> requests = Requests();
+  uint64_t draws = 0;
+  const auto draw = [&](uint64_t below) { return Philox(run.seed, draws++) % below; };
+  size_t next = 0;
+  std::vector<bool> is_cancelled(requests.size());
+  for (int step = 0; next < requests.size() || driver.core().requests() > 0; ++step) {
+    if (step > 20'000) {
+      ADD_FAILURE() << "a request never ends";
+      break;
+    }
+    for (uint64_t arriving = draw(4); arriving > 0 && next < requests.size(); --arriving) driver.core().Submit(requests[next++]);
+    if (run.cancels && next > 0 && draw(6) == 0) {
+      const uint64_t victim = draw(next);
+      if (victim % 4 == 0) {
+        driver.core().Cancel(requests[victim].id);
+        is_cancelled[victim] = true;
+      }
+    }
+    driver.core().Step();
+    if (driver.has_loader_work() && draw(3) == 0) driver.DoLoaderWork();
+    driver.Read();
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Answer& mixed = driver.answer(requests[i].id);
+    if (is_cancelled[i] && mixed.end == "cancelled") {
+      EXPECT_LE(mixed.tokens.size(), alone[i].tokens.size());
+      EXPECT_TRUE(std::equal(mixed.tokens.begin(), mixed.tokens.end(), alone[i].tokens.begin()));
+      continue;
+    }
+    EXPECT_EQ(mixed.end, "length") << "request " << requests[i].id;
+    EXPECT_EQ(mixed.tokens, alone[i].tokens) << "request " << requests[i].id;
+    EXPECT_EQ(mixed.logprobs, alone[i].logprobs) << "request " << requests[i].id;  // ==: bit for bit
+    EXPECT_EQ(mixed.prompt_logprobs, alone[i].prompt_logprobs) << "request " << requests[i].id;
+    EXPECT_EQ(mixed.text, alone[i].text);
+  }
+  EXPECT_TRUE(driver.core().CheckInvariants().ok());
+  EXPECT_EQ(driver.core().pool().frames(FrameUse::kKv), 0);
+  return driver.core().Stats();
+}
+
+TEST(MixedEqualsAloneTest, WhateverTheChunksTheArrivalsTheCancelsAndTheThreads) {
+  const TestFolder folder("mixed");
+  const std::vector<Answer> alone = Alone(folder);
+  ExpectSame(folder, alone, {.seed = 1});
+  ExpectSame(folder, alone, {.seed = 2, .threads = 2, .max_batch_tokens = 7});
+  ExpectSame(folder, alone, {.seed = 3, .threads = 3, .max_batch_tokens = 1});
+  ExpectSame(folder, alone, {.seed = 4, .threads = 2, .max_batch_tokens = 33, .cancels = true});
+  ExpectSame(folder, alone, {.seed = 5, .max_batch_tokens = 13, .cancels = true});
+}
+
+TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
+  const TestFolder folder("pressure");
+  const std::vector<Answer> alone = Alone(folder);
+  for (const uint64_t seed : {6u, 7u, 8u}) {
+    const EngineStats stats = ExpectSame(folder, alone, {.seed = seed, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .cancels = seed == 8});
+    EXPECT_GT(stats.adapter_evictions, 10u);
+    EXPECT_GT(stats.preemptions, 0u);
+  }
+}
+
+TEST(MixedEqualsAloneTest, OnEverySimdLevel) {
+  const TestFolder folder("levels");
+  const std::vector<Answer> alone = Alone(folder);
+  for (const SimdLevel level : AvailableSimdLevels()) ExpectSame(folder, alone, {.seed = 9, .simd = level});
+}
+
+}  // namespace
+}  // namespace openlora
