@@ -85,7 +85,7 @@ export function readTokenizerJson(text: string): TokenizerJson {
     model,
     added_tokens: root.added_tokens ?? [],
     normalizer: rewriteNormalizer(root.normalizer ?? null),
-    pre_tokenizer: rewritePreTokenizer(root.pre_tokenizer ?? null),
+    pre_tokenizer: splitAtSpaces(rewritePreTokenizer(root.pre_tokenizer ?? null), model),
     post_processor: rewritePostProcessor(root.post_processor ?? null),
     decoder: null, // decoding is by the token table
   };
@@ -236,6 +236,22 @@ function rewriteSplit(regex: string, behavior: string, isInverted: boolean): Jso
       break;
   }
   throw unsupported('pre_tokenizer', `splits ${behavior}${isInverted ? ' inverted' : ''}, which is not supported`);
+}
+
+/**
+ * SentencePiece models take the whole text for one word, which costs the library a heap of the text's size (20 kB/s). Where
+ * no merge gives a token with ▁ after another character, no token goes over such a place, and the text may be cut there.
+ */
+function splitAtSpaces(part: Json, model: JsonObject): Json {
+  const merges = Array.isArray(model.merges) ? model.merges : [];
+  const goesOver = (merge: Json): boolean => {
+    const pieces = typeof merge === 'string' ? merge.split(' ') : (merge as string[]); // checked by checkModel
+    return /[^▁]▁/.test(pieces.join(''));
+  };
+  const isByteLevel = JSON.stringify(part).includes('"ByteLevel"');
+  if (isByteLevel || model.ignore_merges === true || merges.some(goesOver)) return part;
+  const cut = splitPart('▁+[^▁]*|[^▁]+', true);
+  return part === null ? cut : sequencePart(part, cut);
 }
 
 function rewriteMetaspace(pre: JsonObject): Json {
