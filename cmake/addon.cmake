@@ -50,7 +50,8 @@ set_target_properties(openlora_addon PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   # The C++ run time travels inside, so that only glibc's version decides where the file loads. libgcc stays shared: the
   # static one of gcc 12 needs glibc 2.35 (_dl_find_object), the rest 2.34, and wherever node runs there is a libgcc_s.
-  target_link_options(openlora_addon PRIVATE -Wl,--exclude-libs,ALL -Wl,--gc-sections)
+  target_link_options(openlora_addon PRIVATE -Wl,--exclude-libs,ALL -Wl,--gc-sections
+    "-Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/addon.map")
   if(NOT OPENLORA_SANITIZE)
     target_link_options(openlora_addon PRIVATE -static-libstdc++)
   endif()

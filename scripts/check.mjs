@@ -19,6 +19,16 @@ if (unknown.length > 0) {
 }
 const steps = values.only ? known.filter(({ name }) => values.only.includes(name)) : values.long ? known : fastSteps;
 
+const LOG_LINES_MAX = 400;
+
+/** The beginning holds the first error, the end says how it ended. */
+function shortened(log) {
+  const lines = log.split('\n');
+  if (lines.length <= LOG_LINES_MAX) return log;
+  const half = LOG_LINES_MAX / 2;
+  return [...lines.slice(0, half), `[${lines.length - LOG_LINES_MAX} lines left out]`, ...lines.slice(-half)].join('\n');
+}
+
 const total = { passed: 0, failed: 0, skipped: 0 };
 const failedSteps = new Set();
 for (const step of steps) {
@@ -30,7 +40,7 @@ for (const step of steps) {
   for (const key of Object.keys(total)) total[key] += result[key];
   if (result.failed > 0) {
     failedSteps.add(step.name);
-    process.stdout.write(`\n──── ${step.name}: log\n${result.log}──── end of ${step.name}\n\n`);
+    process.stdout.write(`\n──── ${step.name}: log\n${shortened(result.log)}──── end of ${step.name}\n\n`);
   }
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const counts = Object.entries(total)
