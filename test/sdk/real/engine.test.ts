@@ -28,7 +28,7 @@ describe.skipIf(noAddon)('on the real addon', () => {
   });
 
   const ask = (request: Partial<GenerateRequest> = {}) =>
-    base.generate({ prompt: 'hello', maxTokens: 24, ignoreEos: true, ...request } as GenerateRequest);
+    base.generate({ prompt: 'hello', maxTokens: 24, ignoreEos: true, ...request });
 
   test('a base says what it is, and its loading was reported', () => {
     expect(base.info).toMatchObject({ family: 'llama', dtype: 'f32', device: 'cpu', vocabSize: SIZES.vocab });
