@@ -26,7 +26,9 @@ function shortened(log) {
   const lines = log.split('\n');
   if (lines.length <= LOG_LINES_MAX) return log;
   const half = LOG_LINES_MAX / 2;
-  return [...lines.slice(0, half), `[${lines.length - LOG_LINES_MAX} lines left out]`, ...lines.slice(-half)].join('\n');
+  return [...lines.slice(0, half), `[${lines.length - LOG_LINES_MAX} lines left out]`, ...lines.slice(-half)].join(
+    '\n',
+  );
 }
 
 const total = { passed: 0, failed: 0, skipped: 0 };

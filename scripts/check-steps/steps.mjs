@@ -11,8 +11,8 @@ const werror = { OPENLORA_WERROR: 'ON' };
 const ctest = (folder) => ['ctest', '--test-dir', folder, '--output-on-failure'];
 
 // gcc 12's ThreadSanitizer can't map its shadow where the kernel randomises 32 bits of an address (Linux 6.6 and later).
-const isRandomisationOptional = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
-const fixedAddresses = isRandomisationOptional ? ['setarch', '-R'] : [];
+const canFixAddresses = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
+const fixedAddresses = canFixAddresses ? ['setarch', '-R'] : [];
 
 /** Sanitizer builds hold the tests alone; OPENLORA_SMALL asks for small cases. */
 async function sanitized(folder, sanitizers, prefix, env) {
