@@ -19,9 +19,9 @@ import type { Io } from './io.js';
 import { formatMs, nearest, printable } from './text.js';
 
 const COMMANDS: Record<string, string> = {
-  '/adapter NAME': "answer with this adapter from now on; 'none' for the base alone; without NAME: list them",
-  '/adapter [ID=]DIR': 'register the adapter in this folder and answer with it',
-  '/system TEXT': 'begin the conversation with this system message; without TEXT: none',
+  '/adapter NAME': "who answers; 'none': the base alone; no NAME: list them",
+  '/adapter [ID=]DIR': 'register an adapter, and answer with it',
+  '/system TEXT': 'set the system message; no TEXT: none',
   '/reset': 'forget the conversation',
   '/help': 'show this',
   '/exit': 'leave (Ctrl-D too); Ctrl-C ends an answer',
@@ -169,7 +169,7 @@ class ChatSession {
         result.finishReason === 'cancelled'
           ? ' (cancelled)'
           : result.finishReason === 'length'
-            ? ' (cut: no tokens left)'
+            ? ` (cut at ${result.usage.output} tokens)`
             : '';
       stdout.line(
         stdout.isTty ? `${how}\n${stdout.style.dim(`first token ${formatMs(result.timing.ttftMs)}${rate}`)}` : how,

@@ -74,8 +74,8 @@ export function chooseRequests(adapters: DemoAdapter[], count: number, seed: num
   const own = adapters
     .filter(({ name }) => !inShared.has(name))
     .map(({ name, examples }) => examples.map(({ prompt, answer }) => ({ adapter: name, prompt, wanted: answer })));
-  const groups =
-    shared.length === 0 ? 0 : Math.max(1, Math.floor((count * (own.length > 0 ? SHARED_SHARE : 1)) / most));
+  const room = own.length > 0 ? Math.max(1, Math.floor((count * SHARED_SHARE) / most)) : Math.ceil(count / most);
+  const groups = shared.length === 0 ? 0 : room;
   const blocks = Array.from({ length: groups }, (_, i) => shared[(seed + i) % shared.length]!);
   const singles = roundRobin(own.length > 0 ? own : [...askedOf.values()], count - blocks.flat().length, seed);
   const perGap = Math.ceil(singles.length / Math.max(1, blocks.length));

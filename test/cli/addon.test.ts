@@ -1,0 +1,116 @@
+import { existsSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { demoFolder } from '../../src/cli/demo/tasks.js';
+import { PARITY_ADAPTERS, makeFamily, missingForAddon, writeTasks, type Family } from './addon-family.js';
+import { runCli } from './run-cli.js';
+
+interface Answer {
+  adapter: string | null;
+  text: string;
+  finishReason: string;
+}
+
+const missing = missingForAddon();
+const PROMPTS = ['hello', 'a longer prompt than the others', 'x', '12', 'once upon a time'];
+
+describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
+  let family: Family;
+  beforeAll(() => {
+    family = makeFamily();
+  });
+  afterAll(() => family.remove());
+
+  async function answers(prompt: string, adapters: string[], ...more: string[]): Promise<Answer[]> {
+    const named = adapters.flatMap((name) => ['--adapter', family.adapter(name)]);
+    const { code, stdout, stderr } = await runCli([
+      'generate',
+      '--base',
+      family.base,
+      ...named,
+      '--prompt',
+      prompt,
+      '--json',
+      ...more,
+    ]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    return (JSON.parse(stdout) as { results: Answer[] }).results;
+  }
+
+  it('generates with several adapters at once what each of them answers alone', async () => {
+    const together = await answers('hello', PARITY_ADAPTERS, '--with-base');
+    expect(together.map(({ adapter }) => adapter)).toEqual([null, ...PARITY_ADAPTERS]);
+    const [base] = await answers('hello', []);
+    expect(together[0]!.text).toBe(base!.text);
+    for (const [i, name] of PARITY_ADAPTERS.entries()) {
+      const [alone] = await answers('hello', [name]);
+      expect(together[i + 1]!.text).toBe(alone!.text);
+    }
+  });
+
+  it('passes a refused adapter on with its code', async () => {
+    const { code, stderr } = await runCli([
+      'generate',
+      '--base',
+      family.base,
+      '--adapter',
+      family.base,
+      '--prompt',
+      'x',
+    ]);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('[ERR_ADAPTER_FILES]') });
+  });
+
+  it('runs a demo: every request of a mixed batch of 64 is answered as it is alone', async () => {
+    const right = new Map<string, string>();
+    for (const prompt of PROMPTS) {
+      for (const { adapter, text } of await answers(prompt, PARITY_ADAPTERS)) right.set(`${adapter} ${prompt}`, text);
+    }
+    writeTasks(family, PROMPTS, (adapter, prompt) => right.get(`${adapter} ${prompt}`)!);
+    const { code, stdout } = await runCli(['demo', '--folder', family.folder, '--no-memory', '--json']);
+    const { summary, requests } = JSON.parse(stdout);
+    expect(requests.filter(({ state }: { state: string }) => state !== 'right')).toEqual([]);
+    expect({ code, right: summary.right, expected: summary.expectedAtLeast }).toEqual({
+      code: 0,
+      right: 64,
+      expected: 64,
+    });
+    expect(summary.rowsPerStep).toBeGreaterThan(1);
+    // The embedding is looked up row by row; everything else is read whole.
+    expect(summary.weightBytesPerStep / summary.weightBytes).toBeGreaterThan(0.5);
+    expect(summary.weightBytesPerStep / summary.weightBytes).toBeLessThanOrEqual(1.01);
+  });
+
+  it('fails a demo in which fewer are right than expected, and says which', async () => {
+    writeTasks(family, PROMPTS, () => 'something else');
+    const { code, stdout } = await runCli(['demo', '--folder', family.folder, '--no-memory']);
+    expect(code).toBe(1);
+    expect(stdout).toContain('✗ 0 of 64 answers right');
+    expect(stdout).toContain('expected: at least 64');
+    expect(stdout).toContain('wanted something else');
+    expect(stdout).not.toContain('\u001b');
+  });
+
+  it('draws the demo live on a terminal', async () => {
+    const { stdout } = await runCli(['demo', '--folder', family.folder, '--no-memory', '--fast'], {
+      columns: 80,
+      env: { NO_COLOR: '1' },
+    });
+    expect(stdout).toContain('\u001b[?25l');
+    expect(stdout.lastIndexOf('\u001b[?25h')).toBeGreaterThan(stdout.lastIndexOf('\u001b[?25l'));
+    expect(stdout).toMatch(/0 right, 64 wrong/);
+  });
+});
+
+const noDemo = missing || (existsSync(`${demoFolder()}/tasks.json`) ? '' : 'needs demo/: sh demo/train/make.sh');
+describe.skipIf(noDemo)(`openlora demo ${noDemo}`, () => {
+  it('answers as many of 64 right as transformers + peft', async () => {
+    const { code, stdout } = await runCli(['demo', '--no-memory', '--json']);
+    const { summary } = JSON.parse(stdout);
+    expect({ code, requests: summary.requests, adapters: summary.adapters.length }).toEqual({
+      code: 0,
+      requests: 64,
+      adapters: 12,
+    });
+    expect(summary.right).toBeGreaterThanOrEqual(summary.expectedAtLeast);
+  });
+});
