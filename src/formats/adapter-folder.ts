@@ -53,7 +53,7 @@ export async function readAdapterFolder(
   const folder = resolve(path);
   const pacer = new Pacer(o.signal);
   const { parts, present } = await readParts(folder, pacer);
-  await checkAddedTokens(folder, present, o.vocabulary ?? base.spec.vocab, pacer);
+  await checkAddedTokens(folder, present, base.path, o.vocabulary ?? base.spec.vocab, pacer);
   return checkAdapter(parts, base, o, pacer);
 }
 

@@ -207,6 +207,19 @@ describe('an adapter folder', () => {
     );
   });
 
+  test("may add a token over the embedding's rows that its base's tokenizer has, too", async () => {
+    const tokenizer = { added_tokens: [{ id: 40, content: '<pad>' }] };
+    const own = await readBaseFolder(await baseFolder(TINY, tinyTensors(), { 'tokenizer.json': tokenizer }));
+    const path = await adapterFolder({}, loraTensors(QV), { 'tokenizer.json': tokenizer });
+    expect((await readAdapterFolder(path, own)).spec.sites).toHaveLength(4);
+    const other = { added_tokens: [{ id: 40, content: '<new>' }] };
+    await expectCode(
+      readAdapterFolder(await adapterFolder({}, loraTensors(QV), { 'tokenizer.json': other }), own),
+      'ERR_ADAPTER_VOCABULARY',
+      /<new>/,
+    );
+  });
+
   test('stops when its signal is aborted', async () => {
     await expectCode(read({}, undefined, {}, { signal: AbortSignal.abort() }), 'ERR_ABORTED');
   });

@@ -1,6 +1,9 @@
 // The same references with other ways to keep and compute: each SIMD level, K and V in 16 bits, weights widened to
 // float32, one thread and chunks of another size. Needs a built addon: npm run build:native.
 
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadBase, type Base, type LoadBaseOptions } from '../../src/index.js';
 import { loadNative } from '../../src/native/load.js';
@@ -64,6 +67,31 @@ describe('weights', () => {
     },
   );
 });
+
+test('tensors may begin at odd bytes, as files of old writers do', async () => {
+  const set = setOf('llama3-rope-f16');
+  const path = mkdtempSync(join(tmpdir(), 'openlora-odd-'));
+  try {
+    cpSync(set.path, path, { recursive: true });
+    for (const file of ['model.safetensors', ...set.cases.flatMap(({ adapter }) => fileOf(adapter))])
+      shift(join(path, file));
+    await withBase({ ...set, path }, {}, async (base) => {
+      for (const reference of set.cases) await check(base, set, reference);
+    });
+  } finally {
+    rmSync(path, { recursive: true, force: true });
+  }
+});
+
+const fileOf = (adapter: string | null) => (adapter === null ? [] : [`adapters/${adapter}/adapter_model.safetensors`]);
+
+/** One space more behind the header. */
+function shift(path: string): void {
+  const bytes = readFileSync(path);
+  const length = Number(bytes.readBigUInt64LE());
+  bytes.writeBigUInt64LE(BigInt(length + 1));
+  writeFileSync(path, Buffer.concat([bytes.subarray(0, 8 + length), Buffer.from(' '), bytes.subarray(8 + length)]));
+}
 
 test('threads and the size of chunks change no bit', async () => {
   const set = setOf('llama-gqa');
