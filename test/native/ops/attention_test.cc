@@ -72,7 +72,7 @@ TEST(Attention, GivesARowTheSameBitsInPrefillInChunksAndInDecodeWhateverItsNeigh
     const AttentionData data(c);
     for (const SimdLevel level : AvailableSimdLevels()) {
       if (level != AvailableSimdLevels().back() && IsLong(c)) continue;  // slow, and nothing there depends on the level
-      Ops& ops = CpuOpsFor(level, 2);
+      Ops& ops = CpuOpsFor(level, 1);
       SCOPED_TRACE(ops.name());
       AttentionRun whole(ops, data), chunks(ops, data);
       const std::vector<AttentionRows> all = whole.AllTokens(), step = whole.StepRows();

@@ -85,7 +85,7 @@ void CompareRowSplits(const std::vector<ProjectCase>& list) {
     SCOPED_TRACE(Describe(c));
     const ProjectData data(c);
     for (const SimdLevel level : AvailableSimdLevels()) {
-      Ops& ops = CpuOpsFor(level, 2);
+      Ops& ops = CpuOpsFor(level, 1);
       SCOPED_TRACE(ops.name());
       const auto whole = OutputsOf(ops, data, 0, c.rows);
       for (const int32_t piece : {1, 5, 9, 17}) {
@@ -120,7 +120,7 @@ TEST(Project, GivesTheSameBitsWhenRunAgainAndFromAnotherPlaceInThePool) {
     const ProjectData data(c);
     ProjectData moved(c);
     moved.shape.seed += 1000;  // of the slots and the places of the tiles
-    Ops& ops = CpuOpsFor(SimdLevel::kAuto, 2);
+    Ops& ops = CpuOpsFor(SimdLevel::kAuto, 1);
     ProjectRun run(ops, data, 0, c.rows), other(ops, moved, 0, c.rows);
     run.Run();
     other.Run();
@@ -197,7 +197,7 @@ TEST(Project, LeavesRowsOfTheBaseAloneUntouchedByTheirNeighboursAdapters) {
   const ProjectData mixed(c);
   ProjectData base(c);
   base.shape.mix = cases::AdapterMix::kNone;
-  Ops& ops = CpuOpsFor(SimdLevel::kAuto, 2);
+  Ops& ops = CpuOpsFor(SimdLevel::kAuto, 1);
   const auto with = OutputsOf(ops, mixed, 0, c.rows), without = OutputsOf(ops, base, 0, c.rows);
   int32_t base_rows = 0;
   for (int32_t row = 0; row < c.rows; ++row) {
