@@ -8,8 +8,8 @@ namespace openlora {
 }  // namespace openlora
 
 // Kept in release builds.
-#define OPENLORA_CHECK(expression)                                        \
-  do {                                                                    \
-    if (!(expression)) [[unlikely]]                                       \
-      ::openlora::CheckFailed(#expression, __FILE__, __LINE__);           \
+#define OPENLORA_CHECK(expression)                              \
+  do {                                                          \
+    if (!(expression)) [[unlikely]]                             \
+      ::openlora::CheckFailed(#expression, __FILE__, __LINE__); \
   } while (false)

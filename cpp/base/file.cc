@@ -43,8 +43,11 @@ Status File::ReadAt(int64_t offset, void* data, size_t bytes) const {
   while (bytes > 0) {
     const ssize_t got = ::pread(descriptor_, next, std::min<size_t>(bytes, 1 << 30), offset);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return Error(kErrIo, "%s: read at %lld: %s", path_.c_str(), static_cast<long long>(offset), std::strerror(errno));
-    if (got == 0) return Error(kErrIo, "%s: ends at byte %lld, %zu more were to be read", path_.c_str(), static_cast<long long>(offset), bytes);
+    if (got < 0)
+      return Error(kErrIo, "%s: read at %lld: %s", path_.c_str(), static_cast<long long>(offset), std::strerror(errno));
+    if (got == 0)
+      return Error(kErrIo, "%s: ends at byte %lld, %zu more were to be read", path_.c_str(),
+                   static_cast<long long>(offset), bytes);
     next += got;
     offset += got;
     bytes -= static_cast<size_t>(got);

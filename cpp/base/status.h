@@ -31,10 +31,10 @@ inline constexpr char kErrIo[] = "ERR_IO";
 inline constexpr char kErrInternal[] = "ERR_INTERNAL";
 inline constexpr char kErrAborted[] = "ERR_ABORTED";
 
-#define OPENLORA_RETURN_IF_ERROR(expression)          \
-  do {                                                \
-    ::openlora::Status status_ = (expression);        \
-    if (!status_.ok()) return status_;                \
+#define OPENLORA_RETURN_IF_ERROR(expression)   \
+  do {                                         \
+    ::openlora::Status status_ = (expression); \
+    if (!status_.ok()) return status_;         \
   } while (false)
 
 }  // namespace openlora

@@ -26,9 +26,9 @@ class ThreadPool {
   // Calls body(member, size()) on every member and returns when all have. One caller at a time.
   template <typename Body>
   void Run(const Body& body) {
-    RunErased([](const void* context, int member, int members) {
-      (*static_cast<const Body*>(context))(member, members);
-    }, &body);
+    RunErased(
+        [](const void* context, int member, int members) { (*static_cast<const Body*>(context))(member, members); },
+        &body);
   }
 
  private:

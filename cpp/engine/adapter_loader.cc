@@ -2,10 +2,15 @@
 
 namespace openlora {
 
-AdapterLoader::AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device, std::vector<std::string> base_files,
-                             std::function<void(LoaderResult)> on_result)
-    : format_(residency->format()), shapes_(residency->shapes()), pool_(pool), device_(device), base_files_(std::move(base_files)),
-      on_result_(std::move(on_result)), thread_([this] { Main(); }) {}
+AdapterLoader::AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
+                             std::vector<std::string> base_files, std::function<void(LoaderResult)> on_result)
+    : format_(residency->format()),
+      shapes_(residency->shapes()),
+      pool_(pool),
+      device_(device),
+      base_files_(std::move(base_files)),
+      on_result_(std::move(on_result)),
+      thread_([this] { Main(); }) {}
 
 AdapterLoader::~AdapterLoader() {
   {
@@ -44,7 +49,8 @@ void AdapterLoader::Main() {
 LoaderResult AdapterLoader::Run(Adapter* adapter, bool is_check) const {
   LoaderResult result{adapter, is_check, {}, {}};
   result.status = is_check ? CheckAdapter(adapter->manifest, shapes_, base_files_, is_stopping_, &result.identity)
-                           : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format_, *pool_, device_, is_stopping_);
+                           : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format_,
+                                       *pool_, device_, is_stopping_);
   return result;
 }
 

@@ -16,17 +16,17 @@ namespace openlora {
 // What the loader thread did for an adapter.
 struct LoaderResult {
   Adapter* adapter = nullptr;
-  bool is_check = false;     // a registration's check, else a load into its frames
+  bool is_check = false;  // a registration's check, else a load into its frames
   Status status;
   AdapterIdentity identity;  // of a check that succeeded
 };
 
-// One thread that reads adapters' files beside compute: checks at registration, and loads into reserved frames. Loads go
-// first, since requests wait for them. An adapter that is queued here stays unchanged until its result is taken.
+// One thread that reads adapters' files beside compute: checks at registration, and loads into reserved frames. Loads
+// go first, since requests wait for them. An adapter that is queued here stays unchanged until its result is taken.
 class AdapterLoader {
  public:
-  AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device, std::vector<std::string> base_files,
-                std::function<void(LoaderResult)> on_result);
+  AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
+                std::vector<std::string> base_files, std::function<void(LoaderResult)> on_result);
   ~AdapterLoader();  // gives up what is queued
   AdapterLoader(const AdapterLoader&) = delete;
   AdapterLoader& operator=(const AdapterLoader&) = delete;

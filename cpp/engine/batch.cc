@@ -12,13 +12,15 @@ struct Span {
   int32_t end = 0;
 };
 
-// Appends a segment for each slot among the adapters that stand at `place` in their requests' lists. A row's segments thus
-// follow its request's order, whatever the slots are called: a reload into another slot changes no bit.
-void AppendPlace(const std::vector<PlannedRows>& planned, const std::vector<Span>& spans, size_t place, Entries* entries) {
+// Appends a segment for each slot among the adapters that stand at `place` in their requests' lists. A row's segments
+// thus follow its request's order, whatever the slots are called: a reload into another slot changes no bit.
+void AppendPlace(const std::vector<PlannedRows>& planned, const std::vector<Span>& spans, size_t place,
+                 Entries* entries) {
   std::map<int32_t, std::vector<size_t>> by_slot;
   for (size_t i = 0; i < planned.size(); ++i) {
     const Sequence& sequence = *planned[i].sequence;
-    if (place < sequence.adapters.size() && spans[i].end > spans[i].begin) by_slot[sequence.adapters[place]->slot].push_back(i);
+    if (place < sequence.adapters.size() && spans[i].end > spans[i].begin)
+      by_slot[sequence.adapters[place]->slot].push_back(i);
   }
   for (const auto& [slot, members] : by_slot) {
     for (const size_t member : members) {
@@ -42,7 +44,8 @@ void Clear(Entries* entries) {
 }  // namespace
 
 EntriesView Entries::View() const {
-  return {static_cast<int32_t>(row.size()), row.data(), weight.data(), static_cast<int32_t>(segment_slot.size()), segment_start.data(), segment_slot.data()};
+  return {static_cast<int32_t>(row.size()),          row.data(),           weight.data(),
+          static_cast<int32_t>(segment_slot.size()), segment_start.data(), segment_slot.data()};
 }
 
 void Batch::Build(const std::vector<PlannedRows>& planned) {
@@ -83,7 +86,8 @@ void Batch::BuildEntries(const std::vector<PlannedRows>& planned) {
   for (const PlannedRows& part : planned) {
     row = {row.end, row.end + part.rows};
     logit.begin = logit.end;
-    while (logit.end < static_cast<int32_t>(logit_row_.size()) && logit_row_[static_cast<size_t>(logit.end)] < row.end) ++logit.end;
+    while (logit.end < static_cast<int32_t>(logit_row_.size()) && logit_row_[static_cast<size_t>(logit.end)] < row.end)
+      ++logit.end;
     rows.push_back(row);
     logits.push_back(logit);
     places = std::max(places, part.sequence->adapters.size());

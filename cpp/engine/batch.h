@@ -42,8 +42,8 @@ class Batch {
   void BuildEntries(const std::vector<PlannedRows>& planned);
 
   std::vector<int32_t> row_token_, row_pos_, row_sequence_;
-  std::vector<int32_t> logit_row_;      // rows whose logits are wanted
-  std::vector<LogitRow> logit_use_;     // the same, by use
+  std::vector<int32_t> logit_row_;   // rows whose logits are wanted
+  std::vector<LogitRow> logit_use_;  // the same, by use
   std::vector<uint32_t> kv_table_;
   std::vector<int64_t> kv_begin_;
   Entries entries_;

@@ -29,7 +29,9 @@ Status Guarded(const Body& body) {
 }  // namespace
 
 Engine::Engine(EngineOptions options, std::function<void()> wake)
-    : max_queued_(options.max_queued), outbox_(std::move(wake)), thread_([this, moved = std::move(options)]() mutable { Main(std::move(moved)); }) {}
+    : max_queued_(options.max_queued),
+      outbox_(std::move(wake)),
+      thread_([this, moved = std::move(options)]() mutable { Main(std::move(moved)); }) {}
 
 Engine::~Engine() {
   Close();
@@ -39,7 +41,8 @@ Engine::~Engine() {
 void Engine::Submit(Request request) {
   // The core counts again; this bounds the inbox when JavaScript submits faster than steps go by.
   if (submitted_.load(std::memory_order_relaxed) >= max_queued_) {
-    return outbox_.PushNow(FailedEvent{request.id, Error(kErrOverloaded, "%d requests wait, maxQueued is %d", max_queued_, max_queued_)});
+    return outbox_.PushNow(
+        FailedEvent{request.id, Error(kErrOverloaded, "%d requests wait, maxQueued is %d", max_queued_, max_queued_)});
   }
   request.submitted_ms = NowMs();
   submitted_.fetch_add(1, std::memory_order_relaxed);
@@ -96,7 +99,8 @@ void Engine::Main(EngineOptions options) {
   }
   for (const Message& message : left) {
     if (const Request* request = std::get_if<Request>(&message)) outbox_.Push(FailedEvent{request->id, closed});
-    if (const auto* adapter = std::get_if<RegisterMessage>(&message)) outbox_.Push(AdapterFailedEvent{adapter->handle, closed});
+    if (const auto* adapter = std::get_if<RegisterMessage>(&message))
+      outbox_.Push(AdapterFailedEvent{adapter->handle, closed});
   }
   if (!is_open_) outbox_.Push(OpenFailedEvent{closed});
   outbox_.Push(ClosedEvent{});
@@ -110,8 +114,10 @@ Status Engine::Serve(EngineOptions options) {
   is_open_ = true;
   Status status;
   {
-    AdapterLoader loader(&core.residency(), &core.pool(), core.device(), files, [this](LoaderResult result) { Post(std::move(result)); });
-    core.Connect({[&loader](Adapter* adapter) { loader.Check(adapter); }, [&loader](Adapter* adapter) { loader.Load(adapter); }});
+    AdapterLoader loader(&core.residency(), &core.pool(), core.device(), files,
+                         [this](LoaderResult result) { Post(std::move(result)); });
+    core.Connect({[&loader](Adapter* adapter) { loader.Check(adapter); },
+                  [&loader](Adapter* adapter) { loader.Load(adapter); }});
     status = Guarded([&] {
       Loop(&core);
       return Ok();

@@ -12,14 +12,17 @@ namespace {
 // Records of one sequence that its reader may leave lying before the sequence gets no more rows.
 constexpr int32_t kUndeliveredMax = 256;
 
-bool Contains(const std::vector<int32_t>& list, int32_t value) { return std::find(list.begin(), list.end(), value) != list.end(); }
+bool Contains(const std::vector<int32_t>& list, int32_t value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
 
 std::vector<TokenBias> ForbidEnds(const Request& request) {
   std::vector<TokenBias> bias;
   if (request.min_tokens == 0) return bias;
   for (const std::vector<int32_t>* list : {&request.eos_tokens, &request.stop_tokens}) {
     for (const int32_t token : *list) {
-      const bool is_known = std::any_of(bias.begin(), bias.end(), [token](const TokenBias& b) { return b.token == token; });
+      const bool is_known =
+          std::any_of(bias.begin(), bias.end(), [token](const TokenBias& b) { return b.token == token; });
       if (!is_known) bias.push_back({token, -INFINITY});
     }
   }
@@ -32,15 +35,19 @@ Status EngineCore::CheckRequest(const Request& request) const {
   const ModelConfig& model = options_.model;
   if (request.tokens.empty()) return Status(kErrInvalidRequest, "the prompt is empty, at least one token is needed");
   if (static_cast<int64_t>(request.tokens.size()) >= max_context_)
-    return Error(kErrContextLength, "the prompt has %zu tokens, the context of %d leaves room for %d and an answer", request.tokens.size(), max_context_, max_context_ - 1);
+    return Error(kErrContextLength, "the prompt has %zu tokens, the context of %d leaves room for %d and an answer",
+                 request.tokens.size(), max_context_, max_context_ - 1);
   for (const std::vector<int32_t>* list : {&request.tokens, &request.eos_tokens, &request.stop_tokens}) {
     for (const int32_t token : *list) {
-      if (token < 0 || token >= model.vocab) return Error(kErrTokenRange, "token id %d, the vocabulary has 0 to %d", token, model.vocab - 1);
+      if (token < 0 || token >= model.vocab)
+        return Error(kErrTokenRange, "token id %d, the vocabulary has 0 to %d", token, model.vocab - 1);
     }
   }
-  if (request.max_tokens < 1) return Error(kErrInvalidRequest, "maxTokens is %d, at least 1 is needed", request.max_tokens);
+  if (request.max_tokens < 1)
+    return Error(kErrInvalidRequest, "maxTokens is %d, at least 1 is needed", request.max_tokens);
   if (request.logprobs > kTopLogprobsMax || request.prompt_logprobs > kTopLogprobsMax)
-    return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d", std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
+    return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d",
+                 std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
   return Ok();
 }
 
@@ -48,12 +55,14 @@ Status EngineCore::FindAdapters(const Request& request, std::vector<Adapter*>* a
   int64_t frames = kv_->FramesFor(static_cast<int64_t>(request.tokens.size()) + 1);
   for (const AdapterUse& use : request.adapters) {
     Adapter* adapter = residency_->Find(use.handle);
-    if (adapter == nullptr) return Error(kErrAdapterNotFound, "adapter %lld isn't registered", static_cast<long long>(use.handle));
+    if (adapter == nullptr || adapter->state == AdapterState::kChecking)
+      return Error(kErrAdapterNotFound, "adapter %lld isn't registered", static_cast<long long>(use.handle));
     if (std::find(adapters->begin(), adapters->end(), adapter) == adapters->end()) frames += adapter->frames_needed;
     adapters->push_back(adapter);
   }
   if (frames <= pool_.frames_total()) return Ok();
-  return Error(kErrOutOfMemory, "the prompt and its adapters need %lld bytes, deviceMemory has %lld", static_cast<long long>(frames * pool_.frame_bytes()),
+  return Error(kErrOutOfMemory, "the prompt and its adapters need %lld bytes, deviceMemory has %lld",
+               static_cast<long long>(frames * pool_.frame_bytes()),
                static_cast<long long>(pool_.frames_total() * pool_.frame_bytes()));
 }
 
@@ -62,7 +71,8 @@ void EngineCore::Submit(Request request) {
   Status status = CheckRequest(request);
   if (status.ok()) status = FindAdapters(request, &adapters);
   if (status.ok() && requests() >= options_.max_queued)
-    status = Error(kErrOverloaded, "%lld requests wait or run, maxQueued is %d", static_cast<long long>(requests()), options_.max_queued);
+    status = Error(kErrOverloaded, "%lld requests wait or run, maxQueued is %d", static_cast<long long>(requests()),
+                   options_.max_queued);
   if (!status.ok()) return outbox_->Push(FailedEvent{request.id, status});
 
   auto sequence = std::make_unique<Sequence>();
@@ -116,11 +126,12 @@ void EngineCore::FinishLoader(LoaderResult result) {
     if (result.status.ok()) {
       residency_->SetChecked(adapter, std::move(result.identity));
       outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
+      ReleaseAdapter(adapter);
     } else {
-      residency_->SetRefused(adapter);
       outbox_->Push(AdapterFailedEvent{adapter->handle, result.status});
+      residency_->Refuse(adapter);
     }
-    return ReleaseAdapter(adapter);
+    return;
   }
   residency_->FinishLoad(adapter, result.status.ok(), step_);
   const double now = NowMs();
@@ -166,7 +177,8 @@ void EngineCore::ExpireRequests() {
     if (request.deadline_ms > 0 && now - request.submitted_ms > request.deadline_ms) late.push_back(sequence.get());
   }
   for (Sequence* sequence : late)
-    Fail(sequence, Error(kErrDeadline, "the answer wasn't complete within deadlineMs = %g; %d tokens were generated", sequence->request.deadline_ms, sequence->output()));
+    Fail(sequence, Error(kErrDeadline, "the answer wasn't complete within deadlineMs = %g; %d tokens were generated",
+                         sequence->request.deadline_ms, sequence->output()));
 }
 
 // Nothing was planned. True if that was resolved here and another plan may do better.
@@ -175,9 +187,12 @@ bool EngineCore::HandleStuck(const StepPlan& plan) {
   if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
   Sequence* stuck = plan.starved;
   if (stuck != nullptr) {
-    Fail(stuck, Error(kErrOutOfMemory, "%lld more bytes are needed at once, %lld of deviceMemory's %lld are free and nothing else can go",
-                      static_cast<long long>(plan.starved_frames * pool_.frame_bytes()), static_cast<long long>(pool_.frames_free() * pool_.frame_bytes()),
-                      static_cast<long long>(pool_.frames_total() * pool_.frame_bytes())));
+    Fail(stuck,
+         Error(kErrOutOfMemory,
+               "%lld more bytes are needed at once, %lld of deviceMemory's %lld are free and nothing else can go",
+               static_cast<long long>(plan.starved_frames * pool_.frame_bytes()),
+               static_cast<long long>(pool_.frames_free() * pool_.frame_bytes()),
+               static_cast<long long>(pool_.frames_total() * pool_.frame_bytes())));
     return true;
   }
   for (const auto& [id, sequence] : sequences_) {
@@ -185,7 +200,8 @@ bool EngineCore::HandleStuck(const StepPlan& plan) {
     if (can_run && (stuck == nullptr || sequence->arrival < stuck->arrival)) stuck = sequence.get();
   }
   if (stuck == nullptr) return false;  // idle, or every reader is behind
-  Fail(stuck, Status(kErrEngineStalled, "the request could get no rows though nothing stands in its way: a defect of openlora"));
+  Fail(stuck, Status(kErrEngineStalled,
+                     "the request could get no rows though nothing stands in its way: a defect of openlora"));
   return true;
 }
 
@@ -198,7 +214,9 @@ void EngineCore::RunBatch(const StepPlan& plan) {
   }
   batch_.Build(plan.rows);
   const ModelConfig& model = options_.model;
-  const KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_, options_.kv_dtype, model.layers, model.kv_heads, model.head_dim, nullptr, nullptr};
+  const KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_,  options_.kv_dtype,
+                  model.layers,   model.kv_heads,      model.head_dim, nullptr,
+                  nullptr};
   const BatchView view = batch_.View(kv, residency_->Pages());
   DecoderForward(model, weights_, view, buffers_, backend_.ops.get(), *is_aborted_);
   batch_.SampleRows(&sample_rows_);
@@ -259,7 +277,8 @@ void EngineCore::AcceptToken(Sequence* sequence, const SampleResult& result) {
   if (is_full) End(sequence, FinishReason::kLength);
 }
 
-void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob, std::string_view text) {
+void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
+                            std::string_view text) {
   outbox_->PushRecord(kind, sequence->request.id, result, has_logprob, text);
   ++sequence->undelivered;
 }
@@ -267,7 +286,8 @@ void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleRes
 std::string_view EngineCore::TextOf(int32_t token) const {
   const auto index = static_cast<size_t>(token);
   const uint32_t begin = options_.token_offsets[index];
-  return {reinterpret_cast<const char*>(options_.token_bytes.data()) + begin, options_.token_offsets[index + 1] - begin};
+  return {reinterpret_cast<const char*>(options_.token_bytes.data()) + begin,
+          options_.token_offsets[index + 1] - begin};
 }
 
 void EngineCore::End(Sequence* sequence, FinishReason reason) {
@@ -283,7 +303,8 @@ void EngineCore::End(Sequence* sequence, FinishReason reason) {
   end.adapter_load_ms = std::max(0.0, ready - request.submitted_ms);
   end.ttft_ms = sequence->first_token_ms > 0 ? sequence->first_token_ms - request.submitted_ms : 0;
   end.tpot_ms = sequence->output() > 1 ? (now - sequence->first_token_ms) / (sequence->output() - 1) : 0;
-  for (size_t i = 0; i < sequence->adapters.size(); ++i) end.adapters.push_back({request.adapters[i].handle, sequence->tiers[i]});
+  for (size_t i = 0; i < sequence->adapters.size(); ++i)
+    end.adapters.push_back({request.adapters[i].handle, sequence->tiers[i]});
   outbox_->Push(std::move(end));
   Forget(sequence);
 }
@@ -301,7 +322,8 @@ void EngineCore::Forget(Sequence* sequence) {
   sequences_.erase(sequence->request.id);
   for (Adapter* adapter : adapters) --adapter->references;
   for (size_t i = 0; i < adapters.size(); ++i) {
-    const bool is_repeated = std::find(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(i), adapters[i]) != adapters.begin() + static_cast<std::ptrdiff_t>(i);
+    const bool is_repeated = std::find(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(i),
+                                       adapters[i]) != adapters.begin() + static_cast<std::ptrdiff_t>(i);
     if (!is_repeated) ReleaseAdapter(adapters[i]);
   }
 }
@@ -368,13 +390,16 @@ Status EngineCore::CheckInvariants() const {
   for (const auto& [handle, adapter] : residency_->adapters()) {
     adapter_frames += static_cast<int64_t>(adapter->frames.size());
     if (adapter->pins != pins[adapter.get()] || adapter->references != references[adapter.get()])
-      return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d", static_cast<long long>(handle),
-                   adapter->pins, adapter->references, pins[adapter.get()], references[adapter.get()]);
+      return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d",
+                   static_cast<long long>(handle), adapter->pins, adapter->references, pins[adapter.get()],
+                   references[adapter.get()]);
   }
-  if (!pool_.IsConsistent() || kv_frames != pool_.frames(FrameUse::kKv) || adapter_frames != pool_.frames(FrameUse::kAdapter))
+  if (!pool_.IsConsistent() || kv_frames != pool_.frames(FrameUse::kKv) ||
+      adapter_frames != pool_.frames(FrameUse::kAdapter))
     return Error(kErrInternal, "the pool counts %lld KV and %lld adapter frames, their owners hold %lld and %lld",
-                 static_cast<long long>(pool_.frames(FrameUse::kKv)), static_cast<long long>(pool_.frames(FrameUse::kAdapter)),
-                 static_cast<long long>(kv_frames), static_cast<long long>(adapter_frames));
+                 static_cast<long long>(pool_.frames(FrameUse::kKv)),
+                 static_cast<long long>(pool_.frames(FrameUse::kAdapter)), static_cast<long long>(kv_frames),
+                 static_cast<long long>(adapter_frames));
   return Ok();
 }
 

@@ -17,7 +17,8 @@
 namespace openlora {
 
 // The engine without its thread: what is asked of it goes in by calls, Step does one step, what happened goes to the
-// outbox, which the caller flushes. One thread at a time. Every accepted request ends in exactly one EndEvent or FailedEvent.
+// outbox, which the caller flushes. One thread at a time. Every accepted request ends in exactly one EndEvent or
+// FailedEvent.
 class EngineCore {
  public:
   // The loader's work is started by these; FinishLoader brings the result.
@@ -71,7 +72,8 @@ class EngineCore {
   void Deliver();
   void AcceptToken(Sequence* sequence, const SampleResult& result);
   void AcceptScore(Sequence* sequence, int32_t prompt_index, const SampleResult& result);
-  void PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob, std::string_view text);
+  void PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
+                  std::string_view text);
   void End(Sequence* sequence, FinishReason reason);
   void Fail(Sequence* sequence, const Status& status);
   void Forget(Sequence* sequence);

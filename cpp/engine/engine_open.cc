@@ -21,10 +21,12 @@ int32_t ChooseFrameTokens(const Ops& ops, DType dtype, const ModelConfig& model)
 
 Status CheckTokens(const EngineOptions& options) {
   const std::vector<uint32_t>& offsets = options.token_offsets;
-  const bool is_complete = offsets.size() == static_cast<size_t>(options.model.vocab) + 1 && std::is_sorted(offsets.begin(), offsets.end()) &&
+  const bool is_complete = offsets.size() == static_cast<size_t>(options.model.vocab) + 1 &&
+                           std::is_sorted(offsets.begin(), offsets.end()) &&
                            offsets.back() <= options.token_bytes.size();
   if (is_complete) return Ok();
-  return Error(kErrModelConfig, "the token table has %zu offsets over %zu bytes, a vocabulary of %d needs %d ascending ones",
+  return Error(kErrModelConfig,
+               "the token table has %zu offsets over %zu bytes, a vocabulary of %d needs %d ascending ones",
                offsets.size(), options.token_bytes.size(), options.model.vocab, options.model.vocab + 1);
 }
 
@@ -35,7 +37,8 @@ Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
   OPENLORA_RETURN_IF_ERROR(CheckConfig(options_.model));
   OPENLORA_RETURN_IF_ERROR(CheckTokens(options_));
   OPENLORA_RETURN_IF_ERROR(options_.open_backend(&backend_));
-  OPENLORA_RETURN_IF_ERROR(weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));
+  OPENLORA_RETURN_IF_ERROR(
+      weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));
   OPENLORA_RETURN_IF_ERROR(OpenMemory());
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(weights_.bytes()), &weight_memory_));
   const auto report = [this](LoadProgress progress) {
@@ -53,15 +56,19 @@ Status EngineCore::OpenMemory() {
   const ModelConfig& model = options_.model;
   Ops& ops = *backend_.ops;
   if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0)
-    return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, deviceMemory and maxContext at least 0");
+    return Status(kErrLimits,
+                  "maxBatchTokens and maxQueued must be at least 1, deviceMemory and maxContext at least 0");
   frame_tokens_ = ChooseFrameTokens(ops, options_.kv_dtype, model);
-  const auto kv_bytes = static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
+  const auto kv_bytes =
+      static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
   const int64_t frame_bytes = std::max(kFrameBytesMin, static_cast<int64_t>(std::bit_ceil(kv_bytes)));
   kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_);
   OPENLORA_RETURN_IF_ERROR(ChooseContext(options_.pool_bytes / frame_bytes));
-  OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, options_.pool_bytes / frame_bytes, options_.poisons_freed));
+  OPENLORA_RETURN_IF_ERROR(
+      pool_.Open(backend_.device.get(), frame_bytes, options_.pool_bytes / frame_bytes, options_.poisons_freed));
 
-  const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes), frame_bytes};
+  const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes),
+                          frame_bytes};
   residency_ = std::make_unique<AdapterResidency>(&pool_, format, SiteShapes(model));
   const int32_t rows = options_.max_batch_tokens;
   const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
@@ -78,10 +85,12 @@ Status EngineCore::ChooseContext(int64_t frames) {
   const int64_t fitting = frames / model.layers * frame_tokens_;
   const int64_t wanted = options_.max_context > 0 ? options_.max_context : std::min<int64_t>(model.context, fitting);
   if (wanted > model.context)
-    return Error(kErrLimits, "maxContext is %lld, the model is made for %d positions", static_cast<long long>(wanted), model.context);
+    return Error(kErrLimits, "maxContext is %lld, the model is made for %d positions", static_cast<long long>(wanted),
+                 model.context);
   if (wanted > fitting || fitting < frame_tokens_)
     return Error(kErrLimits, "deviceMemory of %lld bytes holds the KV cache of %lld tokens, maxContext is %lld",
-                 static_cast<long long>(options_.pool_bytes), static_cast<long long>(fitting), static_cast<long long>(wanted));
+                 static_cast<long long>(options_.pool_bytes), static_cast<long long>(fitting),
+                 static_cast<long long>(wanted));
   max_context_ = static_cast<int32_t>(wanted);
   return Ok();
 }

@@ -26,8 +26,8 @@ struct EngineOptions {
   ModelConfig model;
   std::vector<std::string> files;
   std::vector<BaseTensor> tensors;
-  std::vector<uint8_t> token_bytes;      // text of token t: [token_offsets[t], token_offsets[t + 1])
-  std::vector<uint32_t> token_offsets;   // vocab + 1
+  std::vector<uint8_t> token_bytes;     // text of token t: [token_offsets[t], token_offsets[t + 1])
+  std::vector<uint32_t> token_offsets;  // vocab + 1
   DType dtype = DType::kF32;
   DType kv_dtype = DType::kF32;
   DType adapter_dtype = DType::kF32;
@@ -35,7 +35,7 @@ struct EngineOptions {
   int32_t max_context = 0;  // 0: the model's, or what the pool holds
   int32_t max_batch_tokens = 256;
   int32_t max_queued = 1024;
-  bool poisons_freed = false;    // tests: freed frames become NaN
+  bool poisons_freed = false;      // tests: freed frames become NaN
   bool checks_invariants = false;  // tests: after every step
 };
 

@@ -19,14 +19,16 @@ void Put(std::vector<uint8_t>* bytes, T value) {
 
 void AppendAll(EventBatch* from, EventBatch* to) {
   to->records.insert(to->records.end(), from->records.begin(), from->records.end());
-  to->events.insert(to->events.end(), std::make_move_iterator(from->events.begin()), std::make_move_iterator(from->events.end()));
+  to->events.insert(to->events.end(), std::make_move_iterator(from->events.begin()),
+                    std::make_move_iterator(from->events.end()));
   from->records.clear();
   from->events.clear();
 }
 
 }  // namespace
 
-void Outbox::PushRecord(RecordKind kind, int64_t request, const SampleResult& result, bool has_logprob, std::string_view text) {
+void Outbox::PushRecord(RecordKind kind, int64_t request, const SampleResult& result, bool has_logprob,
+                        std::string_view text) {
   const auto top = static_cast<uint32_t>(has_logprob ? result.top_count : 0);
   const auto text_bytes = static_cast<uint32_t>(text.size());
   const uint32_t text_padded = (text_bytes + 3) / 4 * 4;

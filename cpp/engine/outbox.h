@@ -29,7 +29,8 @@ class Outbox {
   explicit Outbox(std::function<void()> wake) : wake_(std::move(wake)) {}
 
   // Writers gather in Push* and hand over with Flush.
-  void PushRecord(RecordKind kind, int64_t request, const SampleResult& result, bool has_logprob, std::string_view text);
+  void PushRecord(RecordKind kind, int64_t request, const SampleResult& result, bool has_logprob,
+                  std::string_view text);
   void Push(ControlEvent event);
   void Flush();
   // The same from another thread than the engine's: hands over at once.

@@ -25,14 +25,16 @@ bool Erase(std::vector<Sequence*>* list, const Sequence* sequence) {
 }
 
 bool AreResident(const Sequence& sequence) {
-  return std::all_of(sequence.adapters.begin(), sequence.adapters.end(), [](const Adapter* a) { return a->state == AdapterState::kResident; });
+  return std::all_of(sequence.adapters.begin(), sequence.adapters.end(),
+                     [](const Adapter* a) { return a->state == AdapterState::kResident; });
 }
 
 // Rows of [computed, computed + rows) whose logits are wanted.
 int32_t LogitRows(const Sequence& sequence, int32_t rows) {
   const int32_t end = sequence.computed + rows;
   int32_t wanted = end == sequence.known() ? 1 : 0;
-  if (sequence.is_scoring()) wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(sequence.computed, sequence.scored));
+  if (sequence.is_scoring())
+    wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(sequence.computed, sequence.scored));
   return wanted;
 }
 
@@ -42,7 +44,10 @@ int32_t LogitRows(const Sequence& sequence, int32_t rows) {
 class Scheduler::Ledger {
  public:
   Ledger(Scheduler* scheduler, StepPlan* plan)
-      : rows_left(scheduler->limits_.rows), logit_rows_left(scheduler->limits_.logit_rows), scheduler_(scheduler), plan_(plan),
+      : rows_left(scheduler->limits_.rows),
+        logit_rows_left(scheduler->limits_.logit_rows),
+        scheduler_(scheduler),
+        plan_(plan),
         frames_free_(scheduler->pool_->frames_free()) {
     victims_ = scheduler->residency_->Victims();
   }
@@ -88,7 +93,9 @@ class Scheduler::Ledger {
       for (auto it = scheduler_->admitted_.rbegin(); it != scheduler_->admitted_.rend(); ++it) {
         Sequence* other = *it;
         const bool gives_way = !can_run || (taker->is_admitted && GoesBefore(taker, other));
-        if (other == taker || !gives_way || scheduler_->can_run_[other] != can_run || IsPlanned(other) || IsPreempted(other)) continue;
+        if (other == taker || !gives_way || scheduler_->can_run_[other] != can_run || IsPlanned(other) ||
+            IsPreempted(other))
+          continue;
         preempted_.insert(other);
         plan_->preemptions.push_back(other);
         frames_free_ += static_cast<int64_t>(other->kv.frames.size());
@@ -167,7 +174,8 @@ int32_t Scheduler::RowsFor(const Sequence& sequence, const Ledger& ledger) const
   return rows;
 }
 
-// Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not even that.
+// Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not
+// even that.
 bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
   const int32_t rows = RowsFor(*sequence, *ledger);
   const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
@@ -203,7 +211,6 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
   int64_t frames = 0;
   std::vector<Adapter*> loads;
   for (Adapter* adapter : sequence->adapters) {
-    if (adapter->state == AdapterState::kChecking) return true;  // its registration isn't through: passed, not blocking
     if (ledger->IsEvicted(adapter)) return false;  // went in this very plan: there is pressure, next step
     const bool is_missing = adapter->state == AdapterState::kRegistered;
     ledger->Keep(adapter);

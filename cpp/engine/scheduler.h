@@ -29,9 +29,9 @@ struct SchedulerLimits {
 };
 
 // Decides which sequences get rows, frames and loads. First come, first served by (priority, arrival): rows that only
-// continue an answer go first, so that nobody's prompt stalls them, then prompts in chunks. Under pressure unpinned adapters
-// go first (longest unused), then reservations of the waiting, then the KV of paused and of the youngest sequences.
-// Engine thread only.
+// continue an answer go first, so that nobody's prompt stalls them, then prompts in chunks. Under pressure unpinned
+// adapters go first (longest unused), then reservations of the waiting, then the KV of paused and of the youngest
+// sequences. Engine thread only.
 class Scheduler {
  public:
   Scheduler(SchedulerLimits limits, FramePool* pool, KvCache* kv, AdapterResidency* residency)
@@ -70,8 +70,8 @@ class Scheduler {
   FramePool* pool_;
   KvCache* kv_;
   AdapterResidency* residency_;
-  std::vector<Sequence*> waiting_;   // by (priority descending, arrival)
-  std::vector<Sequence*> admitted_;  // likewise
+  std::vector<Sequence*> waiting_;                     // by (priority descending, arrival)
+  std::vector<Sequence*> admitted_;                    // likewise
   std::unordered_map<const Sequence*, bool> can_run_;  // during Plan
   uint64_t preemptions_ = 0;
 };

@@ -15,10 +15,10 @@ namespace openlora {
 // is no prefill phase and no decode phase.
 struct Sequence {
   Request request;
-  uint64_t arrival = 0;          // order of acceptance
-  std::vector<int32_t> tokens;   // known: the prompt and what was generated
-  int32_t computed = 0;          // tokens whose KV is stored
-  int32_t scored = 0;            // prompt tokens whose logprob was reported, when asked for
+  uint64_t arrival = 0;            // order of acceptance
+  std::vector<int32_t> tokens;     // known: the prompt and what was generated
+  int32_t computed = 0;            // tokens whose KV is stored
+  int32_t scored = 0;              // prompt tokens whose logprob was reported, when asked for
   std::vector<Adapter*> adapters;  // in the request's order; referenced until the end
   KvTable kv;
   TextStream text;

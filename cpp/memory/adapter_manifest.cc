@@ -26,9 +26,11 @@ int64_t FindNotFinite(const uint8_t* data, DType dtype, int64_t count) {
 }
 
 Status NotFinite(const File& file, const TensorRange& range, int64_t index) {
-  return Error(kErrAdapterNotFinite, "%s: the value at row %lld, column %lld of the [%lld, %lld] tensor at byte %lld is NaN or infinite",
-               file.path().c_str(), static_cast<long long>(index / range.cols), static_cast<long long>(index % range.cols),
-               static_cast<long long>(range.rows), static_cast<long long>(range.cols), static_cast<long long>(range.offset));
+  return Error(kErrAdapterNotFinite,
+               "%s: the value at row %lld, column %lld of the [%lld, %lld] tensor at byte %lld is NaN or infinite",
+               file.path().c_str(), static_cast<long long>(index / range.cols),
+               static_cast<long long>(index % range.cols), static_cast<long long>(range.rows),
+               static_cast<long long>(range.cols), static_cast<long long>(range.offset));
 }
 
 Status CheckFinite(const File& file, const TensorRange& range, std::vector<uint8_t>* buffer) {
@@ -43,7 +45,8 @@ Status CheckFinite(const File& file, const TensorRange& range, std::vector<uint8
   return Ok();
 }
 
-Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::vector<uint8_t>* buffer, Sha256* generation) {
+Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::vector<uint8_t>* buffer,
+                Sha256* generation) {
   Sha256 hash;
   for (int64_t done = 0; done < file.size(); done += kReadBytes) {
     if (is_cancelled) return Status(kErrAborted, "registration was aborted");
@@ -60,14 +63,17 @@ Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes)
   if (site.site < 0 || site.site >= static_cast<int32_t>(shapes.size()))
     return Error(kErrAdapterShape, "site %d is outside the base's %zu sites", site.site, shapes.size());
   const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
-  if (site.rank < 1 || site.rank > 256) return Error(kErrAdapterShape, "rank %d at site %d, supported are 1 to 256", site.rank, site.site);
+  if (site.rank < 1 || site.rank > 256)
+    return Error(kErrAdapterShape, "rank %d at site %d, supported are 1 to 256", site.rank, site.site);
   if (!std::isfinite(site.scale)) return Error(kErrAdapterShape, "the scale at site %d is not finite", site.site);
   if (site.a.rows != site.rank || site.a.cols != shape.in)
     return Error(kErrAdapterShape, "lora_A at site %d is [%lld, %lld], base and rank need [%d, %lld]", site.site,
-                 static_cast<long long>(site.a.rows), static_cast<long long>(site.a.cols), site.rank, static_cast<long long>(shape.in));
+                 static_cast<long long>(site.a.rows), static_cast<long long>(site.a.cols), site.rank,
+                 static_cast<long long>(shape.in));
   if (site.b.rows != shape.out || site.b.cols != site.rank)
     return Error(kErrAdapterShape, "lora_B at site %d is [%lld, %lld], base and rank need [%lld, %d]", site.site,
-                 static_cast<long long>(site.b.rows), static_cast<long long>(site.b.cols), static_cast<long long>(shape.out), site.rank);
+                 static_cast<long long>(site.b.rows), static_cast<long long>(site.b.cols),
+                 static_cast<long long>(shape.out), site.rank);
   return Ok();
 }
 
@@ -76,7 +82,8 @@ Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, con
   const TensorRange &saved = tensor.saved, &base = tensor.expected;
   if (saved.rows != base.rows || saved.cols != base.cols)
     return Error(kErrAdapterBaseTensor, "%s is [%lld, %lld], the base's is [%lld, %lld]", tensor.name.c_str(),
-                 static_cast<long long>(saved.rows), static_cast<long long>(saved.cols), static_cast<long long>(base.rows), static_cast<long long>(base.cols));
+                 static_cast<long long>(saved.rows), static_cast<long long>(saved.cols),
+                 static_cast<long long>(base.rows), static_cast<long long>(base.cols));
   std::vector<uint8_t> a, b;
   const int64_t count = saved.rows * saved.cols;
   const int64_t block = kReadBytes / 4;
@@ -84,12 +91,17 @@ Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, con
     const int64_t values = std::min(block, count - begin);
     a.resize(static_cast<size_t>(values) * SizeOf(saved.dtype));
     b.resize(static_cast<size_t>(values) * SizeOf(base.dtype));
-    OPENLORA_RETURN_IF_ERROR(saved_file.ReadAt(saved.offset + begin * static_cast<int64_t>(SizeOf(saved.dtype)), a.data(), a.size()));
-    OPENLORA_RETURN_IF_ERROR(base_file.ReadAt(base.offset + begin * static_cast<int64_t>(SizeOf(base.dtype)), b.data(), b.size()));
+    OPENLORA_RETURN_IF_ERROR(
+        saved_file.ReadAt(saved.offset + begin * static_cast<int64_t>(SizeOf(saved.dtype)), a.data(), a.size()));
+    OPENLORA_RETURN_IF_ERROR(
+        base_file.ReadAt(base.offset + begin * static_cast<int64_t>(SizeOf(base.dtype)), b.data(), b.size()));
     for (int64_t i = 0; i < values; ++i) {
       if (LoadAsFloat(a.data(), saved.dtype, i) != LoadAsFloat(b.data(), base.dtype, i))
-        return Error(kErrAdapterBaseTensor, "%s differs from the base's at row %lld, column %lld: the adapter was made for another base, or trains more than LoRA",
-                     tensor.name.c_str(), static_cast<long long>((begin + i) / saved.cols), static_cast<long long>((begin + i) % saved.cols));
+        return Error(kErrAdapterBaseTensor,
+                     "%s differs from the base's at row %lld, column %lld: the adapter was made for another base, or "
+                     "trains more than LoRA",
+                     tensor.name.c_str(), static_cast<long long>((begin + i) / saved.cols),
+                     static_cast<long long>((begin + i) % saved.cols));
     }
   }
   return Ok();
@@ -150,7 +162,8 @@ Status ReadTensor(const File& file, const TensorRange& range, std::vector<float>
   } else {
     std::vector<uint16_t> raw(static_cast<size_t>(count));
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset, raw.data(), static_cast<size_t>(range.bytes)));
-    for (size_t i = 0; i < raw.size(); ++i) (*values)[i] = range.dtype == DType::kF16 ? F16ToFloat(raw[i]) : BF16ToFloat(raw[i]);
+    for (size_t i = 0; i < raw.size(); ++i)
+      (*values)[i] = range.dtype == DType::kF16 ? F16ToFloat(raw[i]) : BF16ToFloat(raw[i]);
   }
   for (int64_t i = 0; i < count; ++i) {
     if (!std::isfinite((*values)[static_cast<size_t>(i)])) return NotFinite(file, range, i);

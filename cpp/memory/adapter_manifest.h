@@ -43,8 +43,8 @@ struct AdapterManifest {
 
 // What a complete check of an adapter's files found.
 struct AdapterIdentity {
-  std::string generation;            // hex SHA-256 over the canonical config and the files' digests
-  std::vector<FileIdentity> files;   // as they were when checked
+  std::string generation;           // hex SHA-256 over the canonical config and the files' digests
+  std::vector<FileIdentity> files;  // as they were when checked
 };
 
 // Reads every byte of the adapter once: ranges, shapes against the base's sites, NaN and Inf, saved base tensors

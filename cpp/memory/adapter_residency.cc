@@ -31,10 +31,9 @@ void AdapterResidency::SetChecked(Adapter* adapter, AdapterIdentity identity) {
   changed_.push_back(adapter->handle);
 }
 
-void AdapterResidency::SetRefused(Adapter* adapter) {
-  OPENLORA_CHECK(adapter->state == AdapterState::kChecking);
-  adapter->state = AdapterState::kRegistered;
-  adapter->is_hidden = true;
+void AdapterResidency::Refuse(Adapter* adapter) {
+  OPENLORA_CHECK(adapter->state == AdapterState::kChecking && adapter->references == 0);
+  adapters_.erase(adapter->handle);
 }
 
 bool AdapterResidency::EraseIfUnused(Adapter* adapter, uint64_t step) {

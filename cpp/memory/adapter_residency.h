@@ -28,7 +28,7 @@ struct Adapter {
   int64_t frames_needed = 0;
   int64_t bytes = 0;  // held when resident, without the rest of its last frame
 
-  TileLayout layout;            // while loading or resident
+  TileLayout layout;             // while loading or resident
   std::vector<uint32_t> frames;  // likewise
   std::vector<uint32_t> tiles;   // unit addresses, by tile
   int32_t slot = -1;             // while resident
@@ -48,8 +48,8 @@ class AdapterResidency {
   Adapter* Find(int64_t handle) const;  // null if unknown or hidden
   // The content was checked and is sound: it may be reserved from now on.
   void SetChecked(Adapter* adapter, AdapterIdentity identity);
-  // The check failed: nobody can name it any more.
-  void SetRefused(Adapter* adapter);
+  // The check failed: forgets it.
+  void Refuse(Adapter* adapter);
   // Forgets it when it is hidden and nothing uses it; true if it went.
   bool EraseIfUnused(Adapter* adapter, uint64_t step);
 

@@ -53,12 +53,12 @@ class FramePool {
   uint8_t* memory_ = nullptr;
   int64_t frame_bytes_ = 0;
   bool poisons_freed_ = false;
-  std::vector<FrameUse> use_;      // by frame
-  std::vector<uint32_t> free_;     // a stack: the frame freed last is warm
-  std::deque<Retired> retiring_;   // ascending steps
+  std::vector<FrameUse> use_;     // by frame
+  std::vector<uint32_t> free_;    // a stack: the frame freed last is warm
+  std::deque<Retired> retiring_;  // ascending steps
   std::array<int64_t, kFrameUses> count_{};
-  std::vector<uint8_t> fill_;      // one frame of zeros
-  std::vector<uint8_t> poison_;    // one frame of 0xff
+  std::vector<uint8_t> fill_;    // one frame of zeros
+  std::vector<uint8_t> poison_;  // one frame of 0xff
 };
 
 }  // namespace openlora

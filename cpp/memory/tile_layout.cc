@@ -21,7 +21,8 @@ class Placer {
       if (open.left >= bytes && (chosen == nullptr || open.left < chosen->left)) chosen = &open;
     }
     if (chosen == nullptr) {
-      chosen = &*std::min_element(open_.begin(), open_.end(), [](const Open& a, const Open& b) { return a.left < b.left; });
+      chosen =
+          &*std::min_element(open_.begin(), open_.end(), [](const Open& a, const Open& b) { return a.left < b.left; });
       *chosen = {static_cast<uint32_t>(layout_->frames++), frame_bytes_};
     }
     layout_->places.push_back({chosen->frame, static_cast<uint32_t>((frame_bytes_ - chosen->left) / kTileUnitBytes)});
@@ -52,7 +53,8 @@ void ForEachTile(int32_t rank, int64_t columns, int32_t tile_columns, const Each
 // Writes the tiles of one adapter, in order.
 class Filler {
  public:
-  Filler(const TileLayout& layout, const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device)
+  Filler(const TileLayout& layout, const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool,
+         Device* device)
       : layout_(layout), frames_(frames), format_(format), pool_(pool), device_(device) {}
 
   Status FillA(const std::vector<float>& a, int32_t rank, int64_t in) {
@@ -93,7 +95,8 @@ Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File*
   const Status status = File::Open(path, file);
   if (!status.ok()) return Status(kErrAdapterChanged, status.message());
   if (file->identity() == checked) return Ok();
-  return Error(kErrAdapterChanged, "%s is not the file that was registered: %lld bytes, %lld were checked (or it was written since)",
+  return Error(kErrAdapterChanged,
+               "%s is not the file that was registered: %lld bytes, %lld were checked (or it was written since)",
                path.c_str(), static_cast<long long>(file->size()), static_cast<long long>(checked.size));
 }
 
@@ -129,7 +132,8 @@ Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identit
                  const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device,
                  const std::atomic<bool>& is_cancelled) {
   std::vector<File> files(manifest.files.size());
-  for (size_t i = 0; i < files.size(); ++i) OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
+  for (size_t i = 0; i < files.size(); ++i)
+    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
   Filler filler(layout, frames, format, pool, device);
   std::vector<float> values;
   for (const AdapterSite& site : manifest.sites) {

@@ -5,25 +5,29 @@
 namespace openlora {
 namespace {
 
-
 // The buffers cut to the rows of one batch, and what every op of a layer needs.
 class Decoder {
  public:
-  Decoder(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch, const DecoderBuffers& buffers, Ops* ops)
+  Decoder(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch, const DecoderBuffers& buffers,
+          Ops* ops)
       : config_(config), weights_(weights), batch_(batch), ops_(*ops), b_(buffers) {
     const int64_t rows = batch.rows.rows;
-    for (TensorView* view : {&b_.x, &b_.normed, &b_.q, &b_.k, &b_.v, &b_.context, &b_.gate, &b_.up, &b_.cos_sin}) view->rows = rows;
+    for (TensorView* view : {&b_.x, &b_.normed, &b_.q, &b_.k, &b_.v, &b_.context, &b_.gate, &b_.up, &b_.cos_sin})
+      view->rows = rows;
     b_.last.rows = b_.logits.rows = static_cast<int64_t>(batch.logit_rows.size());
   }
 
   void Begin() {
-    ops_.Embed({batch_.rows.row_token, batch_.rows.rows, &weights_.embed(), config_.embedding_scale, b_.x, EmbedSite(config_), &batch_.entries, &batch_.pages});
+    ops_.Embed({batch_.rows.row_token, batch_.rows.rows, &weights_.embed(), config_.embedding_scale, b_.x,
+                EmbedSite(config_), &batch_.entries, &batch_.pages});
     ops_.RopeTable(batch_.rows.row_pos, batch_.rows.rows, config_.rope_inv_freq, config_.rope_factor, b_.cos_sin);
   }
 
   void Layer(int32_t layer) {
     const LayerWeights& w = weights_.layers()[static_cast<size_t>(layer)];
-    const auto product = [&](LayerSite site, const TensorView& out) { return Product{&w.sites[site], out, SiteOf(layer, site), false}; };
+    const auto product = [&](LayerSite site, const TensorView& out) {
+      return Product{&w.sites[site], out, SiteOf(layer, site), false};
+    };
     const auto added = [&](LayerSite site) { return Product{&w.sites[site], b_.x, SiteOf(layer, site), true}; };
 
     ops_.RmsNorm(b_.x, w.attn_norm, config_.hidden, config_.norm_eps, b_.normed);
@@ -63,7 +67,7 @@ class Decoder {
 };
 
 struct BufferShape {
-  TensorView DecoderBuffers::*view;
+  TensorView DecoderBuffers::* view;
   int64_t rows;
   int64_t cols;
 };
@@ -83,8 +87,8 @@ std::array<BufferShape, 11> BufferShapes(const ModelConfig& config, int64_t rows
            {&DecoderBuffers::logits, logit_rows, config.vocab}}};
 }
 
-// Rows and buffers begin at multiples of 64 bytes. A stride that is a multiple of 4 KiB puts the same column of all rows
-// into one set of the L1 cache, so such strides get one line more.
+// Rows and buffers begin at multiples of 64 bytes. A stride that is a multiple of 4 KiB puts the same column of all
+// rows into one set of the L1 cache, so such strides get one line more.
 int64_t StrideOf(int64_t cols) {
   const int64_t stride = (cols + 15) / 16 * 16;
   return stride % 1024 == 0 && stride > 0 ? stride + 16 : stride;
@@ -94,7 +98,8 @@ int64_t StrideOf(int64_t cols) {
 
 int64_t DecoderBufferBytes(const ModelConfig& config, int32_t rows, int32_t logit_rows) {
   int64_t bytes = 0;
-  for (const BufferShape& shape : BufferShapes(config, rows, logit_rows)) bytes += shape.rows * StrideOf(shape.cols) * 4;
+  for (const BufferShape& shape : BufferShapes(config, rows, logit_rows))
+    bytes += shape.rows * StrideOf(shape.cols) * 4;
   return bytes;
 }
 

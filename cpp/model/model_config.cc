@@ -7,7 +7,8 @@ namespace {
 
 Status CheckSize(const char* name, int64_t value, int64_t most) {
   if (value >= 1 && value <= most) return Ok();
-  return Error(kErrModelConfig, "%s is %lld, supported are 1 to %lld", name, static_cast<long long>(value), static_cast<long long>(most));
+  return Error(kErrModelConfig, "%s is %lld, supported are 1 to %lld", name, static_cast<long long>(value),
+               static_cast<long long>(most));
 }
 
 }  // namespace
@@ -25,7 +26,8 @@ Status CheckConfig(const ModelConfig& config) {
     return Error(kErrModelConfig, "%d heads can't share %d KV heads evenly", config.heads, config.kv_heads);
   const int64_t rotary = 2 * static_cast<int64_t>(config.rope_inv_freq.size());
   if (rotary > config.head_dim)
-    return Error(kErrModelConfig, "the rotary dimension %lld exceeds head_dim %d", static_cast<long long>(rotary), config.head_dim);
+    return Error(kErrModelConfig, "the rotary dimension %lld exceeds head_dim %d", static_cast<long long>(rotary),
+                 config.head_dim);
   for (const float value : {config.norm_eps, config.attention_scale, config.embedding_scale, config.rope_factor}) {
     if (!std::isfinite(value)) return Status(kErrModelConfig, "a scale of the model isn't finite");
   }

@@ -14,7 +14,8 @@ constexpr int64_t kSliceBytes = 16 << 20;
 int64_t AlignUp(int64_t value) { return (value + kAlignment - 1) / kAlignment * kAlignment; }
 
 bool IsMatrix(WeightRole role) {
-  return role == WeightRole::kEmbed || role == WeightRole::kHead || (role >= WeightRole::kSite0 && role < WeightRole::kBias0);
+  return role == WeightRole::kEmbed || role == WeightRole::kHead ||
+         (role >= WeightRole::kSite0 && role < WeightRole::kBias0);
 }
 
 bool IsOfLayer(WeightRole role) { return role >= WeightRole::kAttnNorm; }
@@ -29,8 +30,8 @@ SiteShape ShapeOf(const ModelConfig& config, WeightRole role) {
 
 }  // namespace
 
-Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files, std::vector<BaseTensor> tensors,
-                          DType dtype, const Ops& ops) {
+Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files,
+                          std::vector<BaseTensor> tensors, DType dtype, const Ops& ops) {
   OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
   config_ = config;
   dtype_ = dtype;
@@ -49,14 +50,18 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
       return Error(kErrTensorRange, "a tensor names file %d of %zu", range.file, files_.size());
     const MappedFile& file = files_[static_cast<size_t>(range.file)];
     OPENLORA_RETURN_IF_ERROR(CheckRange(range, file.size(), file.path()));
-    if (tensor.role >= WeightRole::kEnd || IsOfLayer(tensor.role) != (tensor.layer >= 0) || tensor.layer >= config_.layers)
+    if (tensor.role >= WeightRole::kEnd || IsOfLayer(tensor.role) != (tensor.layer >= 0) ||
+        tensor.layer >= config_.layers)
       return Error(kErrModelTensor, "role %d in layer %d doesn't exist", static_cast<int>(tensor.role), tensor.layer);
     const SiteShape shape = ShapeOf(config_, tensor.role);
     const bool is_matrix = IsMatrix(tensor.role);
-    const bool fits = is_matrix ? range.rows == shape.out && range.cols == shape.in : range.rows * range.cols == shape.in;
+    const bool fits =
+        is_matrix ? range.rows == shape.out && range.cols == shape.in : range.rows * range.cols == shape.in;
     if (!fits)
-      return Error(kErrModelTensor, "role %d in layer %d is [%lld, %lld], the config needs [%lld, %lld]", static_cast<int>(tensor.role), tensor.layer,
-                   static_cast<long long>(range.rows), static_cast<long long>(range.cols), static_cast<long long>(shape.out), static_cast<long long>(shape.in));
+      return Error(kErrModelTensor, "role %d in layer %d is [%lld, %lld], the config needs [%lld, %lld]",
+                   static_cast<int>(tensor.role), tensor.layer, static_cast<long long>(range.rows),
+                   static_cast<long long>(range.cols), static_cast<long long>(shape.out),
+                   static_cast<long long>(shape.in));
     items_.push_back({&file, tensor, shape, bytes_});
     bytes_ += AlignUp(is_matrix ? ops.PackedBytes(dtype_, shape.out, shape.in) : shape.in * 4);
   }
@@ -99,7 +104,8 @@ Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadP
 }
 
 Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
-                                const std::function<void(LoadProgress)>& on_progress, const std::atomic<bool>& is_cancelled) {
+                                const std::function<void(LoadProgress)>& on_progress,
+                                const std::atomic<bool>& is_cancelled) {
   const TensorRange& range = item.tensor.range;
   const uint8_t* source = item.file->data() + range.offset;
   const int64_t row_bytes = range.cols * static_cast<int64_t>(SizeOf(range.dtype));
@@ -128,7 +134,8 @@ Status ModelWeights::CheckComplete() const {
     for (const Weight& weight : layer.sites) is_complete &= weight.data != nullptr;
   }
   if (is_complete) return Ok();
-  return Error(kErrModelTensor, "a tensor of the %d layers, the embedding, the head or the final norm is missing", config_.layers);
+  return Error(kErrModelTensor, "a tensor of the %d layers, the embedding, the head or the final norm is missing",
+               config_.layers);
 }
 
 void ModelWeights::MakeDigest() {
@@ -139,7 +146,8 @@ void ModelWeights::MakeDigest() {
   hash.Update(config_.rope_inv_freq.data(), config_.rope_inv_freq.size() * sizeof(float));
   for (const Item& item : items_) {
     const TensorRange& range = item.tensor.range;
-    const int64_t table[] = {static_cast<int64_t>(item.tensor.role), item.tensor.layer, static_cast<int64_t>(range.dtype), range.rows, range.cols};
+    const int64_t table[] = {static_cast<int64_t>(item.tensor.role), item.tensor.layer,
+                             static_cast<int64_t>(range.dtype), range.rows, range.cols};
     hash.Update(table, sizeof(table));
     hash.Update(item.file->data() + range.offset, static_cast<size_t>(std::min<int64_t>(range.bytes, 4096)));
   }

@@ -16,7 +16,16 @@
 namespace openlora {
 
 // What a base tensor is. The seven linear modules of a layer stand in the order of LayerSite, then their biases.
-enum class WeightRole : int32_t { kEmbed, kHead, kFinalNorm, kAttnNorm, kMlpNorm, kSite0, kBias0 = kSite0 + kLayerSites, kEnd = kBias0 + kLayerSites };
+enum class WeightRole : int32_t {
+  kEmbed,
+  kHead,
+  kFinalNorm,
+  kAttnNorm,
+  kMlpNorm,
+  kSite0,
+  kBias0 = kSite0 + kLayerSites,
+  kEnd = kBias0 + kLayerSites
+};
 
 struct BaseTensor {
   WeightRole role = WeightRole::kEmbed;
@@ -76,8 +85,8 @@ class ModelWeights {
   ModelConfig config_;
   DType dtype_ = DType::kF32;
   int64_t bytes_ = 0;
-  std::vector<Item> items_;         // until loaded
-  std::vector<MappedFile> files_;   // likewise
+  std::vector<Item> items_;        // until loaded
+  std::vector<MappedFile> files_;  // likewise
   std::vector<LayerWeights> layers_;
   Weight embed_;
   Weight head_;

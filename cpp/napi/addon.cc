@@ -1,15 +1,34 @@
 #include <napi.h>
 
+#include "base/thread_pool.h"
 #include "napi/engine_object.h"
+#include "ops/cpu/cpu_device.h"
 #include "ops/cpu/cpu_features.h"
+#include "ops/cpu/cpu_ops.h"
+
+// The composition root: what computes is chosen here.
 
 namespace openlora {
 namespace {
 
-// The composition root: what an environment (the main thread, or one worker) has of us.
+// What an environment (the main thread, or one worker) has of us.
 struct AddonData {
   Napi::FunctionReference engine_constructor;
 };
+
+Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
+  SimdLevel level = SimdLevel::kAuto;
+  for (const SimdLevel known : {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+    if (simd == NameOf(known)) level = known;
+  }
+  if (simd != NameOf(level))
+    return Error(kErrSimdLevel, "simd is %s, known are auto, scalar, neon, avx2 and avx512", simd.c_str());
+  backend->threads = threads > 0 ? threads : UsableProcessors();
+  backend->device = std::make_unique<CpuDevice>();
+  OPENLORA_RETURN_IF_ERROR(CreateCpuOps(level, backend->threads, &backend->ops));
+  backend->simd = NameOf(level == SimdLevel::kAuto ? AvailableSimdLevels().back() : level);
+  return Ok();
+}
 
 Napi::Value Probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -24,7 +43,9 @@ Napi::Value Probe(const Napi::CallbackInfo& info) {
   return result;
 }
 
-Napi::Value Open(const Napi::CallbackInfo& info) { return EngineObject::Open(info, info.Env().GetInstanceData<AddonData>()->engine_constructor); }
+Napi::Value Open(const Napi::CallbackInfo& info) {
+  return EngineObject::Open(info, info.Env().GetInstanceData<AddonData>()->engine_constructor, OpenCpu);
+}
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;

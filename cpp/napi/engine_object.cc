@@ -2,10 +2,7 @@
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
 #include "napi/marshal.h"
-#include "ops/cpu/cpu_device.h"
-#include "ops/cpu/cpu_ops.h"
 
 namespace openlora {
 namespace {
@@ -23,8 +20,9 @@ void EndWork(Session* session, int64_t count) {
 }
 
 bool EndsWork(const ControlEvent& event) {
-  return std::holds_alternative<OpenedEvent>(event) || std::holds_alternative<OpenFailedEvent>(event) || std::holds_alternative<AdapterReadyEvent>(event) ||
-         std::holds_alternative<AdapterFailedEvent>(event) || std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+  return std::holds_alternative<OpenedEvent>(event) || std::holds_alternative<OpenFailedEvent>(event) ||
+         std::holds_alternative<AdapterReadyEvent>(event) || std::holds_alternative<AdapterFailedEvent>(event) ||
+         std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
 }
 
 // The environment goes, perhaps in the middle of a step: no JavaScript runs any more.
@@ -64,32 +62,29 @@ void CallJs(napi_env env, napi_value callback, void* context, void*) {
   if (is_closed) Finish(session.get());
 }
 
-Status OpenCpu(SimdLevel simd, int32_t threads, Backend* backend) {
-  backend->threads = threads > 0 ? threads : UsableProcessors();
-  backend->device = std::make_unique<CpuDevice>();
-  OPENLORA_RETURN_IF_ERROR(CreateCpuOps(simd, backend->threads, &backend->ops));
-  backend->simd = NameOf(simd == SimdLevel::kAuto ? AvailableSimdLevels().back() : simd);
-  return Ok();
-}
-
 Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t index) {
   const Napi::Value value = info[index];
   return value.IsObject() ? value.As<Napi::Object>() : Napi::Object::New(info.Env());
 }
 
-void ThrowTypeError(Napi::Env env, const std::string& message) { Napi::TypeError::New(env, message).ThrowAsJavaScriptException(); }
+void ThrowTypeError(Napi::Env env, const std::string& message) {
+  Napi::TypeError::New(env, message).ThrowAsJavaScriptException();
+}
 
 }  // namespace
 
 Napi::Function EngineObject::Define(Napi::Env env) {
-  return DefineClass(env, "Engine",
-                     {InstanceMethod<&EngineObject::RegisterAdapter>("registerAdapter"), InstanceMethod<&EngineObject::UnregisterAdapter>("unregisterAdapter"),
-                      InstanceMethod<&EngineObject::AdapterTier>("adapterTier"), InstanceMethod<&EngineObject::Submit>("submit"),
-                      InstanceMethod<&EngineObject::Cancel>("cancel"), InstanceMethod<&EngineObject::Pause>("pause"), InstanceMethod<&EngineObject::Stats>("stats"),
-                      InstanceMethod<&EngineObject::Close>("close")});
+  return DefineClass(
+      env, "Engine",
+      {InstanceMethod<&EngineObject::RegisterAdapter>("registerAdapter"),
+       InstanceMethod<&EngineObject::UnregisterAdapter>("unregisterAdapter"),
+       InstanceMethod<&EngineObject::AdapterTier>("adapterTier"), InstanceMethod<&EngineObject::Submit>("submit"),
+       InstanceMethod<&EngineObject::Cancel>("cancel"), InstanceMethod<&EngineObject::Pause>("pause"),
+       InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
 }
 
-Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::FunctionReference& constructor) {
+Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::FunctionReference& constructor,
+                               OpenBackend open_backend) {
   const Napi::Env env = info.Env();
   OpenArguments arguments;
   const std::string mismatch = ReadOpen(ObjectArgument(info, 0), &arguments);
@@ -104,7 +99,8 @@ Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::Funct
   session->env = env;
   auto* holder = new SessionHolder(session);
   const napi_value name = Napi::String::New(env, "openlora");
-  const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, DeleteHolder, holder, CallJs, &session->events);
+  const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, DeleteHolder,
+                                                             holder, CallJs, &session->events);
   if (status != napi_ok) {
     delete holder;
     ThrowTypeError(env, "the event callback can't be registered");
@@ -112,9 +108,12 @@ Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::Funct
   }
   session->work_in_flight = 1;
   napi_add_env_cleanup_hook(env, TearDown, session.get());
-  arguments.options.open_backend = [simd = arguments.simd, threads = arguments.threads](Backend* backend) { return OpenCpu(simd, threads, backend); };
+  arguments.options.open_backend = [open_backend, simd = arguments.simd, threads = arguments.threads](
+                                       Backend* backend) { return open_backend(simd, threads, backend); };
   const napi_threadsafe_function events = session->events;
-  session->engine = std::make_unique<Engine>(std::move(arguments.options), [events] { napi_call_threadsafe_function(events, nullptr, napi_tsfn_nonblocking); });
+  session->engine = std::make_unique<Engine>(std::move(arguments.options), [events] {
+    napi_call_threadsafe_function(events, nullptr, napi_tsfn_nonblocking);
+  });
   self->session_ = std::move(session);
   return object;
 }
@@ -135,13 +134,15 @@ void EngineObject::RegisterAdapter(const Napi::CallbackInfo& info) {
 }
 
 void EngineObject::UnregisterAdapter(const Napi::CallbackInfo& info) {
-  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber()) engine->Unregister(info[0].As<Napi::Number>().Int64Value());
+  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber())
+    engine->Unregister(info[0].As<Napi::Number>().Int64Value());
 }
 
 Napi::Value EngineObject::AdapterTier(const Napi::CallbackInfo& info) {
   Engine* engine = Live();
   Tier tier = Tier::kRegistered;
-  if (engine == nullptr || !info[0].IsNumber() || !engine->FindTier(info[0].As<Napi::Number>().Int64Value(), &tier)) return info.Env().Undefined();
+  if (engine == nullptr || !info[0].IsNumber() || !engine->FindTier(info[0].As<Napi::Number>().Int64Value(), &tier))
+    return info.Env().Undefined();
   return Napi::String::New(info.Env(), NameOf(tier));
 }
 
@@ -156,7 +157,8 @@ void EngineObject::Submit(const Napi::CallbackInfo& info) {
 }
 
 void EngineObject::Cancel(const Napi::CallbackInfo& info) {
-  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber()) engine->Cancel(info[0].As<Napi::Number>().Int64Value());
+  if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber())
+    engine->Cancel(info[0].As<Napi::Number>().Int64Value());
 }
 
 void EngineObject::Pause(const Napi::CallbackInfo& info) {

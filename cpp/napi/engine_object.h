@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/engine.h"
@@ -20,12 +21,16 @@ struct Session {
   bool is_closing = false;
 };
 
+// Makes the machine that computes; `simd` as the SDK names it, `threads` 0: as many as may run. On the engine's thread.
+using OpenBackend = Status (*)(const std::string& simd, int32_t threads, Backend* backend);
+
 // NativeEngine of src/native/binding.ts.
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
  public:
   // The class's constructor, kept by the addon's per-environment data.
   static Napi::Function Define(Napi::Env env);
-  static Napi::Value Open(const Napi::CallbackInfo& info, const Napi::FunctionReference& constructor);
+  static Napi::Value Open(const Napi::CallbackInfo& info, const Napi::FunctionReference& constructor,
+                          OpenBackend open_backend);
 
   explicit EngineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
 

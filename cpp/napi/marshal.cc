@@ -9,8 +9,9 @@ namespace {
 
 // In the order of WeightRole.
 constexpr std::array<const char*, static_cast<size_t>(WeightRole::kEnd)> kRoles = {
-    "embed_tokens", "lm_head",       "final_norm",  "attn_norm",     "mlp_norm",      "q_proj",         "k_proj",       "v_proj",         "o_proj", "gate_proj",
-    "up_proj",      "down_proj",     "q_proj_bias", "k_proj_bias",   "v_proj_bias",   "o_proj_bias",    "gate_proj_bias", "up_proj_bias", "down_proj_bias"};
+    "embed_tokens", "lm_head",     "final_norm",     "attn_norm",    "mlp_norm",      "q_proj",      "k_proj",
+    "v_proj",       "o_proj",      "gate_proj",      "up_proj",      "down_proj",     "q_proj_bias", "k_proj_bias",
+    "v_proj_bias",  "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias"};
 
 constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
@@ -84,15 +85,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.dtype = reader.DTypeOf("dtype");
   options.kv_dtype = reader.DTypeOf("kvDtype");
   options.adapter_dtype = reader.DTypeOf("adapterDtype");
-  const std::string simd = reader.String("simd");
-  bool is_known = false;
-  for (const SimdLevel level : {SimdLevel::kAuto, SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
-    if (simd == NameOf(level)) {
-      arguments->simd = level;
-      is_known = true;
-    }
-  }
-  if (!is_known) reader.Refuse("simd", "auto or the name of a level");
+  arguments->simd = reader.String("simd");
   arguments->threads = reader.Int32("threads");
   ObjectReader limits = reader.Object("limits");
   options.pool_bytes = limits.Integer("poolBytes");
@@ -103,7 +96,8 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   return reader.error();
 }
 
-std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle, AdapterManifest* manifest) {
+std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle,
+                        AdapterManifest* manifest) {
   ObjectReader reader(object, "adapter");
   *handle = reader.Integer("handle");
   manifest->files = reader.Strings("files");
@@ -115,10 +109,12 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
     read.a.file = read.b.file = -1;
     manifest->sites.push_back(read);
   });
-  std::sort(manifest->sites.begin(), manifest->sites.end(), [](const AdapterSite& a, const AdapterSite& b) { return a.site < b.site; });
+  std::sort(manifest->sites.begin(), manifest->sites.end(),
+            [](const AdapterSite& a, const AdapterSite& b) { return a.site < b.site; });
   ForEachObject(&reader, "tensors", [&](ObjectReader* tensor) {
     const int32_t number = tensor->Int32("site");
-    const auto site = std::lower_bound(manifest->sites.begin(), manifest->sites.end(), number, [](const AdapterSite& s, int32_t n) { return s.site < n; });
+    const auto site = std::lower_bound(manifest->sites.begin(), manifest->sites.end(), number,
+                                       [](const AdapterSite& s, int32_t n) { return s.site < n; });
     if (site == manifest->sites.end() || site->site != number) return tensor->Refuse("site", "one of adapter.sites");
     const std::string matrix = tensor->String("matrix");
     if (matrix != "A" && matrix != "B") return tensor->Refuse("matrix", "A or B");
@@ -128,7 +124,8 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
     SavedBaseTensor saved{tensor->String("name"), ReadRange(tensor), {}};
     const WeightRole role = ReadRole(tensor);
     const int32_t layer = tensor->Int32("layer");
-    const auto found = std::find_if(base.begin(), base.end(), [&](const BaseTensor& b) { return b.role == role && b.layer == layer; });
+    const auto found =
+        std::find_if(base.begin(), base.end(), [&](const BaseTensor& b) { return b.role == role && b.layer == layer; });
     if (found == base.end()) return tensor->Refuse("role", "a tensor of the base");
     saved.expected = found->range;
     manifest->base_tensors.push_back(std::move(saved));
@@ -156,7 +153,8 @@ std::string ReadRequest(Napi::Object object, Request* request) {
   request->min_p = static_cast<float>(reader.Number("minP"));
   request->seed = static_cast<uint64_t>(reader.Integer("seed"));
   request->stop = reader.Strings("stop");
-  if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); })) reader.Refuse("stop", "non-empty strings");
+  if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); }))
+    reader.Refuse("stop", "non-empty strings");
   request->stop_tokens = reader.Int32s("stopTokens");
   request->eos_tokens = reader.Int32s("eosTokens");
   request->logprobs = reader.Int32("logprobs");
@@ -197,18 +195,39 @@ class EventWriter {
 };
 
 Napi::Object Write(Napi::Env env, const ProgressEvent& e) {
-  return EventWriter(env, "progress").Put("phase", e.is_packing ? "pack" : "weights").Put("bytesDone", e.bytes_done).Put("bytesTotal", e.bytes_total).object();
+  return EventWriter(env, "progress")
+      .Put("phase", e.is_packing ? "pack" : "weights")
+      .Put("bytesDone", e.bytes_done)
+      .Put("bytesTotal", e.bytes_total)
+      .object();
 }
 Napi::Object Write(Napi::Env env, const OpenedEvent& e) {
-  return EventWriter(env, "opened").Put("digest", e.digest).Put("simd", e.simd).Put("threads", e.threads).Put("weightBytes", e.weight_bytes)
-      .Put("poolBytes", e.pool_bytes).Put("frameBytes", e.frame_bytes).Put("maxContext", e.max_context).object();
+  return EventWriter(env, "opened")
+      .Put("digest", e.digest)
+      .Put("simd", e.simd)
+      .Put("threads", e.threads)
+      .Put("weightBytes", e.weight_bytes)
+      .Put("poolBytes", e.pool_bytes)
+      .Put("frameBytes", e.frame_bytes)
+      .Put("maxContext", e.max_context)
+      .object();
 }
-Napi::Object Write(Napi::Env env, const OpenFailedEvent& e) { return EventWriter(env, "openFailed").Put(e.status).object(); }
+Napi::Object Write(Napi::Env env, const OpenFailedEvent& e) {
+  return EventWriter(env, "openFailed").Put(e.status).object();
+}
 Napi::Object Write(Napi::Env env, const AdapterReadyEvent& e) {
-  return EventWriter(env, "adapterReady").Put("handle", e.handle).Put("generation", e.generation).Put("bytes", e.bytes).object();
+  return EventWriter(env, "adapterReady")
+      .Put("handle", e.handle)
+      .Put("generation", e.generation)
+      .Put("bytes", e.bytes)
+      .object();
 }
-Napi::Object Write(Napi::Env env, const AdapterFailedEvent& e) { return EventWriter(env, "adapterFailed").Put("handle", e.handle).Put(e.status).object(); }
-Napi::Object Write(Napi::Env env, const AdapterRetiredEvent& e) { return EventWriter(env, "adapterRetired").Put("handle", e.handle).object(); }
+Napi::Object Write(Napi::Env env, const AdapterFailedEvent& e) {
+  return EventWriter(env, "adapterFailed").Put("handle", e.handle).Put(e.status).object();
+}
+Napi::Object Write(Napi::Env env, const AdapterRetiredEvent& e) {
+  return EventWriter(env, "adapterRetired").Put("handle", e.handle).object();
+}
 Napi::Object Write(Napi::Env env, const EndEvent& e) {
   Napi::Array adapters = Napi::Array::New(env, e.adapters.size());
   for (size_t i = 0; i < e.adapters.size(); ++i) {
@@ -217,11 +236,22 @@ Napi::Object Write(Napi::Env env, const EndEvent& e) {
     adapter.Set("tier", NameOf(e.adapters[i].tier));
     adapters.Set(static_cast<uint32_t>(i), adapter);
   }
-  return EventWriter(env, "end").Put("request", e.request).Put("finishReason", kReasons[static_cast<size_t>(e.reason)]).Put("input", e.input)
-      .Put("output", e.output).Put("cachedInput", e.cached_input).Put("queuedMs", e.queued_ms).Put("adapterLoadMs", e.adapter_load_ms)
-      .Put("ttftMs", e.ttft_ms).Put("tpotMs", e.tpot_ms).Put("adapters", adapters).object();
+  return EventWriter(env, "end")
+      .Put("request", e.request)
+      .Put("finishReason", kReasons[static_cast<size_t>(e.reason)])
+      .Put("input", e.input)
+      .Put("output", e.output)
+      .Put("cachedInput", e.cached_input)
+      .Put("queuedMs", e.queued_ms)
+      .Put("adapterLoadMs", e.adapter_load_ms)
+      .Put("ttftMs", e.ttft_ms)
+      .Put("tpotMs", e.tpot_ms)
+      .Put("adapters", adapters)
+      .object();
 }
-Napi::Object Write(Napi::Env env, const FailedEvent& e) { return EventWriter(env, "failed").Put("request", e.request).Put(e.status).object(); }
+Napi::Object Write(Napi::Env env, const FailedEvent& e) {
+  return EventWriter(env, "failed").Put("request", e.request).Put(e.status).object();
+}
 Napi::Object Write(Napi::Env env, const ClosedEvent&) { return EventWriter(env, "closed").object(); }
 
 }  // namespace
@@ -235,12 +265,27 @@ Napi::Array WriteEvents(Napi::Env env, const std::vector<ControlEvent>& events) 
 }
 
 Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
-  const std::pair<const char*, uint64_t> counters[] = {{"steps", stats.steps}, {"tokensIn", stats.tokens_in}, {"tokensOut", stats.tokens_out}, {"rows", stats.rows},
-      {"weightBytesRead", stats.weight_bytes_read}, {"loraBytesRead", stats.lora_bytes_read}, {"loraOps", stats.lora_ops}, {"pageTableReads", stats.page_table_reads},
-      {"preemptions", stats.preemptions}, {"adapterLoads", stats.adapter_loads}, {"adapterEvictions", stats.adapter_evictions}};
-  const std::pair<const char*, int64_t> gauges[] = {{"requestsQueued", stats.requests_queued}, {"requestsRunning", stats.requests_running}, {"adaptersResident", stats.adapters_resident}};
-  const std::pair<const char*, int64_t> bytes[] = {{"base", stats.bytes_base}, {"kv", stats.bytes_kv}, {"prefix", 0}, {"adapters", stats.bytes_adapters},
-      {"workspace", stats.bytes_workspace}, {"poolFree", stats.bytes_pool_free}, {"pool", stats.bytes_pool}};
+  const std::pair<const char*, uint64_t> counters[] = {{"steps", stats.steps},
+                                                       {"tokensIn", stats.tokens_in},
+                                                       {"tokensOut", stats.tokens_out},
+                                                       {"rows", stats.rows},
+                                                       {"weightBytesRead", stats.weight_bytes_read},
+                                                       {"loraBytesRead", stats.lora_bytes_read},
+                                                       {"loraOps", stats.lora_ops},
+                                                       {"pageTableReads", stats.page_table_reads},
+                                                       {"preemptions", stats.preemptions},
+                                                       {"adapterLoads", stats.adapter_loads},
+                                                       {"adapterEvictions", stats.adapter_evictions}};
+  const std::pair<const char*, int64_t> gauges[] = {{"requestsQueued", stats.requests_queued},
+                                                    {"requestsRunning", stats.requests_running},
+                                                    {"adaptersResident", stats.adapters_resident}};
+  const std::pair<const char*, int64_t> bytes[] = {{"base", stats.bytes_base},
+                                                   {"kv", stats.bytes_kv},
+                                                   {"prefix", 0},
+                                                   {"adapters", stats.bytes_adapters},
+                                                   {"workspace", stats.bytes_workspace},
+                                                   {"poolFree", stats.bytes_pool_free},
+                                                   {"pool", stats.bytes_pool}};
   Napi::Object object = Napi::Object::New(env), by_class = Napi::Object::New(env);
   for (const auto& [name, value] : counters) object.Set(name, static_cast<double>(value));
   for (const auto& [name, value] : gauges) object.Set(name, static_cast<double>(value));

@@ -10,10 +10,9 @@
 #include "engine/outbox.h"
 #include "engine/request.h"
 #include "memory/adapter_manifest.h"
-#include "ops/cpu/cpu_features.h"
 
-// The values of src/native/binding.ts, in both directions. The SDK has validated what users wrote; what is checked here is
-// that the two sides of the boundary agree, so a mismatch is a TypeError that names the field.
+// The values of src/native/binding.ts, in both directions. The SDK has validated what users wrote; what is checked here
+// is that the two sides of the boundary agree, so a mismatch is a TypeError that names the field.
 
 namespace openlora {
 
@@ -55,14 +54,15 @@ class ObjectReader {
 // What `open` was given. `simd` and `threads` are for the backend, which the composition root makes.
 struct OpenArguments {
   EngineOptions options;
-  SimdLevel simd = SimdLevel::kAuto;
+  std::string simd;
   int32_t threads = 0;
 };
 
 // Each returns an empty string, or what doesn't fit.
 std::string ReadOpen(Napi::Object object, OpenArguments* arguments);
 // `base`: the tensors that `open` was given, to find what a saved base tensor must equal.
-std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle, AdapterManifest* manifest);
+std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle,
+                        AdapterManifest* manifest);
 std::string ReadRequest(Napi::Object object, Request* request);
 
 Napi::Value WriteRecords(Napi::Env env, const std::vector<uint8_t>& records);

@@ -87,8 +87,11 @@ std::vector<int32_t> ObjectReader::Int32s(const char* name) {
 template <typename T>
 std::vector<T> ObjectReader::Typed(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
-  constexpr napi_typedarray_type kType = std::is_same_v<T, uint8_t> ? napi_uint8_array : std::is_same_v<T, uint32_t> ? napi_uint32_array : napi_float32_array;
-  if (ok() && (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != kType)) Refuse(name, "a typed array of its declared kind");
+  constexpr napi_typedarray_type kType = std::is_same_v<T, uint8_t>    ? napi_uint8_array
+                                         : std::is_same_v<T, uint32_t> ? napi_uint32_array
+                                                                       : napi_float32_array;
+  if (ok() && (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != kType))
+    Refuse(name, "a typed array of its declared kind");
   if (!ok()) return {};
   const auto array = value.As<Napi::TypedArrayOf<T>>();
   std::vector<T> values(array.ElementLength());

@@ -28,14 +28,14 @@ struct Weight {
 // One of the products of a Project.
 struct Product {
   const Weight* weight = nullptr;
-  TensorView out;           // [T, weight->out] f32
-  int32_t site = -1;        // index into SlotPages::sites
+  TensorView out;            // [T, weight->out] f32
+  int32_t site = -1;         // index into SlotPages::sites
   bool accumulates = false;  // out += …, else out = …
 };
 
 struct ProjectArgs {
-  TensorView x;                        // [T, in] f32
-  std::span<const Product> products;   // share x; at most 3
+  TensorView x;                          // [T, in] f32
+  std::span<const Product> products;     // share x; at most 3
   const EntriesView* entries = nullptr;  // null or empty: base only, costs nothing
   const AdapterPages* pages = nullptr;
 };
@@ -58,9 +58,9 @@ struct AttentionArgs {
   KvView kv;
   int32_t layer = 0;
   int32_t heads = 0;
-  float scale = 1;      // of q·k
-  int32_t window = 0;   // positions seen, the row's own included; 0: all
-  float soft_cap = 0;   // s = cap * tanh(s / cap); 0: none
+  float scale = 1;     // of q·k
+  int32_t window = 0;  // positions seen, the row's own included; 0: all
+  float soft_cap = 0;  // s = cap * tanh(s / cap); 0: none
 };
 
 // Most alternatives that `logprobs` can ask for.
@@ -85,8 +85,8 @@ struct SampleRow {
 };
 
 struct SampleResult {
-  int32_t token = -1;      // -1: the row holds NaN, or every token is forbidden
-  float logprob = 0;       // log-softmax of the raw logits
+  int32_t token = -1;  // -1: the row holds NaN, or every token is forbidden
+  float logprob = 0;   // log-softmax of the raw logits
   int32_t top_count = 0;
   int32_t top_token[kTopLogprobsMax];
   float top_logprob[kTopLogprobsMax];
@@ -120,21 +120,27 @@ class Ops {
   // `ranks` <= kTileRanks; `columns` of `in` (an A tile) or of `out` (a B tile); a multiple of kTileUnitBytes.
   virtual int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const = 0;
   // values[rank * stride + column] of A; values[column * stride + rank] of B, already scaled by alpha/R.
-  virtual void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype, void* tile) const = 0;
-  virtual void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype, void* tile) const = 0;
+  virtual void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                         void* tile) const = 0;
+  virtual void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                         void* tile) const = 0;
 
   // --- a step ---
   virtual void Embed(const EmbedArgs& args) = 0;
-  // out[t,:] = x[t,:] / sqrt(mean(x²) + eps) * gain; [T, dim], T rows of `groups` vectors each when x is [T, groups * dim].
+  // out[t,:] = x[t,:] / sqrt(mean(x²) + eps) * gain; [T, dim], T rows of `groups` vectors each when x is [T, groups *
+  // dim].
   virtual void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) = 0;
   // y = x·Wᵀ (+ bias) + Σ_a w_a · (x·A_aᵀ)·B_aᵀ for each product.
   virtual void Project(const ProjectArgs& args) = 0;
   // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times `scale`.
-  virtual void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale, const TensorView& cos_sin) = 0;
-  // Rotates the first rotary_dim (= cos_sin.cols) of each head in place; pairs (i, i + rotary_dim/2), as Hugging Face lays them out.
+  virtual void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
+                         const TensorView& cos_sin) = 0;
+  // Rotates the first rotary_dim (= cos_sin.cols) of each head in place; pairs (i, i + rotary_dim/2), as Hugging Face
+  // lays them out.
   virtual void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) = 0;
   // Stores k, v [T, kv_heads * head_dim] at the rows' positions.
-  virtual void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv, int32_t layer) = 0;
+  virtual void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
+                        int32_t layer) = 0;
   // Bytes of one layer's K and V of `tokens` tokens.
   virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
   virtual void Attention(const AttentionArgs& args) = 0;

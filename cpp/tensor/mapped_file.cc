@@ -45,14 +45,16 @@ Status MappedFile::Open(const std::string& path, MappedFile* file) {
 
 void MappedFile::WillNeed(int64_t offset, int64_t bytes) const {
   const int64_t begin = offset / kPage * kPage;
-  if (data_ != nullptr) ::madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(offset + bytes - begin), MADV_WILLNEED);
+  if (data_ != nullptr)
+    ::madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(offset + bytes - begin), MADV_WILLNEED);
 }
 
 void MappedFile::DoneWith(int64_t offset, int64_t bytes) const {
   // Whole pages only: a page shared with the next tensor stays.
   const int64_t begin = (offset + kPage - 1) / kPage * kPage;
   const int64_t end = (offset + bytes) / kPage * kPage;
-  if (data_ != nullptr && end > begin) ::madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
+  if (data_ != nullptr && end > begin)
+    ::madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
 }  // namespace openlora

@@ -30,7 +30,8 @@ TEST(Sha256Test, GivesTheStandardsExamplesInPiecesOfAnySize) {
     EXPECT_EQ(HashOf("", piece), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     EXPECT_EQ(HashOf("abc", piece), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     EXPECT_EQ(HashOf(two_blocks, piece), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-    EXPECT_EQ(HashOf(std::string(1'000'000, 'a'), piece), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    EXPECT_EQ(HashOf(std::string(1'000'000, 'a'), piece),
+              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   }
 }
 
@@ -128,7 +129,8 @@ TEST(FileTest, RefusesWhatIsNotThereAndReadsBeyondTheEnd) {
   EXPECT_FALSE(file.identity() == before);
   MappedFile mapped;
   ASSERT_TRUE(MappedFile::Open(path, &mapped).ok());
-  EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped.data()), static_cast<size_t>(mapped.size())), "longer than it was");
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped.data()), static_cast<size_t>(mapped.size())),
+            "longer than it was");
   std::filesystem::remove(path);
 }
 

@@ -27,7 +27,8 @@ class CoreDriver {
  public:
   explicit CoreDriver(EngineOptions options) : base_files_(options.files), core_(std::move(options), &outbox_) {
     opened_ = core_.Open(is_aborted_);
-    core_.Connect({[this](Adapter* adapter) { work_.push_back({adapter, true, {}, {}}); }, [this](Adapter* adapter) { work_.push_back({adapter, false, {}, {}}); }});
+    core_.Connect({[this](Adapter* adapter) { work_.push_back({adapter, true, {}, {}}); },
+                   [this](Adapter* adapter) { work_.push_back({adapter, false, {}, {}}); }});
   }
 
   const Status& opened() const { return opened_; }
@@ -43,8 +44,10 @@ class CoreDriver {
     work_.pop_front();
     Adapter* adapter = result.adapter;
     const AdapterResidency& residency = core_.residency();
-    result.status = result.is_check ? CheckAdapter(adapter->manifest, residency.shapes(), base_files_, is_aborted_, &result.identity)
-                                    : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, residency.format(), core_.pool(), core_.device(), is_aborted_);
+    result.status = result.is_check ? CheckAdapter(adapter->manifest, residency.shapes(), base_files_, is_aborted_,
+                                                   &result.identity)
+                                    : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames,
+                                                residency.format(), core_.pool(), core_.device(), is_aborted_);
     core_.FinishLoader(std::move(result));
   }
   void Register(int64_t handle, AdapterManifest manifest) {
@@ -54,15 +57,12 @@ class CoreDriver {
   }
   // Steps until nothing more can be done; `steps_max` guards against an endless run.
   void Run(int steps_max = 20'000) {
-    for (int step = 0; core_.requests() > 0; ++step) {
+    int idle = 0;  // a step may have waited for the reader alone
+    for (int step = 0; core_.requests() > 0 && idle < 2; ++step) {
       ASSERT_LT(step, steps_max) << "a request never ends";
-      const bool has_stepped = core_.Step();
+      idle = core_.Step() || has_loader_work() ? 0 : idle + 1;
       Read();
-      if (has_loader_work()) {
-        DoLoaderWork();
-      } else if (!has_stepped) {
-        break;
-      }
+      if (has_loader_work()) DoLoaderWork();
     }
     Read();
   }
@@ -119,7 +119,8 @@ class CoreDriver {
   std::map<int64_t, std::string> adapter_events_;
 };
 
-inline Request MakeRequest(int64_t id, std::vector<int32_t> prompt, int32_t max_tokens, std::vector<AdapterUse> adapters = {}) {
+inline Request MakeRequest(int64_t id, std::vector<int32_t> prompt, int32_t max_tokens,
+                           std::vector<AdapterUse> adapters = {}) {
   Request request;
   request.id = id;
   request.tokens = std::move(prompt);

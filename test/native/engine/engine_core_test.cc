@@ -70,7 +70,8 @@ TEST_F(EngineCoreTest, EndsAtEosStopTokensStopStringsAndLength) {
   EXPECT_EQ(whole.end, "length");
   EXPECT_EQ(whole.text.size(), 24u);
   const int32_t fifth = whole.tokens[4];
-  const auto first_at = static_cast<size_t>(std::find(whole.tokens.begin(), whole.tokens.end(), fifth) - whole.tokens.begin());
+  const auto first_at =
+      static_cast<size_t>(std::find(whole.tokens.begin(), whole.tokens.end(), fifth) - whole.tokens.begin());
 
   Request request = MakeRequest(2, {9, 8, 7}, 12);
   request.eos_tokens = {fifth};
@@ -257,7 +258,8 @@ TEST_F(EngineCoreTest, NanLogitsEndTheirRequestAlone) {
   Open(std::move(options));
   Request scored = MakeRequest(3, {1, 100, 2, 3, 4}, 5);
   scored.prompt_logprobs = 0;
-  for (const Request& request : {MakeRequest(1, {1, 2}, 5), MakeRequest(2, {1, 100}, 5), scored}) driver_->core().Submit(request);
+  for (const Request& request : {MakeRequest(1, {1, 2}, 5), MakeRequest(2, {1, 100}, 5), scored})
+    driver_->core().Submit(request);
   driver_->Run();
   EXPECT_EQ(driver_->answer(1).end, "length");
   EXPECT_EQ(driver_->answer(2).end, kErrNotFinite);

@@ -33,7 +33,8 @@ std::vector<Request> Requests() {
 
 void RegisterAll(const TestFolder& folder, CoreDriver* driver) {
   for (int i = 0; i < kAdapters; ++i)
-    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3, 100 + static_cast<uint64_t>(i)));
+    driver->Register(
+        i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3, 100 + static_cast<uint64_t>(i)));
 }
 
 // Each request by itself, one after another.
@@ -63,7 +64,8 @@ struct MixedRun {
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
 EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alone, const MixedRun& run) {
-  SCOPED_TRACE("seed " + std::to_string(run.seed) + ", threads " + std::to_string(run.threads) + ", maxBatchTokens " + std::to_string(run.max_batch_tokens));
+  SCOPED_TRACE("seed " + std::to_string(run.seed) + ", threads " + std::to_string(run.threads) + ", maxBatchTokens " +
+               std::to_string(run.max_batch_tokens));
   EngineOptions options = TinyOptions(folder, run.threads, run.simd);
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
@@ -81,7 +83,8 @@ EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alon
       ADD_FAILURE() << "a request never ends";
       break;
     }
-    for (uint64_t arriving = draw(4); arriving > 0 && next < requests.size(); --arriving) driver.core().Submit(requests[next++]);
+    for (uint64_t arriving = draw(4); arriving > 0 && next < requests.size(); --arriving)
+      driver.core().Submit(requests[next++]);
     if (run.cancels && next > 0 && draw(6) == 0) {
       const uint64_t victim = draw(next);
       if (victim % 4 == 0) {
@@ -125,7 +128,9 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
   const TestFolder folder("pressure");
   const std::vector<Answer> alone = Alone(folder);
   for (const uint64_t seed : {6u, 7u, 8u}) {
-    const EngineStats stats = ExpectSame(folder, alone, {.seed = seed, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .cancels = seed == 8});
+    const EngineStats stats =
+        ExpectSame(folder, alone,
+                   {.seed = seed, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .cancels = seed == 8});
     EXPECT_GT(stats.adapter_evictions, 10u);
     EXPECT_GT(stats.preemptions, 0u);
   }

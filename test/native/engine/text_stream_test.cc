@@ -30,26 +30,22 @@ std::string Decode(std::string bytes) {
   return text;
 }
 
-TEST(TextStreamTest, NeverCutsACharacter) {
-  EXPECT_EQ(Stream("aé€😀z"), "a|é|€|😀|z|");
-}
+TEST(TextStreamTest, NeverCutsACharacter) { EXPECT_EQ(Stream("aé€😀z"), "a|é|€|😀|z|"); }
 
 TEST(TextStreamTest, ReplacesInvalidBytesAsTheWhatwgDecoderDoes) {
   const std::string r = "\xEF\xBF\xBD";
   EXPECT_EQ(Decode("a\x80z"), "a" + r + "z");
-  EXPECT_EQ(Decode("\xC0\xAF"), r + r);                  // overlong
-  EXPECT_EQ(Decode("\xE2\x82"), r);                      // one maximal subpart
+  EXPECT_EQ(Decode("\xC0\xAF"), r + r);  // overlong
+  EXPECT_EQ(Decode("\xE2\x82"), r);      // one maximal subpart
   EXPECT_EQ(Decode("\xE2\x82z"), r + "z");
-  EXPECT_EQ(Decode("\xED\xA0\x80"), r + r + r);          // a surrogate
+  EXPECT_EQ(Decode("\xED\xA0\x80"), r + r + r);  // a surrogate
   EXPECT_EQ(Decode("\xF0\x9F\x98"), r);
   EXPECT_EQ(Decode("\xF0\x9F\x98\xF0\x9F\x98\x80"), r + "\xF0\x9F\x98\x80");
   EXPECT_EQ(Decode("\xF4\x90\x80\x80"), r + r + r + r);  // beyond U+10FFFF
   EXPECT_EQ(Decode("\xFF"), r);
 }
 
-TEST(TextStreamTest, AnUnfinishedCharacterAtTheEndIsReplaced) {
-  EXPECT_EQ(Stream("a\xE2\x82"), "a|\xEF\xBF\xBD|");
-}
+TEST(TextStreamTest, AnUnfinishedCharacterAtTheEndIsReplaced) { EXPECT_EQ(Stream("a\xE2\x82"), "a|\xEF\xBF\xBD|"); }
 
 TEST(TextStreamTest, NeverShowsAPartOfAStopString) {
   EXPECT_EQ(Stream("one\n\ntwo", {"\n\n"}), "o|n|e|STOP");
@@ -70,9 +66,7 @@ TEST(TextStreamTest, TheEarliestOfSeveralStopsCounts) {
   EXPECT_EQ(released, "hel");
 }
 
-TEST(TextStreamTest, AStopStringMayEndWithACharacterOfSeveralBytes) {
-  EXPECT_EQ(Stream("a€b", {"€"}), "a|STOP");
-}
+TEST(TextStreamTest, AStopStringMayEndWithACharacterOfSeveralBytes) { EXPECT_EQ(Stream("a€b", {"€"}), "a|STOP"); }
 
 TEST(TextStreamTest, StopsAreNotLookedForWhenAskedNotTo) {
   TextStream stream({"b"});

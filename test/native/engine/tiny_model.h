@@ -19,7 +19,9 @@ namespace openlora {
 class TestFolder {
  public:
   explicit TestFolder(const std::string& name)
-      : path_(std::filesystem::temp_directory_path() / ("openlora-" + name + "-" + std::to_string(Philox(reinterpret_cast<uintptr_t>(this), static_cast<uint64_t>(NowSeed()))))) {
+      : path_(std::filesystem::temp_directory_path() /
+              ("openlora-" + name + "-" +
+               std::to_string(Philox(reinterpret_cast<uintptr_t>(this), static_cast<uint64_t>(NowSeed()))))) {
     std::filesystem::create_directories(path_);
   }
   ~TestFolder() { std::filesystem::remove_all(path_); }
@@ -39,10 +41,14 @@ class TensorFile {
   // Uniform in ±scale around `mean`.
   TensorRange Add(int64_t rows, int64_t cols, float scale, float mean = 0) {
     const TensorRange range{0, static_cast<int64_t>(values_.size()) * 4, rows * cols * 4, DType::kF32, rows, cols};
-    for (int64_t i = 0; i < rows * cols; ++i) values_.push_back(mean + scale * static_cast<float>(2 * PhiloxUniform(seed_, values_.size()) - 1));
+    for (int64_t i = 0; i < rows * cols; ++i)
+      values_.push_back(mean + scale * static_cast<float>(2 * PhiloxUniform(seed_, values_.size()) - 1));
     return range;
   }
-  void Flush() { std::ofstream(path_, std::ios::binary).write(reinterpret_cast<const char*>(values_.data()), static_cast<std::streamsize>(values_.size() * 4)); }
+  void Flush() {
+    std::ofstream(path_, std::ios::binary)
+        .write(reinterpret_cast<const char*>(values_.data()), static_cast<std::streamsize>(values_.size() * 4));
+  }
   std::vector<float>& values() { return values_; }
 
  private:
@@ -75,7 +81,9 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
     TensorFile file(options.files[0], 1);
     const ModelConfig& m = options.model;
     const std::vector<SiteShape> shapes = SiteShapes(m);
-    const auto add = [&](WeightRole role, int32_t layer, const TensorRange& range) { options.tensors.push_back({role, layer, range}); };
+    const auto add = [&](WeightRole role, int32_t layer, const TensorRange& range) {
+      options.tensors.push_back({role, layer, range});
+    };
     add(WeightRole::kEmbed, -1, file.Add(m.vocab, m.hidden, 1.0f));
     add(WeightRole::kHead, -1, file.Add(m.vocab, m.hidden, 0.5f));
     add(WeightRole::kFinalNorm, -1, file.Add(1, m.hidden, 0.1f, 1.0f));
@@ -84,7 +92,8 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
       add(WeightRole::kMlpNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
       for (int32_t site = 0; site < kLayerSites; ++site) {
         const SiteShape& shape = shapes[static_cast<size_t>(site)];
-        add(static_cast<WeightRole>(static_cast<int32_t>(WeightRole::kSite0) + site), layer, file.Add(shape.out, shape.in, 0.25f));
+        add(static_cast<WeightRole>(static_cast<int32_t>(WeightRole::kSite0) + site), layer,
+            file.Add(shape.out, shape.in, 0.25f));
       }
       add(WeightRole::kBias0, layer, file.Add(1, m.q_dim(), 0.1f));
     }
@@ -108,7 +117,8 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
 }
 
 // A random adapter of `rank` on every third site from `first` on, in a file of its own.
-inline AdapterManifest TinyAdapter(const TestFolder& folder, const std::string& name, int32_t rank, int32_t first, uint64_t seed) {
+inline AdapterManifest TinyAdapter(const TestFolder& folder, const std::string& name, int32_t rank, int32_t first,
+                                   uint64_t seed) {
   AdapterManifest manifest;
   manifest.files = {folder.File(name)};
   manifest.canonical_config = name;

@@ -17,7 +17,8 @@ class FramePoolTest : public testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(pool_.Open(&device_, kFrameBytes, 8, true).ok()); }
   bool IsFilled(uint32_t frame, uint8_t value) const {
-    return std::all_of(pool_.Frame(frame), pool_.Frame(frame) + kFrameBytes, [value](uint8_t byte) { return byte == value; });
+    return std::all_of(pool_.Frame(frame), pool_.Frame(frame) + kFrameBytes,
+                       [value](uint8_t byte) { return byte == value; });
   }
 
   CpuDevice device_;
@@ -69,7 +70,8 @@ TEST_F(FramePoolTest, CountsAddUpOverARandomLife) {
   for (uint64_t step = 1; step < 3000; ++step) {
     const uint64_t draw = Philox(11, step);
     Holding holding{{}, draw % 2 == 0 ? FrameUse::kKv : FrameUse::kAdapter};
-    if (draw % 3 != 0 && pool_.Take(static_cast<int64_t>(draw / 8 % 4), holding.use, &holding.frames)) holdings.push_back(holding);
+    if (draw % 3 != 0 && pool_.Take(static_cast<int64_t>(draw / 8 % 4), holding.use, &holding.frames))
+      holdings.push_back(holding);
     if (draw % 3 == 0 && !holdings.empty()) {
       pool_.Retire(holdings.back().frames, holdings.back().use, step);
       holdings.pop_back();
