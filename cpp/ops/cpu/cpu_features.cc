@@ -56,8 +56,8 @@ struct X86 {
     amx_int8 = has_tiles && bit(seven.edx, 25);
     amx_bf16 = has_tiles && bit(seven.edx, 22);
   }
-  bool avx2, fma, f16c, avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni, avx512_fp16, avx512_bf16, avx_vnni, amx_int8,
-      amx_bf16;
+  bool avx2, fma, f16c, avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni, avx512_fp16, avx512_bf16, avx_vnni,
+      amx_int8, amx_bf16;
 
   bool RunsAvx2() const { return avx2 && fma && f16c; }
   bool RunsAvx512() const { return RunsAvx2() && avx512f && avx512dq && avx512bw && avx512vl; }
@@ -116,11 +116,16 @@ std::vector<SimdLevel> FindLevels() {
 
 const char* NameOf(SimdLevel level) {
   switch (level) {
-    case SimdLevel::kAuto: return "auto";
-    case SimdLevel::kScalar: return "scalar";
-    case SimdLevel::kNeon: return "neon";
-    case SimdLevel::kAvx2: return "avx2";
-    case SimdLevel::kAvx512: return "avx512";
+    case SimdLevel::kAuto:
+      return "auto";
+    case SimdLevel::kScalar:
+      return "scalar";
+    case SimdLevel::kNeon:
+      return "neon";
+    case SimdLevel::kAvx2:
+      return "avx2";
+    case SimdLevel::kAvx512:
+      return "avx512";
   }
   return "?";
 }

@@ -13,30 +13,38 @@ namespace {
 const KernelTable* KernelsOf(SimdLevel level) {
   switch (level) {
 #if defined(OPENLORA_HAS_SCALAR)
-    case SimdLevel::kScalar: return &kKernelsScalar;
+    case SimdLevel::kScalar:
+      return &kKernelsScalar;
 #endif
 #if defined(OPENLORA_HAS_NEON)
-    case SimdLevel::kNeon: return &kKernelsNeon;
+    case SimdLevel::kNeon:
+      return &kKernelsNeon;
 #endif
 #if defined(OPENLORA_HAS_AVX2)
-    case SimdLevel::kAvx2: return &kKernelsAvx2;
+    case SimdLevel::kAvx2:
+      return &kKernelsAvx2;
 #endif
 #if defined(OPENLORA_HAS_AVX512)
-    case SimdLevel::kAvx512: return &kKernelsAvx512;
+    case SimdLevel::kAvx512:
+      return &kKernelsAvx512;
 #endif
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
 // One token's K into [kv_heads][head_dim][frame_tokens], its V into [kv_heads][frame_tokens][head_dim] behind that.
 template <typename Element, typename Convert>
-void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame, const Convert& convert) {
+void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame,
+                const Convert& convert) {
   const int64_t tokens = kv.frame_tokens, head_dim = kv.head_dim;
   Element* const keys = reinterpret_cast<Element*>(frame);
   Element* const values = keys + kv.kv_heads * head_dim * tokens;
   for (int64_t head = 0; head < kv.kv_heads; ++head) {
-    for (int64_t d = 0; d < head_dim; ++d) keys[(head * head_dim + d) * tokens + slot] = convert(k[head * head_dim + d]);
-    for (int64_t d = 0; d < head_dim; ++d) values[(head * tokens + slot) * head_dim + d] = convert(v[head * head_dim + d]);
+    for (int64_t d = 0; d < head_dim; ++d)
+      keys[(head * head_dim + d) * tokens + slot] = convert(k[head * head_dim + d]);
+    for (int64_t d = 0; d < head_dim; ++d)
+      values[(head * tokens + slot) * head_dim + d] = convert(v[head * head_dim + d]);
   }
 }
 
@@ -112,8 +120,12 @@ void CpuOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& 
         case DType::kF32:
           StoreToken<float>(k.f32(row), v.f32(row), kv, slot, frame, [](float value) { return value; });
           break;
-        case DType::kF16: StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToF16); break;
-        case DType::kBF16: StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16); break;
+        case DType::kF16:
+          StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToF16);
+          break;
+        case DType::kBF16:
+          StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16);
+          break;
       }
     }
   });
@@ -130,7 +142,8 @@ void CpuOps::SiluMul(const TensorView& gate, const TensorView& up) {
   Parallel(gate.rows * pieces, gate.rows * gate.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t column = i % pieces * kPiece;
-      kernels_.silu_mul(gate.f32(i / pieces) + column, up.f32(i / pieces) + column, std::min(kPiece, gate.cols - column));
+      kernels_.silu_mul(gate.f32(i / pieces) + column, up.f32(i / pieces) + column,
+                        std::min(kPiece, gate.cols - column));
     }
   });
 }

@@ -38,17 +38,17 @@ OPENLORA_INLINE float SumOfSquares(const float* x, int64_t count) {
   OPENLORA_UNROLL
   for (int v = 0; v < kVectors; ++v) sums[v] = V::Zero();
   int64_t i = 0;
-  for (; i + kChains <= count; i += kChains)
-    OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      const typename V::F values = V::Load(x + i + v * V::kLanes);
-      sums[v] = V::Fma(values, values, sums[v]);
-    }
+  for (; i + kChains <= count; i += kChains) OPENLORA_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const typename V::F values = V::Load(x + i + v * V::kLanes);
+    sums[v] = V::Fma(values, values, sums[v]);
+  }
   OPENLORA_UNROLL
   for (int v = 0; v < kVectors; ++v) {
     const int64_t left = count - i - v * V::kLanes;
     if (left <= 0) continue;
-    const typename V::F values = V::LoadPart(x + i + v * V::kLanes, left < V::kLanes ? static_cast<int>(left) : V::kLanes);
+    const typename V::F values =
+        V::LoadPart(x + i + v * V::kLanes, left < V::kLanes ? static_cast<int>(left) : V::kLanes);
     sums[v] = V::Fma(values, values, sums[v]);
   }
   float chains[kChains];

@@ -14,9 +14,9 @@ namespace openlora {
 inline constexpr int kDTypes = 3;  // a table of kernels is indexed by DType: f32, f16, bf16
 
 // Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded).
-inline constexpr int kPanel = 32;     // outputs
-inline constexpr int kTileRows = 8;   // rows that share a weight while it is in a register, at most
-inline constexpr int kBlockK = 128;   // rows > kTileRows: this many k of a panel (16 KB as f32) stay in L1 over all rows
+inline constexpr int kPanel = 32;    // outputs
+inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
+inline constexpr int kBlockK = 192;  // rows > kTileRows: this many k of a panel (24 KB as f32) stay in L1 over all rows
 
 struct PanelsArgs {
   const float* x = nullptr;  // [rows, in]
@@ -55,8 +55,8 @@ struct ShrinkArgs {
 };
 
 // All ranks of one adapter onto panels [panel_begin, panel_end) of one site, for all entries of its segment.
-// B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32] of { [ranks/2][32][2], then [32] of an odd last rank }.
-// The last panel is as wide as it is (`columns` % 32 in place of 32).
+// B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32] of { [ranks/2][32][2], then [32] of an odd last rank
+// }. The last panel is as wide as it is (`columns` % 32 in place of 32).
 struct ExpandArgs {
   const float* coefficients = nullptr;  // [entries][rank_stride]: entry weight times h
   int64_t rank_stride = 0;
@@ -79,7 +79,8 @@ struct KernelTable {
   void (*shrink[kDTypes])(const ShrinkArgs& args);
   void (*expand[kDTypes])(const ExpandArgs& args);
   // coefficients[e][r] = weight[e] * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
-  void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients, int64_t stride);
+  void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients,
+                     int64_t stride);
   // out = x / sqrt(mean(x²) + eps) * gain over dim
   void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
   // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines

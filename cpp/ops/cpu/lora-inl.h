@@ -10,8 +10,8 @@
 namespace openlora {
 namespace {
 
-inline constexpr int kEight = 8;                // ranks of a tile
-inline constexpr int64_t kTileUnit = 256;       // bytes
+inline constexpr int kEight = 8;                 // ranks of a tile
+inline constexpr int64_t kTileUnit = 256;        // bytes
 inline constexpr int kLanesOfPair = 2 * kEight;  // (rank, k mod 2), k fastest
 
 // A tile's four consecutive k (a quad) as vectors of lanes (rank, k mod 2) for k = 0, 1 and for k = 2, 3.
@@ -50,7 +50,8 @@ struct TileBF16 {
 template <class V>
 inline constexpr int kPairVectors = kLanesOfPair / V::kLanes;
 template <class V>
-inline constexpr int kShrinkRows = V::kSums / (2 * kPairVectors<V>) < kTileRows ? V::kSums / (2 * kPairVectors<V>) : kTileRows;
+inline constexpr int kShrinkRows =
+    V::kSums / (2 * kPairVectors<V>) < kTileRows ? V::kSums / (2 * kPairVectors<V>) : kTileRows;
 
 // Four chains for each (row, rank): lane parity and j give k mod 4.
 template <class V, int rows>
@@ -60,8 +61,8 @@ struct ShrinkSums {
 
 // `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks.
 template <class V, class T, int rows, bool is_full>
-OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, const float* const (&x)[rows], int64_t at,
-                                 ShrinkSums<V, rows>& sums) {
+OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, const float* const (&x)[rows],
+                                 int64_t at, ShrinkSums<V, rows>& sums) {
   constexpr int kVectors = kPairVectors<V>;
   const int64_t quad_bytes = int64_t{is_full ? kEight : ranks} * T::kBytes;
   for (; quads > 0; --quads, tile += quad_bytes, at += 4) {
@@ -72,9 +73,8 @@ OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, 
       typename V::F w[2];
       T::Load(tile, is_full ? kEight : ranks, v * V::kLanes, lanes, w);
       OPENLORA_UNROLL
-      for (int r = 0; r < rows; ++r)
-        OPENLORA_UNROLL
-        for (int j = 0; j < 2; ++j) sums.sum[r][j][v] = V::Fma(w[j], V::SetPair(x[r] + at + 2 * j), sums.sum[r][j][v]);
+      for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+      for (int j = 0; j < 2; ++j) sums.sum[r][j][v] = V::Fma(w[j], V::SetPair(x[r] + at + 2 * j), sums.sum[r][j][v]);
     }
   }
 }
@@ -87,9 +87,8 @@ void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
   for (int r = 0; r < rows; ++r) {
     x[r] = args.x + args.entry_row[entry + r] * args.x_stride + args.column_begin;
     OPENLORA_UNROLL
-    for (int j = 0; j < 2; ++j)
-      OPENLORA_UNROLL
-      for (int v = 0; v < kPairVectors<V>; ++v) sums.sum[r][j][v] = V::Zero();
+    for (int j = 0; j < 2; ++j) OPENLORA_UNROLL
+    for (int v = 0; v < kPairVectors<V>; ++v) sums.sum[r][j][v] = V::Zero();
   }
   const uint32_t* tiles = args.tiles;
   for (int64_t column = 0; column < args.columns; column += args.tile_columns, ++tiles) {
@@ -109,9 +108,8 @@ void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
   for (int r = 0; r < rows; ++r) {
     float chains[2][kLanesOfPair];
     OPENLORA_UNROLL
-    for (int j = 0; j < 2; ++j)
-      OPENLORA_UNROLL
-      for (int v = 0; v < kPairVectors<V>; ++v) V::Store(chains[j] + v * V::kLanes, sums.sum[r][j][v]);
+    for (int j = 0; j < 2; ++j) OPENLORA_UNROLL
+    for (int v = 0; v < kPairVectors<V>; ++v) V::Store(chains[j] + v * V::kLanes, sums.sum[r][j][v]);
     float* partial = args.partial + (entry + r) * kEight;
     for (int rank = 0; rank < kEight; ++rank)
       partial[rank] = (chains[0][2 * rank] + chains[0][2 * rank + 1]) + (chains[1][2 * rank] + chains[1][2 * rank + 1]);
@@ -173,10 +171,9 @@ OPENLORA_INLINE void ExpandTile(const uint8_t* b, int ranks, int width, const fl
         W::LoadPart(b, v * V::kLanes, left > 0 ? left : 0, w);
       }
       OPENLORA_UNROLL
-      for (int j = W::kGroup - 1; j >= 0; --j)
-        OPENLORA_UNROLL
-        for (int r = 0; r < rows; ++r)
-          sums[r][v] = V::Fma(w[j], V::Set(coefficients[r][group * W::kGroup + j]), sums[r][v]);
+      for (int j = W::kGroup - 1; j >= 0; --j) OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r)
+        sums[r][v] = V::Fma(w[j], V::Set(coefficients[r][group * W::kGroup + j]), sums[r][v]);
     }
   }
   if (ranks % W::kGroup == 0) return;
@@ -223,16 +220,15 @@ void ExpandPanel(const ExpandArgs& args, int64_t panel, int64_t entry) {
     for (int r = 0; r < rows; ++r) coefficients[r] += kEight;
   }
   OPENLORA_UNROLL
-  for (int r = 0; r < rows; ++r)
-    OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      const int left = width - v * V::kLanes;
-      if (is_whole || left >= V::kLanes) {
-        V::Store(y[r] + v * V::kLanes, sums[r][v]);
-      } else if (left > 0) {
-        V::StorePart(y[r] + v * V::kLanes, sums[r][v], left);
-      }
+  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const int left = width - v * V::kLanes;
+    if (is_whole || left >= V::kLanes) {
+      V::Store(y[r] + v * V::kLanes, sums[r][v]);
+    } else if (left > 0) {
+      V::StorePart(y[r] + v * V::kLanes, sums[r][v], left);
     }
+  }
 }
 
 template <class V, class W, int rows>

@@ -20,9 +20,9 @@ struct LoraJob {
   // Work of the shrink: a unit is (eight of ranks, chunk of columns, piece of the entries), pieces fastest.
   int64_t units = 0;
   int64_t unit_cost = 0;
-  int64_t cost_before = 0;          // of the units of all jobs before
-  int64_t partial_begin = 0;        // floats: [eights][chunks][entries][8]
-  int64_t coefficients_begin = 0;   // floats: [entries][eights * 8]
+  int64_t cost_before = 0;         // of the units of all jobs before
+  int64_t partial_begin = 0;       // floats: [eights][chunks][entries][8]
+  int64_t coefficients_begin = 0;  // floats: [entries][eights * 8]
 
   int64_t eights() const { return (rank + kTileRanks - 1) / kTileRanks; }
   int64_t rank_stride() const { return eights() * kTileRanks; }

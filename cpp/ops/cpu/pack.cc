@@ -29,7 +29,8 @@ void PackPanel(const char* source, int64_t rows, int64_t in, void* panel) {
   using From = typename Element<from>::Bits;
   using To = typename Element<to>::Bits;
   To* const packed = static_cast<To*>(panel);
-  if (rows < kPanel || (to == DType::kBF16 && in % 2 != 0)) std::memset(panel, 0, static_cast<size_t>(PanelBytes(to, in)));
+  if (rows < kPanel || (to == DType::kBF16 && in % 2 != 0))
+    std::memset(panel, 0, static_cast<size_t>(PanelBytes(to, in)));
   for (int64_t begin = 0; begin < in; begin += kBlockColumns) {
     const int64_t columns = in - begin < kBlockColumns ? in - begin : kBlockColumns;
     for (int64_t lane = 0; lane < rows; ++lane) {
@@ -53,18 +54,24 @@ using PackFunction = void (*)(const char* source, int64_t rows, int64_t in, void
 template <DType from>
 PackFunction PackTo(DType to) {
   switch (to) {
-    case DType::kF32: return &PackPanel<from, DType::kF32>;
-    case DType::kF16: return &PackPanel<from, DType::kF16>;
-    case DType::kBF16: return &PackPanel<from, DType::kBF16>;
+    case DType::kF32:
+      return &PackPanel<from, DType::kF32>;
+    case DType::kF16:
+      return &PackPanel<from, DType::kF16>;
+    case DType::kBF16:
+      return &PackPanel<from, DType::kBF16>;
   }
   return nullptr;
 }
 
 PackFunction PackFromTo(DType from, DType to) {
   switch (from) {
-    case DType::kF32: return PackTo<DType::kF32>(to);
-    case DType::kF16: return PackTo<DType::kF16>(to);
-    case DType::kBF16: return PackTo<DType::kBF16>(to);
+    case DType::kF32:
+      return PackTo<DType::kF32>(to);
+    case DType::kF16:
+      return PackTo<DType::kF16>(to);
+    case DType::kBF16:
+      return PackTo<DType::kBF16>(to);
   }
   return nullptr;
 }

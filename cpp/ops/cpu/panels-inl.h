@@ -15,33 +15,31 @@ template <class V>
 inline constexpr int kRowTile = V::kSums / kPanelVectors<V> < kTileRows ? V::kSums / kPanelVectors<V> : kTileRows;
 
 inline constexpr int kStreams = 4;
-inline constexpr int kStreamBytes = 2048;     // of a stream before the next one has its turn, where they take turns
+inline constexpr int kStreamBytes = 2048;    // of a stream before the next one has its turn, where they take turns
 inline constexpr int kPrefetchAhead = 2048;  // bytes of each stream
 inline constexpr int kUnrollK = 4;           // pointer arithmetic competes with the FMAs for ports
 
 // Panels that one pass reads side by side: more streams read DRAM faster (measured on Ice Lake; see README.md).
 template <class V, int rows>
-inline constexpr int kPanelsAtOnce = kRowTile<V> / rows >= kStreams ? kStreams : kRowTile<V> / rows >= 2 ? 2 : 1;
+inline constexpr int kPanelsAtOnce = kRowTile<V> / rows >= kStreams ? kStreams
+                                     : kRowTile<V> / rows >= 2      ? 2
+                                                                    : 1;
 
-
-// The rows of x under a tile: a pointer for every three, so that the rows between are one register and a scale away.
+// The rows of x under a tile, a register for each.
 template <int rows>
 struct RowPointers {
-  RowPointers(const float* x, int64_t row_stride) : stride(row_stride) {
+  RowPointers(const float* x, int64_t stride) {
     OPENLORA_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      third[i] = x + 3 * i * row_stride;
-      OPENLORA_OPAQUE(third[i]);
+    for (int r = 0; r < rows; ++r) {
+      row[r] = x + r * stride;
+      OPENLORA_OPAQUE(row[r]);
     }
   }
-  OPENLORA_INLINE float At(int row, int k) const { return third[row / 3][row % 3 * stride + k]; }
   OPENLORA_INLINE void Advance(int k) {
     OPENLORA_UNROLL
-    for (int i = 0; i < kCount; ++i) third[i] += k;
+    for (int r = 0; r < rows; ++r) row[r] += k;
   }
-  static constexpr int kCount = (rows + 2) / 3;
-  const float* third[kCount];
-  int64_t stride;
+  const float* row[rows];
 };
 
 // Writes a tile's sums [rows][32] of `panel`: plus bias, plus y where asked, cut off at `out`.
@@ -90,18 +88,17 @@ OPENLORA_INLINE void FewRowsStep(const uint8_t* group, int64_t panel_bytes, cons
     OPENLORA_UNROLL
     for (int v = 0; v < kPanelVectors<V>; ++v) W::Load(group, v * V::kLanes, w[v]);
     OPENLORA_UNROLL
-    for (int k = first_k; k >= 0; --k)
+    for (int k = first_k; k >= 0; --k) OPENLORA_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      const F x_k = V::Set(x.row[r][at + k]);
       OPENLORA_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        const F x_k = V::Set(x.At(r, at + k));
-        OPENLORA_UNROLL
-        for (int v = 0; v < kPanelVectors<V>; ++v) sums.sum[p][r][v] = V::Fma(w[v][k], x_k, sums.sum[p][r][v]);
-      }
+      for (int v = 0; v < kPanelVectors<V>; ++v) sums.sum[p][r][v] = V::Fma(w[v][k], x_k, sums.sum[p][r][v]);
+    }
   }
 }
 
-// Columns [k_begin, k_end) for all rows (<= kRowTile) and `panels` panels from `panel` on. Between calls for one panel the
-// sums stand in `partial` [panels][rows][32].
+// Columns [k_begin, k_end) for all rows (<= kRowTile) and `panels` panels from `panel` on. Between calls for one panel
+// the sums stand in `partial` [panels][rows][32].
 template <class V, class W, int rows, int panels>
 void FewRows(const PanelsArgs& args, int64_t panel, int64_t k_begin, int64_t k_end, float* partial) {
   constexpr int kGroupBytes = kPanel * W::kGroupElement, kUnroll = kUnrollK / W::kGroup;
@@ -111,13 +108,10 @@ void FewRows(const PanelsArgs& args, int64_t panel, int64_t k_begin, int64_t k_e
   RowPointers<rows> x(args.x + k_begin, args.x_stride);
   FewSums<V, rows, panels> sums;
   OPENLORA_UNROLL
-  for (int p = 0; p < panels; ++p)
-    OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r)
-      OPENLORA_UNROLL
-      for (int v = 0; v < kPanelVectors<V>; ++v)
-        sums.sum[p][r][v] =
-            k_begin == 0 ? V::Zero() : V::Load(partial + (p * rows + r) * kPanel + v * V::kLanes);
+  for (int p = 0; p < panels; ++p) OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+  for (int v = 0; v < kPanelVectors<V>; ++v)
+    sums.sum[p][r][v] = k_begin == 0 ? V::Zero() : V::Load(partial + (p * rows + r) * kPanel + v * V::kLanes);
   int64_t left = (k_end - k_begin) / W::kGroup;
   for (; left >= kUnroll; left -= kUnroll) {
     OPENLORA_UNROLL
@@ -138,10 +132,9 @@ void FewRows(const PanelsArgs& args, int64_t panel, int64_t k_begin, int64_t k_e
       continue;
     }
     OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r)
-      OPENLORA_UNROLL
-      for (int v = 0; v < kPanelVectors<V>; ++v)
-        V::Store(partial + (p * rows + r) * kPanel + v * V::kLanes, sums.sum[p][r][v]);
+    for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+    for (int v = 0; v < kPanelVectors<V>; ++v)
+      V::Store(partial + (p * rows + r) * kPanel + v * V::kLanes, sums.sum[p][r][v]);
   }
 }
 
@@ -183,10 +176,9 @@ void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* p
   constexpr int kVectors = kPanelVectors<V>;
   F sums[rows][kVectors];
   OPENLORA_UNROLL
-  for (int r = 0; r < rows; ++r)
-    OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v)
-      sums[r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
+  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+  for (int v = 0; v < kVectors; ++v)
+    sums[r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
 
   RowPointers<rows> x(args.x + row * args.x_stride + block.k_begin, args.x_stride);
   const float* weights = block.weights;
@@ -198,7 +190,7 @@ void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* p
     for (int v = 0; v < kVectors; ++v) w[v] = V::Load(weights + k * kPanel + v * V::kLanes);
     OPENLORA_UNROLL
     for (int r = 0; r < rows; ++r) {
-      const F x_k = V::Set(x.At(r, k));
+      const F x_k = V::Set(x.row[r][k]);
       OPENLORA_UNROLL
       for (int v = 0; v < kVectors; ++v) sums[r][v] = V::Fma(w[v], x_k, sums[r][v]);
     }
@@ -209,9 +201,8 @@ void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* p
     V::Prefetch(next + next_step);
     next += 2 * next_step;
     OPENLORA_UNROLL
-    for (int i = 0; i < kUnrollK; i += group)
-      OPENLORA_UNROLL
-      for (int k = group - 1; k >= 0; --k) step(i + k);
+    for (int i = 0; i < kUnrollK; i += group) OPENLORA_UNROLL
+    for (int k = group - 1; k >= 0; --k) step(i + k);
     x.Advance(kUnrollK);
     weights += kUnrollK * kPanel;
   }
@@ -225,9 +216,8 @@ void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* p
 
   if (block.is_last) return Finish<V, rows>(args, row, block.panel, sums);
   OPENLORA_UNROLL
-  for (int r = 0; r < rows; ++r)
-    OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums[r][v]);
+  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+  for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums[r][v]);
 }
 
 template <class V, int group, int rows>

@@ -37,7 +37,9 @@ struct Simd {
   static I LoadInt(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static I LoadIntPart(const void* p, int n) { return _mm256_maskload_epi32(static_cast<const int*>(p), First(n)); }
   static F EvenBF16(I pairs) { return FromBits(_mm256_slli_epi32(pairs, 16)); }
-  static F OddBF16(I pairs) { return FromBits(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))); }
+  static F OddBF16(I pairs) {
+    return FromBits(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static F LoadBF16(const uint16_t* p) { return WidenBF16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(Load16Part(p, n)); }
   static F LoadF16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
@@ -47,9 +49,13 @@ struct Simd {
   static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }
   static I SubInt(I a, I b) { return _mm256_sub_epi32(a, b); }
   template <int bits>
-  static I ShiftLeft(I a) { return _mm256_slli_epi32(a, bits); }
+  static I ShiftLeft(I a) {
+    return _mm256_slli_epi32(a, bits);
+  }
   template <int bits>
-  static I ShiftRight(I a) { return _mm256_srai_epi32(a, bits); }
+  static I ShiftRight(I a) {
+    return _mm256_srai_epi32(a, bits);
+  }
   static I BitsOf(F a) { return _mm256_castps_si256(a); }
   static F FromBits(I a) { return _mm256_castsi256_ps(a); }
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

@@ -37,19 +37,27 @@ struct Simd {
   static I LoadInt(const void* p) { return _mm512_loadu_si512(p); }
   static I LoadIntPart(const void* p, int n) { return _mm512_maskz_loadu_epi32(First(n), p); }
   static F EvenBF16(I pairs) { return FromBits(_mm512_slli_epi32(pairs, 16)); }
-  static F OddBF16(I pairs) { return FromBits(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))); }
+  static F OddBF16(I pairs) {
+    return FromBits(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static F LoadBF16(const uint16_t* p) { return WidenBF16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(_mm256_maskz_loadu_epi16(First(n), p)); }
-  static F LoadF16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F LoadF16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p)); }
 
   static I SetInt(int32_t v) { return _mm512_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm512_add_epi32(a, b); }
   static I SubInt(I a, I b) { return _mm512_sub_epi32(a, b); }
   template <int bits>
-  static I ShiftLeft(I a) { return _mm512_slli_epi32(a, bits); }
+  static I ShiftLeft(I a) {
+    return _mm512_slli_epi32(a, bits);
+  }
   template <int bits>
-  static I ShiftRight(I a) { return _mm512_srai_epi32(a, bits); }
+  static I ShiftRight(I a) {
+    return _mm512_srai_epi32(a, bits);
+  }
   static I BitsOf(F a) { return _mm512_castps_si512(a); }
   static F FromBits(I a) { return _mm512_castsi512_ps(a); }
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

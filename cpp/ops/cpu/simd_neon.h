@@ -64,9 +64,13 @@ struct Simd {
   static I AddInt(I a, I b) { return vaddq_s32(a, b); }
   static I SubInt(I a, I b) { return vsubq_s32(a, b); }
   template <int bits>
-  static I ShiftLeft(I a) { return vshlq_n_s32(a, bits); }
+  static I ShiftLeft(I a) {
+    return vshlq_n_s32(a, bits);
+  }
   template <int bits>
-  static I ShiftRight(I a) { return vshrq_n_s32(a, bits); }
+  static I ShiftRight(I a) {
+    return vshrq_n_s32(a, bits);
+  }
   static I BitsOf(F a) { return vreinterpretq_s32_f32(a); }
   static F FromBits(I a) { return vreinterpretq_f32_s32(a); }
   static void Prefetch(const void* p) { __builtin_prefetch(p); }

@@ -1,5 +1,6 @@
 #pragma once
 
+#define OPENLORA_SIMD_ROLLED
 #include "ops/cpu/simd_common.h"
 
 namespace openlora {
@@ -29,14 +30,30 @@ struct Simd {
     for (int i = 0; i < n; ++i) p[i] = a.v[i];
   }
 
-  static F Add(F a, F b) { return Map([&](int i) { return a.v[i] + b.v[i]; }); }
-  static F Sub(F a, F b) { return Map([&](int i) { return a.v[i] - b.v[i]; }); }
-  static F Mul(F a, F b) { return Map([&](int i) { return a.v[i] * b.v[i]; }); }
-  static F Div(F a, F b) { return Map([&](int i) { return a.v[i] / b.v[i]; }); }
-  static F Sqrt(F a) { return Map([&](int i) { return __builtin_sqrtf(a.v[i]); }); }
-  static F Fma(F a, F b, F c) { return Map([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); }); }
-  static F Max(F a, F b) { return Map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-  static F Min(F a, F b) { return Map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+  static F Add(F a, F b) {
+    return Map([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static F Sub(F a, F b) {
+    return Map([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  static F Mul(F a, F b) {
+    return Map([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static F Div(F a, F b) {
+    return Map([&](int i) { return a.v[i] / b.v[i]; });
+  }
+  static F Sqrt(F a) {
+    return Map([&](int i) { return __builtin_sqrtf(a.v[i]); });
+  }
+  static F Fma(F a, F b, F c) {
+    return Map([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+  }
+  static F Max(F a, F b) {
+    return Map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F Min(F a, F b) {
+    return Map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
 
   static I LoadInt(const void* p) { return LoadIntPart(p, 4); }
   static I LoadIntPart(const void* p, int n) {
@@ -44,8 +61,12 @@ struct Simd {
     __builtin_memcpy(&lanes, p, static_cast<size_t>(n) * 4);
     return lanes;
   }
-  static F EvenBF16(I pairs) { return FromBits(MapInt([&](int i) { return pairs.v[i] << 16; })); }
-  static F OddBF16(I pairs) { return FromBits(MapInt([&](int i) { return pairs.v[i] & 0xffff0000u; })); }
+  static F EvenBF16(I pairs) {
+    return FromBits(MapInt([&](int i) { return pairs.v[i] << 16; }));
+  }
+  static F OddBF16(I pairs) {
+    return FromBits(MapInt([&](int i) { return pairs.v[i] & 0xffff0000u; }));
+  }
   static F LoadBF16(const uint16_t* p) { return LoadBF16Part(p, 4); }
   static F LoadBF16Part(const uint16_t* p, int n) {
     return FromBits(MapInt([=](int i) { return i < n ? uint32_t{p[i]} << 16 : 0; }));
@@ -58,10 +79,16 @@ struct Simd {
   static I SetInt(int32_t v) {
     return MapInt([=](int) { return static_cast<uint32_t>(v); });
   }
-  static I AddInt(I a, I b) { return MapInt([&](int i) { return a.v[i] + b.v[i]; }); }
-  static I SubInt(I a, I b) { return MapInt([&](int i) { return a.v[i] - b.v[i]; }); }
+  static I AddInt(I a, I b) {
+    return MapInt([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static I SubInt(I a, I b) {
+    return MapInt([&](int i) { return a.v[i] - b.v[i]; });
+  }
   template <int bits>
-  static I ShiftLeft(I a) { return MapInt([&](int i) { return a.v[i] << bits; }); }
+  static I ShiftLeft(I a) {
+    return MapInt([&](int i) { return a.v[i] << bits; });
+  }
   template <int bits>
   static I ShiftRight(I a) {
     return MapInt([&](int i) { return static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> bits); });
@@ -72,9 +99,13 @@ struct Simd {
 
  private:
   template <class Function>
-  static F Map(Function function) { return {{function(0), function(1), function(2), function(3)}}; }
+  static F Map(Function function) {
+    return {{function(0), function(1), function(2), function(3)}};
+  }
   template <class Function>
-  static I MapInt(Function function) { return {{function(0), function(1), function(2), function(3)}}; }
+  static I MapInt(Function function) {
+    return {{function(0), function(1), function(2), function(3)}};
+  }
   static float F16(uint16_t bits) {
     const uint32_t sign = uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 0x1fu, mantissa = bits & 0x3ffu;
     if (exponent == 0x1f) {  // a signalling NaN becomes a quiet one, as vcvtph2ps makes it

