@@ -51,6 +51,7 @@ void CallJs(napi_env env, napi_value callback, void* context, void*) {
   {
     const Napi::HandleScope scope(env);
     const Napi::Value records = WriteRecords(env, batch.records);
+    if (records.IsEmpty()) return;  // a worker that is being terminated
     const Napi::Array events = WriteEvents(env, batch.events);
     const napi_value arguments[] = {records, events};
     napi_value receiver, ignored;

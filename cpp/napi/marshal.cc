@@ -166,9 +166,12 @@ std::string ReadRequest(Napi::Object object, Request* request) {
 
 Napi::Value WriteRecords(Napi::Env env, const std::vector<uint8_t>& records) {
   if (records.empty()) return env.Null();
-  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, records.size());
-  std::memcpy(buffer.Data(), records.data(), records.size());
-  return buffer;
+  // Not Napi::ArrayBuffer::New: where the environment is going, it gives an empty value, and touching that is fatal.
+  void* data = nullptr;
+  napi_value buffer = nullptr;
+  if (napi_create_arraybuffer(env, records.size(), &data, &buffer) != napi_ok) return {};
+  std::memcpy(data, records.data(), records.size());
+  return {env, buffer};
 }
 
 namespace {

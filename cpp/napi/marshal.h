@@ -65,6 +65,7 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
                         AdapterManifest* manifest);
 std::string ReadRequest(Napi::Object object, Request* request);
 
+// Null for none; an empty value where the environment can run no JavaScript any more.
 Napi::Value WriteRecords(Napi::Env env, const std::vector<uint8_t>& records);
 Napi::Array WriteEvents(Napi::Env env, const std::vector<ControlEvent>& events);
 Napi::Object WriteStats(Napi::Env env, const EngineStats& stats);

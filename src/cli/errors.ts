@@ -49,7 +49,7 @@ const HINTS: Record<string, string> = {
   ERR_NATIVE_NOT_FOUND: 'run `openlora doctor` to see what was tried, `openlora build` to build it from source',
   ERR_CHAT_TEMPLATE_MISSING: 'this base continues text: use `openlora generate --prompt …`',
   ERR_TOKENIZER_MISSING: 'a base folder needs tokenizer.json beside its weights',
-  ERR_ADAPTER_FORMAT: 'run `openlora inspect DIR` to see what the folder holds',
+  ERR_ADAPTER_FILES: 'run `openlora inspect DIR` to see what the folder holds',
   ERR_ADAPTER_SHAPE: 'run `openlora inspect DIR --base BASE` to see whether the adapter is made for this base',
   ERR_OVERLOADED: 'fewer requests at once, or a larger limit',
   ERR_OUT_OF_MEMORY: 'run `openlora doctor` to see how much memory the process may use',

@@ -5,15 +5,7 @@ export type DType = 'f32' | 'f16' | 'bf16';
 export type SimdLevel = 'scalar' | 'avx2' | 'avx512' | 'neon';
 
 /** Per-layer linear modules, in the order of their site numbers: site = layer * LAYER_SITES.length + index. */
-export const LAYER_SITES = [
-  'q_proj',
-  'k_proj',
-  'v_proj',
-  'o_proj',
-  'gate_proj',
-  'up_proj',
-  'down_proj',
-] as const;
+export const LAYER_SITES = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const;
 export type LayerSite = (typeof LAYER_SITES)[number];
 /** Sites outside the layers: numbers layers * LAYER_SITES.length + index. */
 export const MODEL_SITES = ['lm_head', 'embed_tokens'] as const;
@@ -21,13 +13,7 @@ export type ModelSite = (typeof MODEL_SITES)[number];
 
 /** What a base tensor is; `layer` is -1 for those outside the layers. `*_bias` are `[out]`, norms are `[dim]`. */
 export type WeightRole =
-  | 'embed_tokens'
-  | 'lm_head'
-  | 'final_norm'
-  | 'attn_norm'
-  | 'mlp_norm'
-  | LayerSite
-  | `${LayerSite}_bias`;
+  'embed_tokens' | 'lm_head' | 'final_norm' | 'attn_norm' | 'mlp_norm' | LayerSite | `${LayerSite}_bias`;
 
 /** A decoder's shape, as C++ needs it. Sizes count elements. */
 export interface ModelSpec {
@@ -72,7 +58,7 @@ export interface BaseTensor extends TensorRange {
 export interface NativeLimits {
   /** Bytes of the frame pool, shared by KV cache and adapters. */
   poolBytes: number;
-  /** Longest sequence, prompt and answer. */
+  /** Longest sequence, prompt and answer. 0: the model's context, or what the pool holds of it. */
   maxContext: number;
   /** Rows of a step. */
   maxBatchTokens: number;
@@ -156,10 +142,22 @@ export interface RequestSpec {
 
 export type NativeFinishReason = 'eos' | 'stop' | 'length' | 'cancelled';
 
-/** Rare events, in the order in which they happened. Exactly one `end` or `failed` for each submitted request. */
+/**
+ * Rare events, in the order in which they happened. Exactly one `end` or `failed` for each submitted request. `closed` is the
+ * last of all: after `close`, after `openFailed`, or when the engine has failed.
+ */
 export type ControlEvent =
   | { kind: 'progress'; phase: 'weights' | 'pack'; bytesDone: number; bytesTotal: number }
-  | { kind: 'opened'; digest: string; simd: SimdLevel; threads: number; weightBytes: number; poolBytes: number; maxContext: number; frameBytes: number }
+  | {
+      kind: 'opened';
+      digest: string;
+      simd: SimdLevel;
+      threads: number;
+      weightBytes: number;
+      poolBytes: number;
+      maxContext: number;
+      frameBytes: number;
+    }
   | { kind: 'openFailed'; code: string; message: string }
   | { kind: 'adapterReady'; handle: number; generation: string; bytes: number }
   | { kind: 'adapterFailed'; handle: number; code: string; message: string }
@@ -185,7 +183,7 @@ export type NativeTier = 'registered' | 'host' | 'loading' | 'resident';
 
 /**
  * Called on the JS thread that opened the engine, at most once for each step. `records` is null or a run of token
- * records, all of them older than the control events beside them. A record is little-endian, 4-byte aligned:
+ * records; those of a request stand before its end. A record is little-endian, 4-byte aligned:
  *
  *     u32 record bytes (a multiple of 4)   u32 request   u32 kind (TOKEN, PROMPT or TEXT)   u32 token
  *     f32 logprob   u32 top count   u32 text bytes   u32 flags (bit 0: has logprob)
@@ -215,7 +213,15 @@ export interface NativeStats {
   adaptersResident: number;
   adapterLoads: number;
   adapterEvictions: number;
-  bytes: { base: number; kv: number; prefix: number; adapters: number; workspace: number; poolFree: number; pool: number };
+  bytes: {
+    base: number;
+    kv: number;
+    prefix: number;
+    adapters: number;
+    workspace: number;
+    poolFree: number;
+    pool: number;
+  };
 }
 
 /** Every call returns at once; what comes of it arrives as an event. Calls after `close` do nothing. */
