@@ -1,7 +1,7 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -64,76 +64,40 @@ struct ProjectData {
   AdapterValues adapters;
 };
 
-// Rows [row_begin, row_end) of a case on one Ops.
-class ProjectRun {
+// A case's weights and adapters as one Ops wants them.
+class ProjectPacked {
  public:
-  ProjectRun(Ops& ops, const ProjectData& data, int32_t row_begin, int32_t row_end)
+  ProjectPacked(Ops& ops, const ProjectData& data)
       : ops_(ops),
         data_(data),
-        row_begin_(row_begin),
-        rows_(row_end - row_begin),
-        pool_(ops, data.sites, data.adapters, data.shape.adapter_dtype, data.shape.tile_columns, data.shape.seed + 1),
-        entries_(data.assignment, row_begin, row_end, pool_),
-        x_(data.x.empty() ? 0 : rows_, data.shape.in) {
+        pool_(ops, data.sites, data.adapters, data.shape.adapter_dtype, data.shape.tile_columns, data.shape.seed + 1) {
     const ProjectCase& c = data.shape;
-    if (!data.x.empty()) x_.CopyFrom(data.x.data() + int64_t{row_begin} * c.in);
     for (size_t i = 0; i < data.products(); ++i) {
       const int64_t out = c.is_embed ? c.in : c.outs[i], in = c.is_embed ? c.outs[i] : c.in;
       packed_.emplace_back(static_cast<size_t>(ops.PackedBytes(c.dtype, out, in)));
       PackInPieces(data.weights[i], out, in, packed_.back().data());
       weights_.push_back({c.dtype, out, in, packed_.back().data(), c.has_bias ? data.biases[i].data() : nullptr});
-      outs_.emplace_back(rows_, c.outs[i]);
     }
-    ResetOutputs();
   }
-  ProjectRun(ProjectRun&&) = delete;
+  ProjectPacked(ProjectPacked&&) = delete;
 
-  // As before the first Run.
-  void ResetOutputs() {
-    for (size_t i = 0; i < outs_.size(); ++i)
-      if (Accumulates(i)) outs_[i].CopyFrom(data_.initial[i].data() + int64_t{row_begin_} * data_.shape.outs[i]);
-  }
-
-  void Run() {
-    const bool has_adapters = data_.shape.mix != AdapterMix::kNone;
-    const EntriesView* entries = has_adapters ? &entries_.view() : nullptr;
-    const AdapterPages* pages = has_adapters ? &pool_.pages() : nullptr;
-    if (data_.shape.is_embed) {
-      ops_.Embed({data_.tokens.data() + row_begin_, rows_, &weights_[0], kEmbedScale, outs_[0].View(),
-                  ProjectData::SiteOf(0), entries, pages});
-    } else {
-      std::vector<Product> products;
-      for (size_t i = 0; i < outs_.size(); ++i)
-        products.push_back({&weights_[i], outs_[i].View(), ProjectData::SiteOf(i), Accumulates(i)});
-      ops_.Project({x_.View(), products, entries, pages});
-    }
-    OPENLORA_CHECK(ops_.Synchronize().ok());
-  }
-
-  std::vector<float> Values(size_t product) const { return outs_[product].Values(); }
+  Ops& ops() const { return ops_; }
+  const ProjectData& data() const { return data_; }
   const LoraPool& pool() const { return pool_; }
-  const EntriesView& entries() const { return entries_.view(); }
+  const Weight& weight(size_t product) const { return weights_[product]; }
   int64_t WeightBytes() const {
     int64_t bytes = 0;
     for (const GuardedBytes& packed : packed_) bytes += static_cast<int64_t>(packed.size());
     return bytes;
   }
 
-  // Nothing was written beside the outputs and the packed forms, and x is as it was.
+  // Nothing was written beside the packed forms.
   bool IsIntact() const {
-    for (const GuardedBytes& packed : packed_)
-      if (!packed.IsIntact()) return false;
-    for (const GuardedMatrix& out : outs_)
-      if (!out.IsIntact()) return false;
-    if (data_.x.empty()) return pool_.IsIntact();
-    const std::vector<float> x = x_.Values();
-    const bool is_x_same = std::equal(x.begin(), x.end(), data_.x.begin() + int64_t{row_begin_} * data_.shape.in);
-    return is_x_same && x_.IsIntact() && pool_.IsIntact();
+    return pool_.IsIntact() &&
+           std::all_of(packed_.begin(), packed_.end(), [](const GuardedBytes& packed) { return packed.IsIntact(); });
   }
 
  private:
-  bool Accumulates(size_t product) const { return product == 0 && data_.shape.accumulates; }
-
   // In two calls, as a loader that reads a matrix in pieces does; the source isn't aligned.
   void PackInPieces(const std::vector<float>& values, int64_t out, int64_t in, void* packed) {
     std::vector<uint8_t> bytes(values.size() * sizeof(float) + 1);
@@ -150,13 +114,71 @@ class ProjectRun {
 
   Ops& ops_;
   const ProjectData& data_;
-  const int32_t row_begin_;
-  const int32_t rows_;
   LoraPool pool_;
-  EntryList entries_;
-  GuardedMatrix x_;
   std::vector<GuardedBytes> packed_;
   std::vector<Weight> weights_;
+};
+
+// Rows [row_begin, row_end) of a case.
+class ProjectRun {
+ public:
+  ProjectRun(const ProjectPacked& packed, int32_t row_begin, int32_t row_end)
+      : packed_(packed),
+        data_(packed.data()),
+        row_begin_(row_begin),
+        rows_(row_end - row_begin),
+        entries_(data_.assignment, row_begin, row_end, packed.pool()),
+        x_(data_.x.empty() ? 0 : rows_, data_.shape.in) {
+    if (!data_.x.empty()) x_.CopyFrom(data_.x.data() + int64_t{row_begin} * data_.shape.in);
+    for (size_t i = 0; i < data_.products(); ++i) outs_.emplace_back(rows_, data_.shape.outs[i]);
+    ResetOutputs();
+  }
+  ProjectRun(ProjectRun&&) = delete;
+
+  // As before the first Run.
+  void ResetOutputs() {
+    for (size_t i = 0; i < outs_.size(); ++i)
+      if (Accumulates(i)) outs_[i].CopyFrom(data_.initial[i].data() + int64_t{row_begin_} * data_.shape.outs[i]);
+  }
+
+  void Run() {
+    const bool has_adapters = data_.shape.mix != AdapterMix::kNone;
+    const EntriesView* entries = has_adapters ? &entries_.view() : nullptr;
+    const AdapterPages* pages = has_adapters ? &packed_.pool().pages() : nullptr;
+    Ops& ops = packed_.ops();
+    if (data_.shape.is_embed) {
+      ops.Embed({data_.tokens.data() + row_begin_, rows_, &packed_.weight(0), kEmbedScale, outs_[0].View(),
+                 ProjectData::SiteOf(0), entries, pages});
+    } else {
+      std::vector<Product> products;
+      for (size_t i = 0; i < outs_.size(); ++i)
+        products.push_back({&packed_.weight(i), outs_[i].View(), ProjectData::SiteOf(i), Accumulates(i)});
+      ops.Project({x_.View(), products, entries, pages});
+    }
+    OPENLORA_CHECK(ops.Synchronize().ok());
+  }
+
+  std::vector<float> Values(size_t product) const { return outs_[product].Values(); }
+  const EntriesView& entries() const { return entries_.view(); }
+
+  // Nothing was written beside the outputs, and x is as it was.
+  bool IsIntact() const {
+    for (const GuardedMatrix& out : outs_)
+      if (!out.IsIntact()) return false;
+    if (data_.x.empty()) return true;
+    const std::vector<float> x = x_.Values();
+    return x_.IsIntact() && std::equal(x.begin(), x.end(), data_.x.begin() + int64_t{row_begin_} * data_.shape.in);
+  }
+
+ private:
+  bool Accumulates(size_t product) const { return product == 0 && data_.shape.accumulates; }
+
+  const ProjectPacked& packed_;
+  const ProjectData& data_;
+  const int32_t row_begin_;
+  const int32_t rows_;
+  EntryList entries_;
+  GuardedMatrix x_;
   std::vector<GuardedMatrix> outs_;
 };
 

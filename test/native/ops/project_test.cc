@@ -8,6 +8,7 @@ namespace {
 
 using cases::ProjectCase;
 using cases::ProjectData;
+using cases::ProjectPacked;
 using cases::ProjectRun;
 using cases::SiteValues;
 
@@ -50,12 +51,19 @@ std::vector<double> Tolerances(const ProjectData& data, size_t product) {
   return tolerance;
 }
 
-std::vector<std::vector<float>> OutputsOf(Ops& ops, const ProjectData& data, int32_t row_begin, int32_t row_end) {
-  ProjectRun run(ops, data, row_begin, row_end);
+std::vector<std::vector<float>> OutputsOf(const ProjectPacked& packed, int32_t row_begin, int32_t row_end) {
+  ProjectRun run(packed, row_begin, row_end);
   run.Run();
-  EXPECT_TRUE(run.IsIntact()) << ops.name() << " wrote beside its outputs";
+  EXPECT_TRUE(run.IsIntact()) << packed.ops().name() << " wrote beside its outputs";
   std::vector<std::vector<float>> outputs;
-  for (size_t i = 0; i < data.products(); ++i) outputs.push_back(run.Values(i));
+  for (size_t i = 0; i < packed.data().products(); ++i) outputs.push_back(run.Values(i));
+  return outputs;
+}
+
+std::vector<std::vector<float>> OutputsOf(Ops& ops, const ProjectData& data) {
+  const ProjectPacked packed(ops, data);
+  auto outputs = OutputsOf(packed, 0, data.shape.rows);
+  EXPECT_TRUE(packed.IsIntact()) << ops.name() << " wrote beside its packed forms";
   return outputs;
 }
 
@@ -64,11 +72,11 @@ void CompareWithReference(const std::vector<ProjectCase>& list) {
   for (const ProjectCase& c : list) {
     SCOPED_TRACE(Describe(c));
     const ProjectData data(c);
-    const auto expected = OutputsOf(*reference, data, 0, c.rows);
+    const auto expected = OutputsOf(*reference, data);
     std::vector<std::vector<float>> first;
     for (Ops* ops : AllCpuOps()) {
       SCOPED_TRACE(ops->name());
-      const auto actual = OutputsOf(*ops, data, 0, c.rows);
+      const auto actual = OutputsOf(*ops, data);
       if (first.empty()) first = actual;
       for (size_t i = 0; i < data.products(); ++i) {
         EXPECT_TRUE(AreNear(actual[i], expected[i], Tolerances(data, i))) << "product " << i;
@@ -87,11 +95,12 @@ void CompareRowSplits(const std::vector<ProjectCase>& list) {
     for (const SimdLevel level : AvailableSimdLevels()) {
       Ops& ops = CpuOpsFor(level, 1);
       SCOPED_TRACE(ops.name());
-      const auto whole = OutputsOf(ops, data, 0, c.rows);
+      const ProjectPacked packed(ops, data);
+      const auto whole = OutputsOf(packed, 0, c.rows);
       for (const int32_t piece : {1, 5, 9, 17}) {
         if (piece >= c.rows || (piece > 1 && level != AvailableSimdLevels().back())) continue;
         for (int32_t begin = 0; begin < c.rows; begin += piece) {
-          const auto part = OutputsOf(ops, data, begin, std::min(c.rows, begin + piece));
+          const auto part = OutputsOf(packed, begin, std::min(c.rows, begin + piece));
           for (size_t i = 0; i < data.products(); ++i)
             EXPECT_TRUE(AreSameBits(part[i], whole[i], static_cast<size_t>(begin) * c.outs[i])) << piece << " rows";
           if (testing::Test::HasFailure()) return;
@@ -121,7 +130,8 @@ TEST(Project, GivesTheSameBitsWhenRunAgainAndFromAnotherPlaceInThePool) {
     ProjectData moved(c);
     moved.shape.seed += 1000;  // of the slots and the places of the tiles
     Ops& ops = CpuOpsFor(SimdLevel::kAuto, 1);
-    ProjectRun run(ops, data, 0, c.rows), other(ops, moved, 0, c.rows);
+    const ProjectPacked packed(ops, data), packed_elsewhere(ops, moved);
+    ProjectRun run(packed, 0, c.rows), other(packed_elsewhere, 0, c.rows);
     run.Run();
     other.Run();
     for (size_t i = 0; i < data.products(); ++i) {
@@ -151,19 +161,20 @@ TEST(Project, CountsTheWeightsOnceAndEachAdaptersTilesOncePerSegment) {
     const ProjectData data(c);
     for (Ops* ops : all) {
       SCOPED_TRACE(ops->name());
-      ProjectRun run(*ops, data, 0, c.rows);
+      const ProjectPacked packed(*ops, data);
+      ProjectRun run(packed, 0, c.rows);
       uint64_t bytes = 0, pairs = 0;
       const EntriesView& entries = run.entries();
       for (int32_t s = 0; s < entries.segments; ++s)
         for (size_t i = 0; i < data.products(); ++i) {
           const int32_t slot = entries.segment_slot[s];
           int32_t adapter = 0;
-          while (run.pool().SlotOf(adapter) != slot) ++adapter;
-          bytes += static_cast<uint64_t>(run.pool().BytesOf(adapter, ProjectData::SiteOf(i)));
+          while (packed.pool().SlotOf(adapter) != slot) ++adapter;
+          bytes += static_cast<uint64_t>(packed.pool().BytesOf(adapter, ProjectData::SiteOf(i)));
           pairs += data.adapters[adapter][ProjectData::SiteOf(i)].rank > 0 ? 1 : 0;
         }
       const OpCounters counters = CountersOf(*ops, run);
-      EXPECT_EQ(counters.weight_bytes_read, static_cast<uint64_t>(run.WeightBytes()));
+      EXPECT_EQ(counters.weight_bytes_read, static_cast<uint64_t>(packed.WeightBytes()));
       EXPECT_EQ(counters.lora_bytes_read, bytes);
       EXPECT_EQ(counters.lora_ops, pairs);
       EXPECT_EQ(counters.page_table_reads, entries.segments * data.products());
@@ -176,7 +187,8 @@ TEST(Project, DoesNoLoraWorkForABatchOfTheBaseAlone) {
   for (const bool is_embed : {false, true}) {
     const ProjectData data({.name = "base", .rows = 9, .in = 100, .outs = {50}, .is_embed = is_embed});
     for (Ops* ops : AllCpuOps()) {
-      ProjectRun run(*ops, data, 0, data.shape.rows);
+      const ProjectPacked packed(*ops, data);
+      ProjectRun run(packed, 0, data.shape.rows);
       const OpCounters counters = CountersOf(*ops, run);
       EXPECT_GT(counters.weight_bytes_read, 0u);
       EXPECT_EQ(counters.lora_bytes_read, 0u);
@@ -198,7 +210,7 @@ TEST(Project, LeavesRowsOfTheBaseAloneUntouchedByTheirNeighboursAdapters) {
   ProjectData base(c);
   base.shape.mix = cases::AdapterMix::kNone;
   Ops& ops = CpuOpsFor(SimdLevel::kAuto, 1);
-  const auto with = OutputsOf(ops, mixed, 0, c.rows), without = OutputsOf(ops, base, 0, c.rows);
+  const auto with = OutputsOf(ops, mixed), without = OutputsOf(ops, base);
   int32_t base_rows = 0;
   for (int32_t row = 0; row < c.rows; ++row) {
     if (!mixed.assignment[row].empty()) continue;
