@@ -12,42 +12,44 @@ using cases::ProjectPacked;
 using cases::ProjectRun;
 using cases::SiteValues;
 
-// The largest error of the adapters' part of (row, o): Σ_a |w|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain over R + adds).
-// An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
-double LoraTolerance(const ProjectData& data, size_t product, int32_t row, int64_t o) {
+// Adds the largest error of the adapters' part of a row, in u: Σ_a |w|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain over R +
+// adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
+void AddLoraTolerance(const ProjectData& data, size_t product, int32_t row, double* tolerance) {
   const ProjectCase& c = data.shape;
   const double adds = static_cast<double>(data.assignment[row].size()) + 3;
-  double sum = 0;
   for (const cases::RowAdapter& entry : data.assignment[row]) {
     const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
     if (site.rank == 0) continue;
-    const double b = Norm(&site.b[o * site.rank], site.rank);
     const double xa = c.is_embed
                           ? Norm(&site.a[data.tokens[row]], site.rank, c.in)
                           : Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(site.a.data(), site.rank * int64_t{c.in});
-    sum += std::abs(entry.weight) * xa * b * ((c.is_embed ? 0 : ChainError(c.in)) + ChainError(site.rank) + adds);
+    const double chains = (c.is_embed ? 0 : ChainError(c.in)) + ChainError(site.rank) + adds;
+    for (int64_t o = 0; o < c.outs[product]; ++o)
+      tolerance[o] += std::abs(entry.weight) * xa * Norm(&site.b[o * site.rank], site.rank) * chains;
   }
-  return kUnitRoundoff * sum;
 }
 
 // u · ((chain over in + adds) · (‖x‖·‖w_o‖ + |bias| + |what was there|) + the adapters' part).
 std::vector<double> Tolerances(const ProjectData& data, size_t product) {
   const ProjectCase& c = data.shape;
-  std::vector<double> tolerance;
-  for (int32_t row = 0; row < c.rows; ++row)
-    for (int64_t o = 0; o < c.outs[product]; ++o) {
-      const double adds = static_cast<double>(data.assignment[row].size()) + 3;
-      const double lora = LoraTolerance(data, product, row, o);
-      if (c.is_embed) {
-        const double base = std::abs(data.weights[product][data.tokens[row] * int64_t{c.outs[product]} + o]);
-        tolerance.push_back(cases::kEmbedScale * (kUnitRoundoff * adds * base + lora));
-        continue;
-      }
-      double base = Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(&data.weights[product][o * c.in], c.in);
+  const int64_t out = c.outs[product];
+  const std::vector<float>& weights = data.weights[product];
+  std::vector<double> tolerance(c.rows * out), weight_norms(out);
+  if (!c.is_embed)
+    for (int64_t o = 0; o < out; ++o) weight_norms[o] = Norm(&weights[o * c.in], c.in);
+  for (int32_t row = 0; row < c.rows; ++row) {
+    double* of_row = &tolerance[row * out];
+    AddLoraTolerance(data, product, row, of_row);
+    const double adds = static_cast<double>(data.assignment[row].size()) + 3;
+    const double x_norm = c.is_embed ? 1 : Norm(&data.x[int64_t{row} * c.in], c.in);
+    for (int64_t o = 0; o < out; ++o) {
+      double base = c.is_embed ? std::abs(weights[data.tokens[row] * out + o]) : x_norm * weight_norms[o];
       if (c.has_bias) base += std::abs(data.biases[product][o]);
-      if (c.accumulates) base += std::abs(data.initial[product][row * int64_t{c.outs[product]} + o]);
-      tolerance.push_back(kUnitRoundoff * (ChainError(c.in) + adds) * base + lora);
+      if (c.accumulates) base += std::abs(data.initial[product][row * out + o]);
+      of_row[o] += ((c.is_embed ? 0 : ChainError(c.in)) + adds) * base;
+      of_row[o] *= kUnitRoundoff * (c.is_embed ? cases::kEmbedScale : 1);
     }
+  }
   return tolerance;
 }
 
@@ -73,13 +75,15 @@ void CompareWithReference(const std::vector<ProjectCase>& list) {
     SCOPED_TRACE(Describe(c));
     const ProjectData data(c);
     const auto expected = OutputsOf(*reference, data);
+    std::vector<std::vector<double>> tolerances;
+    for (size_t i = 0; i < data.products(); ++i) tolerances.push_back(Tolerances(data, i));
     std::vector<std::vector<float>> first;
     for (Ops* ops : AllCpuOps()) {
       SCOPED_TRACE(ops->name());
       const auto actual = OutputsOf(*ops, data);
       if (first.empty()) first = actual;
       for (size_t i = 0; i < data.products(); ++i) {
-        EXPECT_TRUE(AreNear(actual[i], expected[i], Tolerances(data, i))) << "product " << i;
+        EXPECT_TRUE(AreNear(actual[i], expected[i], tolerances[i])) << "product " << i;
         EXPECT_TRUE(AreSameBits(actual[i], first[i])) << "product " << i;
       }
       if (testing::Test::HasFailure()) return;
