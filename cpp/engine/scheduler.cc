@@ -48,9 +48,7 @@ class Scheduler::Ledger {
         logit_rows_left(scheduler->limits_.logit_rows),
         scheduler_(scheduler),
         plan_(plan),
-        frames_free_(scheduler->pool_->frames_free()) {
-    victims_ = scheduler->residency_->Victims();
-  }
+        frames_free_(scheduler->pool_->frames_free()) {}
 
   StepPlan* plan() { return plan_; }
   bool IsPreempted(const Sequence* sequence) const { return preempted_.contains(sequence); }
@@ -62,16 +60,7 @@ class Scheduler::Ledger {
 
   // Takes frames, evicting unpinned adapters as far as needed; nothing changes when even that isn't enough.
   bool Take(int64_t frames) {
-    int64_t reachable = frames_free_;
-    for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
-    if (reachable < frames) return false;
-    for (Adapter* victim : victims_) {
-      if (frames_free_ >= frames) break;
-      if (!IsVictim(victim)) continue;
-      evicted_.insert(victim);
-      plan_->evictions.push_back(victim);
-      frames_free_ += victim->layout.frames;
-    }
+    if (frames > frames_free_ && !Evict(frames)) return false;
     frames_free_ -= frames;
     return true;
   }
@@ -124,6 +113,27 @@ class Scheduler::Ledger {
   int32_t logit_rows_left;
 
  private:
+  // Plans evictions until `frames` are free. Most steps need none, so the victims are listed when they are first
+  // needed.
+  bool Evict(int64_t frames) {
+    if (!has_victims_) {
+      const std::vector<Adapter*> unpinned = scheduler_->residency_->Victims();
+      victims_.insert(victims_.begin(), unpinned.begin(), unpinned.end());
+      has_victims_ = true;
+    }
+    int64_t reachable = frames_free_;
+    for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
+    if (reachable < frames) return false;
+    for (Adapter* victim : victims_) {
+      if (frames_free_ >= frames) break;
+      if (!IsVictim(victim)) continue;
+      evicted_.insert(victim);
+      plan_->evictions.push_back(victim);
+      frames_free_ += victim->layout.frames;
+    }
+    return true;
+  }
+
   bool IsVictim(const Adapter* adapter) const { return !evicted_.contains(adapter) && !kept_.contains(adapter); }
 
   void TakeBack(Sequence* sequence) {
@@ -137,6 +147,7 @@ class Scheduler::Ledger {
   Scheduler* scheduler_;
   StepPlan* plan_;
   int64_t frames_free_;
+  bool has_victims_ = false;
   std::vector<Adapter*> victims_;
   std::unordered_set<const Adapter*> evicted_, kept_;
   std::unordered_map<const Adapter*, int32_t> unpinned_;
