@@ -1,0 +1,61 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { loadBase, type LoadBaseOptions } from '../../src/index.js';
+
+interface Reference {
+  adapters: Record<string, { cases: { prompt: string; ids: number[]; text: string }[] }>;
+}
+interface Tasks {
+  adapters: { name: string; examples: { prompt: string; answer: string }[] }[];
+}
+
+const demo = fileURLToPath(new URL('../../demo/', import.meta.url));
+const read = (name: string): unknown => JSON.parse(readFileSync(`${demo}${name}`, 'utf8'));
+const isMissing = !existsSync(`${demo}reference.json`);
+
+/** Every prompt of the reference, one adapter after the other by turns, so that each batch mixes them all. */
+async function answerAll(options: Partial<LoadBaseOptions>): Promise<Map<string, { tokens: number[]; text: string }>> {
+  const { adapters } = read('reference.json') as Reference;
+  const names = Object.keys(adapters);
+  await using base = await loadBase({ path: `${demo}base`, limits: { maxBatchTokens: 64 }, ...options });
+  await Promise.all(names.map((name) => base.registerAdapter(name, `${demo}adapters/${name}`)));
+  const count = Math.max(...names.map((name) => adapters[name]!.cases.length));
+  const answers = new Map<string, { tokens: number[]; text: string }>();
+  const running: Promise<void>[] = [];
+  for (let i = 0; i < count; ++i) {
+    for (const name of names) {
+      const prompt = adapters[name]!.cases[i]?.prompt;
+      if (prompt === undefined) continue;
+      const { result } = base.generate({ adapter: name, prompt, maxTokens: 128, temperature: 0 });
+      running.push(result.then(({ tokens, text }) => void answers.set(`${name}/${prompt}`, { tokens, text })));
+    }
+  }
+  await Promise.all(running);
+  const { rowsPerStep, weightBytesRead, steps, bytes } = base.stats();
+  expect(rowsPerStep).toBeGreaterThan(32);
+  expect(weightBytesRead / steps).toBeLessThan(1.1 * bytes.base);
+  return answers;
+}
+
+describe.skipIf(isMissing)(`the demo family in mixed batches ${isMissing ? '(needs demo/reference.json)' : ''}`, () => {
+  it('gives the very tokens of transformers + peft in float32', async () => {
+    const answers = await answerAll({ dtype: 'f32', kvDtype: 'f32' });
+    const { adapters } = read('reference.json') as Reference;
+    for (const [name, { cases }] of Object.entries(adapters)) {
+      expect(cases.length).toBeGreaterThanOrEqual(64);
+      for (const { prompt, ids, text } of cases)
+        expect(answers.get(`${name}/${prompt}`)).toEqual({ tokens: ids, text });
+    }
+  });
+
+  it('is right as often as transformers + peft in the checkpoint’s own bf16', async () => {
+    const answers = await answerAll({});
+    const { adapters } = read('reference.json') as Reference;
+    for (const { name, examples } of (read('tasks.json') as Tasks).adapters) {
+      const right = examples.filter(({ prompt, answer }) => answers.get(`${name}/${prompt}`)?.text === answer).length;
+      const reference = examples.filter(({ answer }, i) => adapters[name]!.cases[i]?.text === answer).length;
+      expect(right, name).toBeGreaterThanOrEqual(reference);
+    }
+  });
+});
