@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "native/cpu/cpu_fixture.h"
+#include "native/test_size.h"
 
 namespace openlora::cpu_test {
 namespace {
@@ -27,7 +28,8 @@ void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
     const auto ops = MakeOps(level, threads);
     Matrix matrix(*ops, dtype, out, in, 7);
     const std::vector<float> bias = Values(3, static_cast<size_t>(out));
-    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 21}) {
+    const std::vector<int64_t> few = {1, 6, 15}, all = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 21};
+    for (const int64_t rows : IsSmall() ? few : all) {
       SCOPED_TRACE(testing::Message() << NameOf(level) << " " << NameOf(dtype) << " [" << out << ", " << in << "] rows "
                                       << rows << " threads " << threads);
       const std::vector<float> x = Values(1, static_cast<size_t>(rows * in));
@@ -44,10 +46,11 @@ void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
 }
 
 TEST(CpuProject, AnOutputIsOneChainWhateverLevelRowsThreadsAndShape) {
+  const std::vector<std::pair<int, int>> few = {{1, 1}, {45, 129}, {160, 300}},
+                                         all = {{32, 64}, {1, 1}, {45, 129}, {160, 300}, {257, 33}, {96, 513}};
   for (const DType dtype : kAllDTypes)
     for (const int threads : {1, 3})
-      for (const auto& [out, in] : {std::pair{32, 64}, {1, 1}, {45, 129}, {160, 300}, {257, 33}, {96, 513}})
-        RunShape(out, in, dtype, threads);
+      for (const auto& [out, in] : IsSmall() ? few : all) RunShape(out, in, dtype, threads);
 }
 
 TEST(CpuProject, RowsMayHaveAStrideAndOutputsBehindTheirEndStayUntouched) {
@@ -166,19 +169,19 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
 }
 
 TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
+  const std::vector<int32_t> few = {1, 8, 31}, all = {1, 2, 3, 7, 8, 9, 16, 24, 31, 64};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t rank : {1, 2, 3, 7, 8, 9, 16, 24, 31, 64})
-      RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
+    for (const int32_t rank : IsSmall() ? few : all) RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
 }
 
 TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
+  const std::vector<int32_t> few = {32, 256}, all = {32, 64, 128, 256, 512};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t tile_columns : {32, 64, 128, 256, 512})
-      RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+    for (const int32_t tile_columns : IsSmall() ? few : all) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
 }
 
 TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
-  for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, 300);
+  for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
 }
 
 TEST(CpuLora, OneRowAlone) {

@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <set>
+#include <tuple>
+
 #include "cases/project_run.h"
 #include "native/ops/ops_under_test.h"
+#include "native/test_size.h"
 
 namespace openlora {
 namespace {
@@ -11,6 +15,23 @@ using cases::ProjectData;
 using cases::ProjectPacked;
 using cases::ProjectRun;
 using cases::SiteValues;
+
+std::vector<ProjectCase> Smaller(const std::vector<ProjectCase>& list) {
+  return OneOfEachKind(
+      list, [](const ProjectCase& c) { return std::tuple(std::string(c.name), c.dtype, c.mix, c.adapter_dtype); });
+}
+
+std::vector<ProjectCase> ProjectCases() { return IsSmall() ? Smaller(cases::ProjectCases()) : cases::ProjectCases(); }
+
+std::vector<ProjectCase> EmbedCases() { return IsSmall() ? Smaller(cases::EmbedCases()) : cases::EmbedCases(); }
+
+TEST(ProjectCases, TheSmallListHoldsEveryMixWithEveryDType) {
+  std::set<std::pair<cases::AdapterMix, DType>> all, small;
+  for (const ProjectCase& c : cases::ProjectCases()) all.insert({c.mix, c.adapter_dtype});
+  for (const ProjectCase& c : Smaller(cases::ProjectCases())) small.insert({c.mix, c.adapter_dtype});
+  EXPECT_EQ(small, all);
+  EXPECT_LE(Smaller(cases::ProjectCases()).size(), cases::ProjectCases().size() / 5);
+}
 
 // Adds the largest error of the adapters' part of a row, in u: Σ_a |w|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain over R +
 // adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
@@ -115,19 +136,19 @@ void CompareRowSplits(const std::vector<ProjectCase>& list) {
 }
 
 TEST(Project, IsWithinRoundingOfTheReferenceAndTheSameBitsOnEveryLevelAndThreadCount) {
-  CompareWithReference(cases::ProjectCases());
+  CompareWithReference(ProjectCases());
 }
 
-TEST(Project, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(cases::ProjectCases()); }
+TEST(Project, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(ProjectCases()); }
 
 TEST(Embed, IsWithinRoundingOfTheReferenceAndTheSameBitsOnEveryLevelAndThreadCount) {
-  CompareWithReference(cases::EmbedCases());
+  CompareWithReference(EmbedCases());
 }
 
-TEST(Embed, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(cases::EmbedCases()); }
+TEST(Embed, GivesARowTheSameBitsAloneAndInAnyBatch) { CompareRowSplits(EmbedCases()); }
 
 TEST(Project, GivesTheSameBitsWhenRunAgainAndFromAnotherPlaceInThePool) {
-  for (ProjectCase c : cases::ProjectCases()) {
+  for (const ProjectCase& c : ProjectCases()) {
     if (c.mix == cases::AdapterMix::kNone || c.accumulates) continue;
     SCOPED_TRACE(Describe(c));
     const ProjectData data(c);
@@ -160,7 +181,7 @@ TEST(Project, CountsTheWeightsOnceAndEachAdaptersTilesOncePerSegment) {
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
   std::vector<Ops*> all = AllCpuOps();
   all.push_back(reference.get());
-  for (const ProjectCase& c : cases::ProjectCases()) {
+  for (const ProjectCase& c : ProjectCases()) {
     SCOPED_TRACE(Describe(c));
     const ProjectData data(c);
     for (Ops* ops : all) {
