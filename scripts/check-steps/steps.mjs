@@ -56,6 +56,12 @@ export const fastSteps = [
     run: () => googleTest('native', ctest('build/release')),
   },
   {
+    name: 'bench',
+    about: 'a short run of the native bench, results against the reference',
+    needs: ['native-build'],
+    run: () => commands([['build/release/openlora_bench', 'ops', '--quick']]),
+  },
+  {
     name: 'native-asan',
     about: 'the same under AddressSanitizer and UndefinedBehaviorSanitizer',
     run: () => sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1' }),

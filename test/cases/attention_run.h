@@ -39,6 +39,21 @@ struct AttentionRows {
 // The sequences of a case in a cache of two layers, of which the second is used. Frames stand at shuffled places, NaN
 // between them; K that nothing has written is NaN too, V is zero.
 class AttentionRun {
+ private:
+  struct Batch {
+    explicit Batch(const std::vector<AttentionRows>& rows) {
+      for (const AttentionRows& r : rows)
+        for (int32_t position = r.begin; position < r.end; ++position) {
+          positions.push_back(position);
+          sequences.push_back(r.sequence);
+        }
+      view = {static_cast<int32_t>(positions.size()), positions.data(), positions.data(), sequences.data()};
+    }
+    Batch(Batch&&) = delete;
+    std::vector<int32_t> positions, sequences;
+    RowsView view;
+  };
+
  public:
   static constexpr int32_t kLayers = 2;
   static constexpr int32_t kLayer = 1;
@@ -74,18 +89,37 @@ class AttentionRun {
     ops_.KvAppend(k.View(), v.View(), batch.view, kv_, kLayer);
   }
 
+  // The attention of some rows, to be run as often as one likes.
+  class Step {
+   public:
+    Step(const AttentionRun& run, const std::vector<AttentionRows>& rows)
+        : run_(run), batch_(rows), q_(batch_.view.rows, run.QCols()), out_(batch_.view.rows, run.QCols()) {
+      Take(run.data_.q, batch_, run.QCols(), q_);
+    }
+    Step(Step&&) = delete;
+
+    void Run() {
+      const AttentionCase& c = run_.data_.shape;
+      run_.ops_.Attention(
+          {q_.View(), out_.View(), batch_.view, run_.kv_, kLayer, c.heads, Scale(c), c.window, c.soft_cap});
+      OPENLORA_CHECK(run_.ops_.Synchronize().ok());
+    }
+    std::vector<float> Values() const { return out_.Values(); }  // [rows, heads * head_dim]
+    bool IsIntact() const { return q_.IsIntact() && out_.IsIntact(); }
+
+   private:
+    const AttentionRun& run_;
+    const Batch batch_;
+    GuardedMatrix q_, out_;
+  };
+
   // The attention of these rows, [rows, heads * head_dim]; empty if anything beside the output was written.
   std::vector<float> Attend(const std::vector<AttentionRows>& rows) {
-    const AttentionCase& c = data_.shape;
-    const int64_t cols = int64_t{c.heads} * c.head_dim;
-    const Batch batch(rows);
-    GuardedMatrix q(batch.view.rows, cols), out(batch.view.rows, cols);
-    Take(data_.q, batch, cols, q);
+    Step step(*this, rows);
     const std::vector<uint8_t> before(pool_.data(), pool_.data() + pool_.size());
-    ops_.Attention({q.View(), out.View(), batch.view, kv_, kLayer, c.heads, Scale(c), c.window, c.soft_cap});
-    OPENLORA_CHECK(ops_.Synchronize().ok());
+    step.Run();
     const bool is_same = std::memcmp(before.data(), pool_.data(), pool_.size()) == 0;
-    return is_same && pool_.IsIntact() && q.IsIntact() && out.IsIntact() ? out.Values() : std::vector<float>{};
+    return is_same && pool_.IsIntact() && step.IsIntact() ? step.Values() : std::vector<float>{};
   }
 
   // Every token of every sequence, and the rows of the step.
@@ -104,19 +138,7 @@ class AttentionRun {
   static float Scale(const AttentionCase& c) { return 1 / std::sqrt(static_cast<float>(c.head_dim)); }
 
  private:
-  struct Batch {
-    explicit Batch(const std::vector<AttentionRows>& rows) {
-      for (const AttentionRows& r : rows)
-        for (int32_t position = r.begin; position < r.end; ++position) {
-          positions.push_back(position);
-          sequences.push_back(r.sequence);
-        }
-      view = {static_cast<int32_t>(positions.size()), positions.data(), positions.data(), sequences.data()};
-    }
-    Batch(Batch&&) = delete;
-    std::vector<int32_t> positions, sequences;
-    RowsView view;
-  };
+  int64_t QCols() const { return int64_t{data_.shape.heads} * data_.shape.head_dim; }
 
   static void Take(const std::vector<std::vector<float>>& from, const Batch& batch, int64_t cols, GuardedMatrix& to) {
     for (int32_t row = 0; row < batch.view.rows; ++row)

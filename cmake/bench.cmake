@@ -1,0 +1,11 @@
+# openlora_bench from bench/native/*.cc.
+
+file(GLOB bench_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/native/*.cc")
+if(NOT bench_sources)
+  message(STATUS "openlora: bench/native is empty, openlora_bench left out")
+  return()
+endif()
+
+add_executable(openlora_bench ${bench_sources})
+target_include_directories(openlora_bench PRIVATE "${PROJECT_SOURCE_DIR}/bench" "${PROJECT_SOURCE_DIR}/test")
+target_link_libraries(openlora_bench PRIVATE openlora_core openlora_warnings)
