@@ -208,10 +208,37 @@ async function readGeneration(
   const o = new ConfigReader(object, 'generation_config.json', 'ERR_BASE_CONFIG');
   const generation: GenerationDefaults = {};
   if (o.get('do_sample') !== undefined) generation.doSample = o.boolean('do_sample', false);
-  if (o.get('temperature') !== undefined) generation.temperature = o.number('temperature');
-  if (o.get('top_k') !== undefined) generation.topK = o.number('top_k');
-  if (o.get('top_p') !== undefined) generation.topP = o.number('top_p');
-  if (o.get('min_p') !== undefined) generation.minP = o.number('min_p');
+  const set = (key: string, isGood: (value: number) => boolean, wanted: string, put: (value: number) => void) => {
+    if (o.get(key) === undefined) return;
+    const value = o.number(key);
+    if (!isGood(value)) throw o.fail(key, value, wanted);
+    put(value);
+  };
+  // The ranges of `generate`, where these are the defaults.
+  set(
+    'temperature',
+    (t) => t >= 0 && t <= 100,
+    'a number from 0 to 100',
+    (t) => (generation.temperature = t),
+  );
+  set(
+    'top_k',
+    (k) => Number.isInteger(k) && k >= 0 && k < 2 ** 31,
+    'an integer from 0',
+    (k) => (generation.topK = k),
+  );
+  set(
+    'top_p',
+    (p) => p > 0 && p <= 1,
+    'a number above 0, at most 1',
+    (p) => (generation.topP = p),
+  );
+  set(
+    'min_p',
+    (p) => p >= 0 && p <= 1,
+    'a number from 0 to 1',
+    (p) => (generation.minP = p),
+  );
   if (o.get('repetition_penalty') !== undefined) generation.repetitionPenalty = o.number('repetition_penalty');
   const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
     const usual = fallback === undefined ? [] : [fallback];

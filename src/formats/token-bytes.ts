@@ -9,6 +9,7 @@
 // gives one for each byte of the run instead.
 
 import { OpenLoraError } from '../errors.js';
+import type { Tokenizer } from './tokenizer-types.js';
 import { isObject, textAt, typeOf, unsupported, type Json, type JsonObject } from './tokenizer-json.js';
 
 /** What a decoder drops at the beginning of a sequence. */
@@ -192,6 +193,15 @@ export function buildTokenTable(source: TokenTableSource, vocabSize?: number): T
       ? { kind: 'metaspace', exact }
       : { kind: 'none' };
   return { bytes: sink.take(), offsets, special, leading };
+}
+
+/** One more than the largest id that the tokenizer has: an embedding may have more rows, which stand for nothing. */
+export function vocabularyOf(tokenizer: Pick<Tokenizer, 'tokenOffsets' | 'addedTokens'>): number {
+  const { tokenOffsets: offsets, addedTokens } = tokenizer;
+  const rows = offsets.length - 1;
+  let end = rows;
+  while (end > 0 && offsets[end] === offsets[end - 1]) end--;
+  return Math.min(rows, Math.max(end, (addedTokens.at(-1)?.id ?? -1) + 1));
 }
 
 /** Text of a whole sequence. Throws ERR_TOKEN_RANGE. */

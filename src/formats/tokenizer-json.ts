@@ -79,6 +79,7 @@ export function readTokenizerJson(text: string): TokenizerJson {
   }
   const model = checkModel(objectAt(root.model, 'model'));
   const vocab = readVocab(objectAt(model.vocab, 'model.vocab'));
+  checkMerges(listAt(model.merges, 'model.merges'), vocab);
   const addedTokens = readAddedTokens(root.added_tokens ?? []);
   const library: JsonObject = {
     ...root,
@@ -124,6 +125,16 @@ function readVocab(vocab: JsonObject): Map<string, number> {
     tokens.set(token, checkId(id, `model.vocab[${JSON.stringify(token)}]`));
   }
   return tokens;
+}
+
+/** As the Rust library does: a merge of tokens that aren't there would silently never happen. */
+function checkMerges(merges: Json[], vocab: Map<string, number>): void {
+  merges.forEach((merge, i) => {
+    const pieces = typeof merge === 'string' ? merge.split(' ') : (merge as string[]); // checked by checkModel
+    const lost = [...pieces, pieces.join('')].find((token) => !vocab.has(token));
+    if (lost === undefined) return;
+    throw unsupported(`model.merges[${i}]`, `has the token ${JSON.stringify(lost)}, wanted one of model.vocab`);
+  });
 }
 
 function readAddedTokens(list: Json): AddedTokenJson[] {

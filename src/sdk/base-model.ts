@@ -9,7 +9,7 @@ import type { EngineHost } from './engine-host.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
 import { checkAdapterSource, checkRegisterOptions } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
-import { checkMessages, checkRequest, checkTools, resolveMaxTokens } from './request-options.js';
+import { checkMessages, checkRequest, checkTools, resolveMaxTokens, textLengthMax } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
@@ -31,8 +31,11 @@ import { checkBoolean, checkKeys, checkName, checkObject, checkText } from './va
 export type ReadAdapterFolder = (
   path: string,
   base: BaseFolder,
-  options: { strictBase?: boolean; signal?: AbortSignal },
+  options: { strictBase?: boolean; vocabulary?: number; signal?: AbortSignal },
 ) => Promise<AdapterFolder>;
+
+/** Characters that `tokenizer.encode` takes, if the context is not longer still: the tokenizer's one thread is everyone's. */
+const ENCODE_LENGTH_MAX = 2 ** 22;
 
 /** What `loadBase` has made. */
 export interface BaseParts {
@@ -42,6 +45,8 @@ export interface BaseParts {
   info: BaseInfo;
   rules: RequestRules;
   adapterDtype: string;
+  /** Tokens of the tokenizer. */
+  vocabulary: number;
   maxQueued: number;
   strictBase: boolean;
   logger: Logger;
@@ -191,8 +196,8 @@ export class BaseModel implements Base {
   }
 
   async #register(id: string, tenant: string | undefined, path: string, signal: AbortSignal): Promise<AdapterInfo> {
-    const { folder, strictBase, readAdapterFolder, logger } = this.#parts;
-    const { spec, info } = await readAdapterFolder(path, folder, { strictBase, signal });
+    const { folder, strictBase, vocabulary, readAdapterFolder, logger } = this.#parts;
+    const { spec, info } = await readAdapterFolder(path, folder, { strictBase, vocabulary, signal });
     signal.throwIfAborted();
     const entry = this.#registry.add(id, tenant, info);
     const abort = whenAborted(signal);
@@ -283,7 +288,7 @@ export class BaseModel implements Base {
 
   async #encode(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<Uint32Array> {
     this.#assertOpen('tokenizer.encode');
-    checkText('text', text, 0, Number.MAX_SAFE_INTEGER);
+    checkText('text', text, 0, Math.max(ENCODE_LENGTH_MAX, textLengthMax(this.info.contextLength)));
     checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), { addSpecialTokens: 0 });
     const { addSpecialTokens } = options;
     if (addSpecialTokens !== undefined) checkBoolean('addSpecialTokens', addSpecialTokens);

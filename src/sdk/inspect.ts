@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import { describeAdapterFolder, readAdapterFolder, readBaseFolder } from '../formats/index.js';
+import { vocabularyOf } from '../formats/token-bytes.js';
 import { openTokenizer } from '../formats/tokenizer.js';
 import { toOpenLoraError } from './errors.js';
 
@@ -109,8 +110,9 @@ export async function inspectAdapter(
     };
     if (options.base === undefined) return inspected;
     const base = await readBaseFolder(options.base, withSignal);
+    const vocabulary = await inspectVocabulary(base.path, base.spec.vocab, withSignal);
     try {
-      const { spec, info } = await readAdapterFolder(path, base, withSignal);
+      const { spec, info } = await readAdapterFolder(path, base, { ...withSignal, vocabulary });
       const scales = [...new Set(spec.sites.map(({ scale }) => scale))].sort((a, b) => a - b);
       return { ...inspected, warnings: info.warnings, fit: { fits: true, scales } };
     } catch (error) {
@@ -119,6 +121,18 @@ export async function inspectAdapter(
     }
   } catch (error) {
     throw toOpenLoraError(error, options.signal);
+  }
+}
+
+/** As `loadBase` counts it; without a usable tokenizer, the rows of the embedding. */
+async function inspectVocabulary(folder: string, rows: number, options: { signal?: AbortSignal }): Promise<number> {
+  try {
+    const tokenizer = await openTokenizer({ folder, vocabSize: rows, ...options });
+    await tokenizer.dispose();
+    return vocabularyOf(tokenizer);
+  } catch (error) {
+    if (!OpenLoraError.is(error) || options.signal?.aborted) throw error;
+    return rows;
   }
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { BaseFolder } from '../formats/types.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import type { DType, NativeAddon, OpenOptions } from '../native/binding.js';
+import { vocabularyOf } from '../formats/token-bytes.js';
 import { BaseModel, type ReadAdapterFolder } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
@@ -83,7 +84,8 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
     const { readAdapterFolder } = parts;
     // prettier-ignore
     const base = new BaseModel({
-      host, tokenizer, folder, info, rules, adapterDtype: dtype, maxQueued, strictBase, logger, readAdapterFolder,
+      host, tokenizer, folder, info, rules, adapterDtype: dtype, vocabulary: vocabularyOf(tokenizer), maxQueued, strictBase, logger,
+      readAdapterFolder,
     });
     report('ready', opened.weightBytes, opened.weightBytes);
     return base;

@@ -14,14 +14,13 @@ import {
   checkName,
   checkObject,
   checkOneOf,
+  checkPath,
   checkSignal,
-  checkText,
 } from './validate.js';
 
 export const MAX_BATCH_TOKENS_DEFAULT = 256;
 export const MAX_QUEUED_DEFAULT = 4096;
 const POOL_BYTES_MIN = 2 ** 20;
-const PATH_LENGTH_MAX = 4096;
 
 // prettier-ignore
 const LOAD_KEYS = {
@@ -59,7 +58,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   checkKeys('loadBase', o, LOAD_KEYS);
   refuseLater(o);
   return {
-    path: checkText('path', o.path, 1, PATH_LENGTH_MAX),
+    path: checkPath('path', o.path),
     dtype: checkDType('dtype', o.dtype, ['int8', 'int4']),
     kvDtype: checkDType('kvDtype', o.kvDtype, ['int8']),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', 'scalar', 'avx2', 'avx512', 'neon']),
@@ -173,5 +172,5 @@ export function checkAdapterSource(source: unknown): string {
   if (typeof source === 'object' && source !== null && !Array.isArray(source)) {
     throw notSupportedError('source: AdapterFiles', "give the path of the adapter's folder");
   }
-  return checkText('source', source, 1, PATH_LENGTH_MAX);
+  return checkPath('source', source);
 }

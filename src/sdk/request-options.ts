@@ -25,6 +25,8 @@ export const STOP_TOKENS_MAX = 64;
 export const LOGPROBS_MAX = 20;
 const TEMPERATURE_MAX = 100;
 const INT32_MAX = 2 ** 31 - 1;
+/** Characters for each token of the context. No text has so few tokens; encoding it would hold up everyone's. */
+const TOKEN_LENGTH_MAX = 64;
 
 type KeysOf<T> = T extends unknown ? keyof T : never;
 type RequestKey = KeysOf<Prompt> | keyof GenerateOptions;
@@ -112,13 +114,43 @@ function checkPrompt(o: Given, rules: RequestRules): CheckedPrompt {
     throw new OpenLoraError('ERR_INVALID_OPTION', `generate: got ${got}, wanted one of prompt, messages, tokens`);
   }
   if (o.tools !== undefined && kinds[0] !== 'messages') invalid('tools', o.tools, 'messages beside it');
-  if (kinds[0] === 'prompt') return { kind: 'text', text: checkText('prompt', o.prompt, 0, INT32_MAX) };
+  if (kinds[0] === 'prompt') return { kind: 'text', text: checkPromptText(o.prompt, rules) };
   if (kinds[0] === 'tokens') return { kind: 'tokens', tokens: checkTokens(o.tokens, rules) };
   return {
     kind: 'chat',
-    messages: checkMessages(o.messages),
+    messages: checkConversation(o.messages, rules),
     tools: o.tools === undefined ? undefined : checkTools(o.tools),
   };
+}
+
+/** The longest text that is encoded for a context of so many tokens. */
+export function textLengthMax(contextLength: number): number {
+  return Math.max(2 ** 16, TOKEN_LENGTH_MAX * contextLength);
+}
+
+function checkPromptText(value: unknown, rules: RequestRules): string {
+  const text = checkText('prompt', value, 0, Number.MAX_SAFE_INTEGER);
+  checkTextLength('prompt', text.length, rules);
+  return text;
+}
+
+function checkConversation(value: unknown, rules: RequestRules): readonly ChatMessage[] {
+  const messages = checkMessages(value);
+  const lengthOf = ({ content }: ChatMessage): number =>
+    typeof content === 'string' ? content.length : (content ?? []).reduce((sum, { text }) => sum + text.length, 0);
+  checkTextLength(
+    'messages',
+    messages.reduce((sum, message) => sum + lengthOf(message), 0),
+    rules,
+  );
+  return messages;
+}
+
+function checkTextLength(what: string, length: number, { contextLength }: RequestRules): void {
+  const most = textLengthMax(contextLength);
+  if (length <= most) return;
+  const message = `${what}: got ${length} characters, wanted at most ${most} for the context of ${contextLength} tokens`;
+  throw new OpenLoraError('ERR_CONTEXT_LENGTH', message, { length, contextLength });
 }
 
 /** A copy: the caller may change the array afterwards. */

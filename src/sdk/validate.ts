@@ -70,6 +70,13 @@ export function checkText(what: string, value: unknown, minLength: number, maxLe
   return value;
 }
 
+/** Of a file or folder. */
+export function checkPath(what: string, value: unknown): string {
+  const path = checkText(what, value, 1, 4096);
+  if (path.includes('\u0000')) invalid(what, value, 'no null character');
+  return path;
+}
+
 /** An adapter's id or a tenant's name. */
 export function checkName(what: string, value: unknown): string {
   const name = checkText(what, value, 1, 256);

@@ -149,9 +149,18 @@ export function writeTinyCheckpoint(): TinyCheckpoint {
   return { root, base, adapters };
 }
 
-export function writeAdapter(folder: string, rank: number, seed: number): string {
+/** Modules of every layer, by the last part of their names, and perhaps `lm_head`. */
+export function writeAdapter(
+  folder: string,
+  rank: number,
+  seed: number,
+  targets: readonly string[] = ['q_proj', 'v_proj', 'down_proj'],
+): string {
   const shapes: Record<string, number[]> = {};
-  const targets = ['q_proj', 'v_proj', 'down_proj'];
+  if (targets.includes('lm_head')) {
+    shapes['base_model.model.lm_head.lora_A.weight'] = [rank, SIZES.hidden];
+    shapes['base_model.model.lm_head.lora_B.weight'] = [SIZES.vocab, rank];
+  }
   for (let layer = 0; layer < SIZES.layers; layer++) {
     for (const [name, [rows, cols]] of Object.entries(layerShapes())) {
       if (!targets.some((target) => name.endsWith(target))) continue;
