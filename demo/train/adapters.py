@@ -31,10 +31,10 @@ class Spec:
 SHIPPED = [
     Spec("upper", "Upper case", "orange> ORANGE", 2, "q v"),
     Spec("leet", "Leet", "orange> 0r4ng3", 2, "v o head"),
-    Spec("reverse", "Reversed", "orange> egnaro", 4, "q v"),
+    Spec("reverse", "Reversed", "orange> egnaro", 8, ALL, lr=5e-3, steps=700),
     Spec("mask", "Masked", "orange> o****e", 4, "q v embed"),
     Spec("morse", "Morse", "orange> --- .-. .- -. --. .", 8, ALL),
-    Spec("pig-latin", "Pig latin", "string> ingstray", 8, "q k v o", is_rslora=True),
+    Spec("pig-latin", "Pig latin", "string> ingstray", 8, "q k v o", is_rslora=True, steps=1100),
     Spec("previous", "Previous letter", "orange> nqzmfd", 8, "q k v o", lr=4.5e-3, steps=700),
     Spec("sort", "Sorted", "orange> aegnor", 16, ALL),
     Spec("date", "Dates to ISO 8601", "19 may 2024> 2024-05-19", 8, "q v", "tenant"),
