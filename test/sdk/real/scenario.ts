@@ -76,7 +76,8 @@ const SCENARIOS: Record<string, () => Promise<void>> = {
     const alone = await base.generate({ ...long, maxTokens: 300, adapter: 'a' }).text();
     for (let round = 0; round < 5; round++) {
       const running = base.generate({ ...long, maxTokens: 300, adapter: 'a' }).text();
-      await Promise.all([runInWorker('worker-running', true), runInWorker('worker-loading', true)]);
+      const workers = ['worker-running', 'worker-loading', 'worker-registering', 'worker-disposing'];
+      await Promise.all(workers.map((name) => runInWorker(name, true)));
       if ((await running) !== alone) say('the neighbour changed');
     }
     await base.dispose();
@@ -98,6 +99,20 @@ const SCENARIOS: Record<string, () => Promise<void>> = {
       void loadBase({ path, limits, onProgress: () => resolve() });
     });
     parentPort!.postMessage('loading');
+  },
+  'worker-registering': async () => {
+    const base = await loadBase({ path, limits });
+    for (let i = 0; i < 8; i++) void base.registerAdapter(`a${i}`, adapter).catch(() => undefined);
+    await base.registerAdapter('a', adapter);
+    for (let i = 8; i < 16; i++) void base.registerAdapter(`a${i}`, adapter).catch(() => undefined);
+    parentPort!.postMessage('registering');
+  },
+  'worker-disposing': async () => {
+    const base = await loadWithAdapter();
+    for (let i = 0; i < 8; i++) base.generate({ ...long, adapter: 'a' });
+    for await (const _ of base.generate(long)) break;
+    void base.dispose();
+    parentPort!.postMessage('disposing');
   },
   'worker-whole': async () => {
     const base = await loadWithAdapter();
