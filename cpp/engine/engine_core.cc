@@ -146,8 +146,7 @@ void EngineCore::FinishLoader(LoaderResult result) {
   if (failed.empty()) ReleaseAdapter(adapter);
 }
 
-bool EngineCore::IsReady(Sequence* sequence) const {
-  const uint64_t epoch = outbox_->epoch();
+bool EngineCore::IsReady(Sequence* sequence, uint64_t epoch) const {
   if (sequence->delivery_epoch != epoch) {
     sequence->delivery_epoch = epoch;
     sequence->undelivered = 0;
@@ -157,10 +156,12 @@ bool EngineCore::IsReady(Sequence* sequence) const {
 
 bool EngineCore::Step() {
   ExpireRequests();
-  const StepPlan plan = scheduler_->Plan([this](Sequence* sequence) { return IsReady(sequence); });
+  // Once: the reader may take what there is at any moment, and whoever asks later must see what the plan saw.
+  const uint64_t epoch = outbox_->epoch();
+  const StepPlan plan = scheduler_->Plan([&](Sequence* sequence) { return IsReady(sequence, epoch); });
   scheduler_->Commit(plan, step_);
   for (Adapter* adapter : plan.loads) loader_.load(adapter);
-  if (plan.rows.empty()) return HandleStuck(plan);
+  if (plan.rows.empty()) return HandleStuck(plan, epoch);
   RunBatch(plan);
   if (options_.checks_invariants) {
     const Status status = CheckInvariants();
@@ -182,7 +183,7 @@ void EngineCore::ExpireRequests() {
 }
 
 // Nothing was planned. True if that was resolved here and another plan may do better.
-bool EngineCore::HandleStuck(const StepPlan& plan) {
+bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
   if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
   Sequence* stuck = plan.starved;
@@ -196,7 +197,7 @@ bool EngineCore::HandleStuck(const StepPlan& plan) {
     return true;
   }
   for (const auto& [id, sequence] : sequences_) {
-    const bool can_run = !sequence->is_paused && IsReady(sequence.get());
+    const bool can_run = !sequence->is_paused && IsReady(sequence.get(), epoch);
     if (can_run && (stuck == nullptr || sequence->arrival < stuck->arrival)) stuck = sequence.get();
   }
   if (stuck == nullptr) return false;  // idle, or every reader is behind

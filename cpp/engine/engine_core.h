@@ -67,7 +67,7 @@ class EngineCore {
   Status CheckRequest(const Request& request) const;
   Status FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const;
   void ExpireRequests();
-  bool HandleStuck(const StepPlan& plan);
+  bool HandleStuck(const StepPlan& plan, uint64_t epoch);
   void RunBatch(const StepPlan& plan);
   void Deliver();
   void AcceptToken(Sequence* sequence, const SampleResult& result);
@@ -78,7 +78,7 @@ class EngineCore {
   void Fail(Sequence* sequence, const Status& status);
   void Forget(Sequence* sequence);
   void ReleaseAdapter(Adapter* adapter);
-  bool IsReady(Sequence* sequence) const;
+  bool IsReady(Sequence* sequence, uint64_t epoch) const;
   std::string_view TextOf(int32_t token) const;
 
   EngineOptions options_;
