@@ -129,6 +129,7 @@ Status Engine::Serve(EngineOptions options) {
 
 void Engine::Loop(EngineCore* core) {
   Publish(core);
+  outbox_.Flush();  // that it is open: who then reads the counters finds what is held
   bool has_work = false;
   while (!is_closing_) {
     if (!has_work) Wait(*core);

@@ -48,7 +48,6 @@ Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
   OPENLORA_RETURN_IF_ERROR(weights_.Load(weight_memory_, backend_.ops.get(), report, is_aborted));
   outbox_->Push(OpenedEvent{weights_.digest(), backend_.simd, backend_.threads, weights_.bytes(),
                             pool_.frames_total() * pool_.frame_bytes(), pool_.frame_bytes(), max_context_});
-  outbox_->Flush();
   return Ok();
 }
 
