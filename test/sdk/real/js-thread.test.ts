@@ -1,7 +1,8 @@
 // Time inside our own calls and callbacks on the JS thread, on the real addon: p99 at most 1 ms, at most 10 ms, best of three.
 
 import { openSync, readSync, rmSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
+import { performance, PerformanceObserver } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
 import { openTokenizer } from '../../../src/formats/tokenizer.js';
@@ -12,32 +13,56 @@ import { writeAdapter, writeTinyCheckpoint, type TinyCheckpoint } from './tiny-c
 
 const CALLS = ['registerAdapter', 'unregisterAdapter', 'submit', 'cancel', 'pause', 'stats', 'adapterTier'] as const;
 
-/** Milliseconds that this thread waited for a processor since it began, where Linux says so: a busy machine's time, not ours. */
-const waitedMs: () => number = (() => {
+/**
+ * Milliseconds that this thread ran (in ticks of 4) and that it waited for a processor since it began, where Linux says
+ * so: a busy machine's time, not ours.
+ */
+const threadTimes: () => [ran: number, waited: number] = (() => {
   try {
     const file = openSync('/proc/thread-self/schedstat', 'r');
     const bytes = Buffer.alloc(128);
-    return () => Number(bytes.toString('latin1', 0, readSync(file, bytes, 0, 128, 0)).split(' ')[1]) / 1e6;
+    return () => {
+      const [ran, waited] = bytes.toString('latin1', 0, readSync(file, bytes, 0, 128, 0)).split(' ');
+      return [Number(ran) / 1e6, Number(waited) / 1e6];
+    };
   } catch {
-    return () => 0;
+    return () => [0, 0];
   }
 })();
 
 interface Sample {
   name: string;
+  began: number;
+  end: number;
+  /** Without the wait for a processor. */
   ms: number;
+  ran: number;
+}
+
+/**
+ * In a garbage collection this thread sleeps until V8's helper threads are done, which on a busy machine wait for a
+ * processor (up to 160 ms of sleep was seen, for 3 ms of work). There the time that it ran counts, and a tick.
+ */
+function withoutCollections(samples: Sample[], collections: readonly { startTime: number; duration: number }[]): void {
+  for (const sample of samples) {
+    if (sample.ms < 1 || sample.ran === 0) continue;
+    const { began, end } = sample;
+    const isCollecting = collections.some((gc) => gc.startTime < end && gc.startTime + gc.duration > began);
+    if (isCollecting) sample.ms = Math.min(sample.ms, sample.ran + 4);
+  }
 }
 
 /** The addon, with every call into it and every callback out of it timed. */
 function timedNative(spent: Sample[]) {
   const timed = <T>(name: string, action: () => T): T => {
-    const waited = waitedMs();
+    const [ran, waited] = threadTimes();
     const began = performance.now();
     try {
       return action();
     } finally {
-      const ms = performance.now() - began;
-      spent.push({ name, ms: ms - (waitedMs() - waited) });
+      const end = performance.now();
+      const now = threadTimes();
+      spent.push({ name, began, end, ms: end - began - (now[1] - waited), ran: now[0] - ran });
     }
   };
   const { binding, path } = loadNative();
@@ -63,6 +88,9 @@ describe.skipIf(noAddon)('our own time on the JS thread', () => {
 
   async function run(): Promise<{ p99: number; max: number; count: number; slowest: string }> {
     const spent: Sample[] = [];
+    const collections: { startTime: number; duration: number }[] = [];
+    const observer = new PerformanceObserver((list) => void collections.push(...list.getEntries()));
+    observer.observe({ entryTypes: ['gc'] });
     const { timed, loadNative } = timedNative(spent);
     const loadBase = createLoadBase({ loadNative, readBaseFolder, readAdapterFolder, openTokenizer });
     const base = await loadBase({ path: files.base });
@@ -90,6 +118,10 @@ describe.skipIf(noAddon)('our own time on the JS thread', () => {
       );
     }
     await base.dispose();
+    await sleep(20);
+    collections.push(...observer.takeRecords());
+    observer.disconnect();
+    withoutCollections(spent, collections);
     spent.sort((x, y) => x.ms - y.ms);
     const slowest = spent.at(-1)!;
     return {
