@@ -10,9 +10,8 @@ Status CheckRange(const TensorRange& range, int64_t file_size, const std::string
                  static_cast<long long>(range.rows), static_cast<long long>(range.cols),
                  static_cast<long long>(range.bytes));
   if (range.offset < 0 || range.offset > file_size || range.bytes > file_size - range.offset)
-    return Error(kErrTensorRange, "%s: a tensor's bytes [%lld, %lld) lie outside the file of %lld bytes", path.c_str(),
-                 static_cast<long long>(range.offset),
-                 static_cast<long long>(range.offset) + static_cast<long long>(range.bytes),
+    return Error(kErrTensorRange, "%s: a tensor's %lld bytes from byte %lld on lie outside the file of %lld bytes",
+                 path.c_str(), static_cast<long long>(range.bytes), static_cast<long long>(range.offset),
                  static_cast<long long>(file_size));
   return Ok();
 }
