@@ -3,7 +3,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -145,6 +145,7 @@ describe.skipIf(!existsSync(bench))('the shape of Qwen2.5-0.5B in f32 (needs bui
     const together: number[] = [];
     const alone: number[] = [];
     const limits: Limits[] = [];
+    const [loadAverage] = loadavg(); // above the number of threads: the machine was shared
     for (let round = 0; round < ROUNDS; round++) {
       limits.push(limitsNow());
       together.push(await timed(() => Promise.all(everyone.map(ask))));
@@ -159,7 +160,8 @@ describe.skipIf(!existsSync(bench))('the shape of Qwen2.5-0.5B in f32 (needs bui
     const allowed = allowedMs(everyone, false, limit) / allowedMs(everyone, true, limit);
     const tokens = REQUESTS * OUTPUT;
     Object.assign(report, {
-      machine: { cpu: limit.cpu, threads: limit.threads, ops: limit.ops, node: process.version },
+      machine: { cpu: limit.cpu, threads: limit.threads, ops: limit.ops, node: process.version, loadAverage },
+      date: new Date().toISOString().slice(0, 10),
       revision: execFileSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim(),
       command,
       sizes: { ...SHAPE, requests: REQUESTS, adapters: ADAPTERS, outputTokens: OUTPUT },
