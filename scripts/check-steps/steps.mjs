@@ -56,6 +56,16 @@ export const fastSteps = [
     run: () => googleTest('native', ctest('build/release')),
   },
   {
+    name: 'native-asan',
+    about: 'the same under AddressSanitizer and UndefinedBehaviorSanitizer',
+    run: () => sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1' }),
+  },
+  {
+    name: 'native-tsan',
+    about: 'the same under ThreadSanitizer',
+    run: () => sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1' }),
+  },
+  {
     name: 'bench',
     about: 'a short run of the native bench, results against the reference',
     needs: ['native-build'],
@@ -84,17 +94,6 @@ export const fastSteps = [
 ];
 
 export const longSteps = [
-  // These two belong to fastSteps, and go back there when both have been seen green on the whole tree.
-  {
-    name: 'native-asan',
-    about: 'the same under AddressSanitizer and UndefinedBehaviorSanitizer',
-    run: () => sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1' }),
-  },
-  {
-    name: 'native-tsan',
-    about: 'the same under ThreadSanitizer',
-    run: () => sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1' }),
-  },
   {
     name: 'native-long',
     about: 'GoogleTest with OPENLORA_LONG=1 and the disabled cases',
