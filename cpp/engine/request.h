@@ -100,7 +100,9 @@ struct FailedEvent {
   int64_t request = 0;
   Status status;
 };
-struct ClosedEvent {};
+struct ClosedEvent {
+  Status status;  // why, if nobody asked for it
+};
 
 using ControlEvent = std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
                                   AdapterRetiredEvent, EndEvent, FailedEvent, ClosedEvent>;

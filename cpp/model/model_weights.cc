@@ -68,6 +68,12 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
   return Ok();
 }
 
+int64_t ModelWeights::file_bytes() const {
+  int64_t bytes = 0;
+  for (const Item& item : items_) bytes += item.tensor.range.bytes;
+  return bytes;
+}
+
 Weight* ModelWeights::WeightOf(WeightRole role, int32_t layer) {
   if (role == WeightRole::kEmbed) return &embed_;
   if (role == WeightRole::kHead) return &head_;
@@ -84,8 +90,7 @@ const float** ModelWeights::VectorOf(WeightRole role, int32_t layer) {
 
 Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
                           const std::atomic<bool>& is_cancelled) {
-  LoadProgress progress;
-  for (const Item& item : items_) progress.bytes_total += item.tensor.range.bytes;
+  LoadProgress progress{0, file_bytes()};
   for (const Item& item : items_) {
     void* target = static_cast<uint8_t*>(memory) + item.offset;
     if (IsMatrix(item.tensor.role)) {

@@ -61,6 +61,8 @@ class ModelWeights {
   const float* final_norm() const { return final_norm_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   int64_t bytes() const { return bytes_; }
+  // Of the tensors in their files, until loaded.
+  int64_t file_bytes() const;
   // SHA-256 over the shape, the tensor table and the first 4 KiB of every tensor: tells checkpoints apart, proves
   // nothing about the rest of their content.
   const std::string& digest() const { return digest_; }

@@ -255,7 +255,7 @@ Napi::Object Write(Napi::Env env, const EndEvent& e) {
 Napi::Object Write(Napi::Env env, const FailedEvent& e) {
   return EventWriter(env, "failed").Put("request", e.request).Put(e.status).object();
 }
-Napi::Object Write(Napi::Env env, const ClosedEvent&) { return EventWriter(env, "closed").object(); }
+Napi::Object Write(Napi::Env env, const ClosedEvent& e) { return EventWriter(env, "closed").Put(e.status).object(); }
 
 }  // namespace
 

@@ -177,7 +177,8 @@ export type ControlEvent =
       adapters: { handle: number; tier: NativeTier }[];
     }
   | { kind: 'failed'; request: number; code: string; message: string }
-  | { kind: 'closed' };
+  /** `code` is empty if `close` asked for it. */
+  | { kind: 'closed'; code: string; message: string };
 
 export type NativeTier = 'registered' | 'host' | 'loading' | 'resident';
 

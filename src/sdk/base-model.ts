@@ -322,6 +322,7 @@ export class BaseModel implements Base {
 
   #assertOpen(what: string): void {
     if (this.#disposal !== undefined) throw closedError(what);
+    if (this.#parts.host.failure !== undefined) throw this.#parts.host.failure;
   }
 }
 

@@ -96,7 +96,7 @@ export interface BaseInfo {
   vocabSize: number;
   /** Every module that an adapter can act on. */
   sites: { name: string; in: number; out: number }[];
-  /** SHA-256 of the weights and the shape. */
+  /** SHA-256 of the shape, the list of tensors and the first 4 KiB of each: tells checkpoints apart, proves no more. */
   digest: string;
 }
 

@@ -110,6 +110,19 @@ describe('loadBase that fails', () => {
     expect(engines[0]!.calls).toEqual(['close']);
   });
 
+  test('an engine that ends by itself fails what it had and what comes later, and can be disposed', async () => {
+    const { loadBase, engines } = fakeSdk();
+    const base = await loadBase();
+    const running = base.generate({ tokens: [97] });
+    engines[0]!.crash('ERR_OUT_OF_MEMORY', 'the host is full');
+    expect(await codeOf(running.result)).toBe('ERR_OUT_OF_MEMORY');
+    expect(await codeOf(base.generate({ tokens: [97] }).result)).toBe('ERR_OUT_OF_MEMORY');
+    expect(await codeOf(base.registerAdapter('a', 'folder'))).toBe('ERR_OUT_OF_MEMORY');
+    expect(() => base.stats()).toThrow('the host is full');
+    await base.dispose();
+    expect(await codeOf(base.generate({ tokens: [97] }).result)).toBe('ERR_CLOSED');
+  });
+
   test('with the code of whatever part failed', async () => {
     const missing = Object.assign(new Error('no addon'), { code: 'ERR_NATIVE_NOT_FOUND' });
     const noAddon = fakeSdk({}, { loadNative: () => { throw missing; } }); // prettier-ignore

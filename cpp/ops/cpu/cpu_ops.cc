@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 
 #include "base/check.h"
 #include "ops/cpu/cpu_ops_impl.h"
@@ -59,7 +60,10 @@ Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
     for (const SimdLevel has : levels) names += std::string(names.empty() ? "" : ", ") + NameOf(has);
     return Error(kErrSimdLevel, "no SIMD level '%s' on this machine; it has: %s", NameOf(level), names.c_str());
   }
-  *ops = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  auto made = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  if (made->threads() != threads)
+    return Error(kErrThreads, "threads is %d, the system doesn't start that many", threads);
+  *ops = std::move(made);
   return Ok();
 }
 
@@ -67,7 +71,7 @@ void* Workspace::Grow(size_t bytes) {
   if (bytes > pages_.bytes()) {
     pages_ = PageBuffer();  // first, so that the two never stand side by side
     pages_ = PageBuffer(std::max(bytes + bytes / 2, size_t{1} << 16));
-    OPENLORA_CHECK(pages_.data() != nullptr);
+    if (pages_.data() == nullptr) throw std::bad_alloc();  // as a vector would: ends the engine with ERR_OUT_OF_MEMORY
   }
   return pages_.data();
 }

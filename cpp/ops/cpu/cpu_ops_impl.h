@@ -30,6 +30,7 @@ class CpuOps final : public Ops {
  public:
   CpuOps(const KernelTable& kernels, int threads);
   const char* name() const override { return name_.c_str(); }
+  int threads() const { return pool_.size(); }
 
   int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override;
   void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) override;

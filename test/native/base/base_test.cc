@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -11,6 +13,7 @@
 #include "base/prng.h"
 #include "base/sha256.h"
 #include "base/thread_pool.h"
+#include "ops/cpu/cpu_ops.h"
 #include "tensor/dtype.h"
 #include "tensor/mapped_file.h"
 
@@ -95,6 +98,34 @@ TEST(ThreadPoolTest, EveryMemberRunsOnceAndTheyRunTogether) {
       for (const auto& count : calls) EXPECT_EQ(count, 1);
     }
   }
+}
+
+// Bytes of address space in use.
+rlim_t VirtualBytes() {
+  rlim_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST(ThreadPoolTest, WhereTheSystemStartsTooFewThreadsOnlyTheCallerIsLeft) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "needs a build without sanitizers, whose shadow memory is beyond any limit";
+#endif
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  rlimit tight = before;
+  tight.rlim_cur = VirtualBytes() + (rlim_t{256} << 20);  // stacks of some tens of threads
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  {
+    ThreadPool pool(1000);
+    EXPECT_EQ(pool.size(), 1);
+    int calls = 0;
+    pool.Run([&](int member, int members) { calls += member == 0 && members == 1 ? 1 : 100; });
+    EXPECT_EQ(calls, 1);
+    std::unique_ptr<Ops> ops;
+    EXPECT_STREQ(CreateCpuOps(SimdLevel::kScalar, 1000, &ops).code(), "ERR_THREADS");
+  }
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
 }
 
 TEST(ThreadPoolTest, PiecesCoverEveryItemOnce) {

@@ -39,8 +39,8 @@ void RegisterAll(const TestFolder& folder, CoreDriver* driver) {
 }
 
 // Each request by itself, one after another.
-std::vector<Answer> Alone(const TestFolder& folder) {
-  CoreDriver driver(TinyOptions(folder));
+std::vector<Answer> Alone(const TestFolder& folder, DType dtype = DType::kF32) {
+  CoreDriver driver(TinyOptions(folder, 1, SimdLevel::kAuto, dtype));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, &driver);
   std::vector<Answer> answers;
@@ -61,13 +61,14 @@ struct MixedRun {
   int64_t pool_bytes = 4 << 20;
   bool cancels = false;
   SimdLevel simd = SimdLevel::kAuto;
+  DType dtype = DType::kF32;
 };
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
 EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alone, const MixedRun& run) {
   SCOPED_TRACE("seed " + std::to_string(run.seed) + ", threads " + std::to_string(run.threads) + ", maxBatchTokens " +
                std::to_string(run.max_batch_tokens));
-  EngineOptions options = TinyOptions(folder, run.threads, run.simd);
+  EngineOptions options = TinyOptions(folder, run.threads, run.simd, run.dtype);
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
   options.max_context = 128;
@@ -143,6 +144,20 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
         {.seed = seed, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .cancels = seed % 4 == 0});
     EXPECT_GT(stats.adapter_evictions, 10u);
     EXPECT_GT(stats.preemptions, 0u);
+  }
+}
+
+TEST(MixedEqualsAloneTest, InSixteenBits) {
+  const TestFolder folder("dtypes");
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    SCOPED_TRACE(dtype == DType::kBF16 ? "bf16" : "f16");
+    const std::vector<Answer> alone = Alone(folder, dtype);
+    ExpectSame(folder, alone, {.seed = 10, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype});
+    if (IsSmall()) continue;
+    ExpectSame(folder, alone, {.seed = 11, .threads = 3, .max_batch_tokens = 5, .dtype = dtype});
+    const EngineStats stats = ExpectSame(
+        folder, alone, {.seed = 12, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 50 * 4096, .dtype = dtype});
+    EXPECT_GT(stats.adapter_evictions, 0u);
   }
 }
 

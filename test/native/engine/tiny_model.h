@@ -72,9 +72,12 @@ inline ModelConfig TinyConfig() {
   return model;
 }
 
-// A random base of TinyConfig in `folder`, ready to open on a CPU. The text of token t is the two letters of t.
-inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto) {
+// A random base of TinyConfig in `folder`, ready to open on a CPU, everything kept in `dtype`. The text of token t is
+// the two letters of t.
+inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto,
+                                 DType dtype = DType::kF32) {
   EngineOptions options;
+  options.dtype = options.kv_dtype = options.adapter_dtype = dtype;
   options.model = TinyConfig();
   options.files = {folder.File("base.bin")};
   {
