@@ -68,22 +68,21 @@ export const SAMPLING_OPTIONS = {
     kind: 'number',
     value: 'X',
     min: 0,
-    summary:
-      'divide the logits of tokens in the prompt or the answer; over 1 means fewer (default: as temperature, else 1)',
+    summary: 'of tokens that the prompt or the answer has; 1 is none (default: as for temperature, else 1)',
   },
   'presence-penalty': {
     kind: 'number',
     value: 'X',
     min: -2,
     max: 2,
-    summary: 'subtract from the logits of tokens in the answer',
+    summary: 'of tokens that the answer has; 0 is none',
   },
   'frequency-penalty': {
     kind: 'number',
     value: 'X',
     min: -2,
     max: 2,
-    summary: 'subtract as often as the answer has the token',
+    summary: 'the same, times how often the answer has the token',
   },
   'logit-bias': {
     kind: 'list',
