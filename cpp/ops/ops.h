@@ -79,10 +79,10 @@ struct SeenToken {
 
 // What to do with one row of logits. A drawn token's logits x are changed first of all, for a greedy choice too:
 //   bias        x += bias
-//   repetition  x = x < 0 ? x * repetition_penalty : x / repetition_penalty of a seen token, and finite if it was
+//   repetition  x = x < 0 ? x * repetition_penalty : x / repetition_penalty; beyond f32: ±the largest, not infinity
 //   frequency   x -= frequency_penalty * count
 //   presence    x -= presence_penalty where count > 0
-// each step rounded to f32. Then temperature, top_k, top_p, min_p.
+// the last three for seen tokens, each step rounded to f32. Then temperature, top_k, top_p, min_p.
 struct SampleRow {
   int32_t target = -1;    // >= 0: only report this token's logprob (prompt scoring); -1: draw
   float temperature = 0;  // 0: the most likely token, ties to the lowest id

@@ -49,6 +49,7 @@ TEST_F(PenaltiesTest, RepetitionCountsThePromptAndTheAnswerAlike) {
     request.repetition_penalty = repetition;
     const std::vector<int32_t> answer = Run(request);
     EXPECT_NE(answer, plain);
+    EXPECT_EQ(answer.size(), plain.size());
     for (size_t i = 0; i < answer.size(); ++i)
       EXPECT_EQ(Run(Continued(request, answer, i)), std::vector<int32_t>{answer[i]}) << i;
   }
@@ -62,6 +63,7 @@ TEST_F(PenaltiesTest, PresenceAndFrequencyCountTheAnswerAlone) {
     request.frequency_penalty = frequency;
     const std::vector<int32_t> answer = Run(request);
     EXPECT_NE(answer, plain);
+    EXPECT_EQ(answer.size(), plain.size());
     // The same by a bias for each step.
     Request biased = MakeRequest(1, Prompt(2), 1);
     for (size_t i = 0; i < answer.size(); ++i) {
