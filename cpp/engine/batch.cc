@@ -124,7 +124,11 @@ void Batch::SampleRows(std::vector<SampleRow>* rows_out) const {
       row.seed = request.seed;
       row.draw_index = static_cast<uint64_t>(sequence.output());
       row.logprobs = request.logprobs;
-      if (sequence.output() < request.min_tokens) row.bias = sequence.bias;
+      row.bias = sequence.output() < request.min_tokens ? sequence.early_bias : request.logit_bias;
+      row.repetition_penalty = request.repetition_penalty;
+      row.presence_penalty = request.presence_penalty;
+      row.frequency_penalty = request.frequency_penalty;
+      row.seen = sequence.seen.tokens();
     }
     rows_out->push_back(row);
   }

@@ -66,6 +66,14 @@ void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
   }
 }
 
+void ReadBias(ObjectReader* reader, Request* request) {
+  const std::vector<uint32_t> tokens = reader->Typed<uint32_t>("biasTokens");
+  const std::vector<float> values = reader->Typed<float>("biasValues");
+  if (tokens.size() != values.size()) return reader->Refuse("biasValues", "as long as biasTokens");
+  for (size_t i = 0; i < tokens.size(); ++i)
+    request->logit_bias.push_back({tokens[i] <= INT32_MAX ? static_cast<int32_t>(tokens[i]) : -1, values[i]});
+}
+
 }  // namespace
 
 const char* NameOf(Tier tier) { return kTiers[static_cast<size_t>(tier)]; }
@@ -151,6 +159,10 @@ std::string ReadRequest(Napi::Object object, Request* request) {
   request->top_k = reader.Int32("topK");
   request->top_p = static_cast<float>(reader.Number("topP"));
   request->min_p = static_cast<float>(reader.Number("minP"));
+  request->repetition_penalty = static_cast<float>(reader.Number("repetitionPenalty"));
+  request->presence_penalty = static_cast<float>(reader.Number("presencePenalty"));
+  request->frequency_penalty = static_cast<float>(reader.Number("frequencyPenalty"));
+  ReadBias(&reader, request);
   request->seed = static_cast<uint64_t>(reader.Integer("seed"));
   request->stop = reader.Strings("stop");
   if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); }))

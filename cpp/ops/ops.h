@@ -71,7 +71,18 @@ struct TokenBias {
   float bias;  // added to the logit; -inf forbids
 };
 
-// What to do with one row of logits.
+// A distinct token of a sequence.
+struct SeenToken {
+  int32_t token;
+  int32_t count;  // in the output; 0: in the prompt alone
+};
+
+// What to do with one row of logits. A drawn token's logits x are changed first of all, for a greedy choice too:
+//   bias        x += bias
+//   repetition  x = x < 0 ? x * repetition_penalty : x / repetition_penalty; beyond f32: ±the largest, not infinity
+//   frequency   x -= frequency_penalty * count
+//   presence    x -= presence_penalty where count > 0
+// the last three for seen tokens, each step rounded to f32. Then temperature, top_k, top_p, min_p.
 struct SampleRow {
   int32_t target = -1;    // >= 0: only report this token's logprob (prompt scoring); -1: draw
   float temperature = 0;  // 0: the most likely token, ties to the lowest id
@@ -79,9 +90,13 @@ struct SampleRow {
   float top_p = 1;
   float min_p = 0;
   uint64_t seed = 0;
-  uint64_t draw_index = 0;          // the index of the output token: draws are counter-based
-  int32_t logprobs = -1;            // -1: none; n: the chosen token's, and the n most likely tokens
-  std::span<const TokenBias> bias;  // applied before temperature, not seen by logprobs; a token at most once
+  uint64_t draw_index = 0;       // the index of the output token: draws are counter-based
+  int32_t logprobs = -1;         // -1: none; n: the chosen token's, and the n most likely tokens
+  float repetition_penalty = 1;  // > 0
+  float frequency_penalty = 0;
+  float presence_penalty = 0;
+  std::span<const TokenBias> bias;  // a token at most once
+  std::span<const SeenToken> seen;  // a token at most once; only these are penalised
 };
 
 struct SampleResult {
@@ -148,6 +163,8 @@ class Ops {
   virtual void SiluMul(const TensorView& gate, const TensorView& up) = 0;
   // out[i,:] = x[rows[i],:]
   virtual void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) = 0;
+  // Reports log-probabilities of the logits as they are. May change a row while it draws from it; afterwards it is as
+  // before.
   virtual void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) = 0;
   // Waits for everything above; its outputs may be read afterwards.
   virtual Status Synchronize() = 0;

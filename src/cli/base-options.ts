@@ -57,6 +57,38 @@ export const SAMPLING_OPTIONS = {
     max: 1,
     summary: 'sample among the likeliest tokens that have probability P together',
   },
+  'min-p': {
+    kind: 'number',
+    value: 'P',
+    min: 0,
+    max: 1,
+    summary: 'sample among tokens at least P times as likely as the likeliest',
+  },
+  'repetition-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: 0,
+    summary: 'of tokens that the prompt or the answer has; 1 is none (default: as for temperature, else 1)',
+  },
+  'presence-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: -2,
+    max: 2,
+    summary: 'of tokens that the answer has; 0 is none',
+  },
+  'frequency-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: -2,
+    max: 2,
+    summary: 'the same, times how often the answer has the token',
+  },
+  'logit-bias': {
+    kind: 'list',
+    value: 'ID=X',
+    summary: "add X, -100 to 100 or -Infinity, to a token's logit; may be given several times",
+  },
   seed: {
     kind: 'integer',
     value: 'N',
@@ -131,7 +163,33 @@ export async function registerAll(base: Base, adapters: NamedFolder[], io: Io): 
   }
 }
 
-export type Sampling = Pick<GenerateRequest, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed' | 'stop'>;
+export type Sampling = Pick<
+  GenerateRequest,
+  | 'maxTokens'
+  | 'temperature'
+  | 'topK'
+  | 'topP'
+  | 'minP'
+  | 'repetitionPenalty'
+  | 'presencePenalty'
+  | 'frequencyPenalty'
+  | 'logitBias'
+  | 'seed'
+  | 'stop'
+>;
+
+/** `ID=X` each. */
+function parseLogitBias(given: string[]): Record<number, number> {
+  const bias: Record<number, number> = {};
+  for (const text of given) {
+    const [, id, value] = /^(\d+)=(\S+)$/.exec(text) ?? [];
+    if (id === undefined || Number.isNaN(Number(value)))
+      throw new UsageError(`--logit-bias is '${text}', wanted ID=X: a token id and a number`);
+    if (Object.hasOwn(bias, Number(id))) throw new UsageError(`--logit-bias was given twice for token ${id}`);
+    bias[Number(id)] = Number(value);
+  }
+  return bias;
+}
 
 export function samplingOf(values: SamplingValues): Sampling {
   const sampling: Sampling = {};
@@ -139,6 +197,11 @@ export function samplingOf(values: SamplingValues): Sampling {
   if (values.temperature !== undefined) sampling.temperature = values.temperature;
   if (values['top-k'] !== undefined) sampling.topK = values['top-k'];
   if (values['top-p'] !== undefined) sampling.topP = values['top-p'];
+  if (values['min-p'] !== undefined) sampling.minP = values['min-p'];
+  if (values['repetition-penalty'] !== undefined) sampling.repetitionPenalty = values['repetition-penalty'];
+  if (values['presence-penalty'] !== undefined) sampling.presencePenalty = values['presence-penalty'];
+  if (values['frequency-penalty'] !== undefined) sampling.frequencyPenalty = values['frequency-penalty'];
+  if (values['logit-bias'].length > 0) sampling.logitBias = parseLogitBias(values['logit-bias']);
   if (values.seed !== undefined) sampling.seed = values.seed;
   if (values.stop.length > 0) sampling.stop = values.stop;
   return sampling;

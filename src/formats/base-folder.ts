@@ -23,6 +23,7 @@ import type { BaseTensor, DType } from '../native/binding.js';
 import { ConfigReader } from './config-reader.js';
 import { findFamily } from './families/index.js';
 import type { Family, FamilyModel } from './families/family.js';
+import { ignoredSettings, isRepetitionPenalty } from './generation-config.js';
 import { isJsonObject, isMissing, readJsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { readSafetensorsHeader, type SafetensorsTensor } from './safetensors.js';
@@ -239,7 +240,14 @@ async function readGeneration(
     'a number from 0 to 1',
     (p) => (generation.minP = p),
   );
-  if (o.get('repetition_penalty') !== undefined) generation.repetitionPenalty = o.number('repetition_penalty');
+  set(
+    'repetition_penalty',
+    isRepetitionPenalty,
+    'a number above 0',
+    (penalty) => (generation.repetitionPenalty = penalty),
+  );
+  const ignored = ignoredSettings(o);
+  if (ignored.length > 0) generation.ignored = ignored;
   const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
     const usual = fallback === undefined ? [] : [fallback];
     // Ids outside the vocabulary (-1 in some configs) can never come up.

@@ -125,6 +125,14 @@ export interface RequestSpec {
   topK: number;
   topP: number;
   minP: number;
+  /** Of the prompt's tokens and the answer's; 1: none. */
+  repetitionPenalty: number;
+  /** Of the answer's tokens; 0: none. */
+  presencePenalty: number;
+  frequencyPenalty: number;
+  /** Distinct, and what is added to the logit of each; -Infinity forbids it. */
+  biasTokens: Uint32Array;
+  biasValues: Float32Array;
   /** An integer in [0, 2^53). */
   seed: number;
   stop: string[];

@@ -110,9 +110,9 @@ async function fileBytes(path: string): Promise<number> {
 }
 
 function warnOfIgnored({ generation }: BaseFolder, { logger }: CheckedLoadOptions): void {
-  const penalty = generation.repetitionPenalty ?? 1;
-  if (penalty === 1) return;
-  callUser(() => logger.warn?.(`generation_config.json: repetition_penalty ${penalty} is not applied yet`));
+  const { ignored = [] } = generation;
+  if (ignored.length === 0) return;
+  callUser(() => logger.warn?.(`generation_config.json: ${ignored.join(', ')}: not supported and not applied`));
 }
 
 function describeBase(folder: BaseFolder, dtype: DType, opened: OpenedEvent): BaseInfo {

@@ -185,6 +185,15 @@ describe('a base folder', () => {
     expect((await read({ ...TINY, bos_token_id: -1 })).bosToken).toBeUndefined();
   });
 
+  test('names the settings of generation_config.json that change answers and are not applied', async () => {
+    const ignoredOf = async (generation: Record<string, unknown>) =>
+      (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).generation.ignored;
+    const neutral = { num_beams: 1, typical_p: 1, no_repeat_ngram_size: 0, suppress_tokens: [], bad_words_ids: null };
+    expect(await ignoredOf(neutral)).toBeUndefined();
+    const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], sequence_bias: [[[3], 1.5]], min_new_tokens: 2 };
+    expect(await ignoredOf(changed)).toEqual(['num_beams', 'min_new_tokens', 'sequence_bias', 'suppress_tokens']);
+  });
+
   test('may have the rotary tables that old versions saved', async () => {
     const old = { ...tinyTensors(), 'model.layers.0.self_attn.rotary_emb.inv_freq': { dtype: 'F32', shape: [2] } };
     expect((await read(TINY, old)).tensors).toHaveLength(Object.keys(tinyTensors()).length);

@@ -56,11 +56,16 @@ describe('loadBase', () => {
     await turns(3);
   });
 
-  test('warns of a repetition penalty that it does not apply', async () => {
+  test('warns of settings of generation_config.json that it does not apply', async () => {
     const warnings: string[] = [];
-    const { loadBase } = fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } }));
-    await using _base = await loadBase({ logger: { warn: (message) => warnings.push(message) } });
-    expect(warnings).toEqual([expect.stringContaining('repetition_penalty 1.1')]);
+    const logger = { warn: (message: string) => warnings.push(message) };
+    await using _quiet = await fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } })).loadBase({
+      logger,
+    });
+    expect(warnings).toEqual([]);
+    const ignored = ['num_beams', 'suppress_tokens'];
+    await using _base = await fakeSdk({}, {}, fakeFolder({ generation: { ignored } })).loadBase({ logger });
+    expect(warnings).toEqual(['generation_config.json: num_beams, suppress_tokens: not supported and not applied']);
   });
 });
 

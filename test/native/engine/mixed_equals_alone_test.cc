@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "base/prng.h"
@@ -13,7 +14,8 @@ namespace {
 constexpr int kAdapters = 8;
 constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
 
-// 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60.
+// 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60,
+// half of them with penalties or biases.
 std::vector<Request> Requests() {
   std::vector<Request> requests;
   for (int64_t id = 1; id <= 64; ++id) {
@@ -26,6 +28,14 @@ std::vector<Request> Requests() {
     if (id % 7 == 0) request.adapters.push_back({1 + id % kAdapters, 0.5f});  // two at once, with weights
     if (id % 2 == 0) request.temperature = 1;
     if (id % 5 == 0) request.prompt_logprobs = 0;
+    if (id % 3 == 0) request.repetition_penalty = id % 2 == 0 ? 1.3f : 0.8f;
+    if (id % 4 == 1) request.frequency_penalty = 0.7f;
+    if (id % 8 == 1) request.presence_penalty = -0.4f;
+    if (id % 6 == 2) request.logit_bias = {{static_cast<int32_t>(id), 3.0f}, {7, -INFINITY}, {90, -1.5f}};
+    if (id % 9 == 0) {  // that never stops
+      request.min_tokens = request.max_tokens;
+      request.stop_tokens = {7, static_cast<int32_t>(id)};
+    }
     request.seed = draw;
     requests.push_back(std::move(request));
   }
