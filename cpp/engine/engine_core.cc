@@ -115,6 +115,7 @@ void EngineCore::Submit(Request request) {
     ++adapter->references;
     sequence->tiers.push_back(TierOf(*adapter));
   }
+  sequence->is_long = options_.model.rope_switch > 0 && sequence->known() > options_.model.rope_switch;
   sequence->text = TextStream(request.stop);
   sequence->early_bias = ForbidEnds(request);
   sequence->seen = CountPrompt(request);
@@ -309,7 +310,17 @@ void EngineCore::AcceptToken(Sequence* sequence, const SampleResult& result) {
   PushRecord(sequence, RecordKind::kToken, result, request.logprobs >= 0, released);
   if (is_eos) return End(sequence, FinishReason::kEos);
   if (is_stop_token || is_stop_text) return End(sequence, FinishReason::kStop);
-  if (is_full) End(sequence, FinishReason::kLength);
+  if (is_full) return End(sequence, FinishReason::kLength);
+  if (options_.model.rope_switch > 0) SwitchRope(sequence);
+}
+
+// Beyond the switch all positions are rotated by the long frequencies, as transformers does it: the KV so far is void.
+void EngineCore::SwitchRope(Sequence* sequence) {
+  const bool is_long = sequence->known() > options_.model.rope_switch;
+  if (is_long == sequence->is_long) return;
+  sequence->is_long = is_long;
+  sequence->computed = 0;
+  kv_->Release(&sequence->kv, step_);
 }
 
 void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,

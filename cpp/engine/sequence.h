@@ -30,6 +30,7 @@ struct Sequence {
   bool has_pins = false;     // its adapters' frames are reserved for it
   bool is_paused = false;
   bool is_cancelled = false;
+  bool is_long = false;  // has more tokens than ModelConfig::rope_switch: its KV is of the long frequencies
 
   // Undelivered records: counted since the outbox was last emptied (Outbox::epoch).
   uint64_t delivery_epoch = 0;

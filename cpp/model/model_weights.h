@@ -15,13 +15,17 @@
 
 namespace openlora {
 
-// What a base tensor is. The seven linear modules of a layer stand in the order of LayerSite, then their biases.
+// What a base tensor is. The linear modules of a layer stand in the order of LayerSite, then their biases.
 enum class WeightRole : int32_t {
   kEmbed,
   kHead,
   kFinalNorm,
   kAttnNorm,
   kMlpNorm,
+  kAttnPostNorm,
+  kMlpPostNorm,
+  kQNorm,
+  kKNorm,
   kSite0,
   kBias0 = kSite0 + kLayerSites,
   kEnd = kBias0 + kLayerSites
@@ -34,8 +38,13 @@ struct BaseTensor {
 };
 
 struct LayerWeights {
-  const float* attn_norm = nullptr;  // [H]
-  const float* mlp_norm = nullptr;   // [H]
+  // Null where the model has none.
+  const float* attn_norm = nullptr;       // [H] of what attention reads
+  const float* mlp_norm = nullptr;        // [H] of what the MLP reads
+  const float* attn_post_norm = nullptr;  // [H] of what attention adds
+  const float* mlp_post_norm = nullptr;   // [H] of what the MLP adds
+  const float* q_norm = nullptr;          // [head_dim], or [heads * head_dim]
+  const float* k_norm = nullptr;          // [head_dim], or [kv_heads * head_dim]
   std::array<Weight, kLayerSites> sites;
 };
 

@@ -9,9 +9,15 @@ namespace {
 
 // In the order of WeightRole.
 constexpr std::array<const char*, static_cast<size_t>(WeightRole::kEnd)> kRoles = {
-    "embed_tokens", "lm_head",     "final_norm",     "attn_norm",    "mlp_norm",      "q_proj",      "k_proj",
-    "v_proj",       "o_proj",      "gate_proj",      "up_proj",      "down_proj",     "q_proj_bias", "k_proj_bias",
-    "v_proj_bias",  "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias"};
+    "embed_tokens", "lm_head", "final_norm", "attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm", "q_norm",
+    "k_norm",
+    // Sites
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj",
+    // Their biases
+    "q_proj_bias", "k_proj_bias", "v_proj_bias", "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias",
+    "qkv_proj_bias", "gate_up_proj_bias"};
+constexpr const char* kActivationNames[] = {"silu", "gelu_tanh"};
+constexpr const char* kQkNormNames[] = {"none", "head", "all"};
 
 constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
@@ -34,23 +40,13 @@ WeightRole ReadRole(ObjectReader* reader) {
   return static_cast<WeightRole>(found == kRoles.end() ? 0 : found - kRoles.begin());
 }
 
-ModelConfig ReadModel(ObjectReader* reader) {
-  ModelConfig model;
-  model.layers = reader->Int32("layers");
-  model.hidden = reader->Int32("hidden");
-  model.heads = reader->Int32("heads");
-  model.kv_heads = reader->Int32("kvHeads");
-  model.head_dim = reader->Int32("headDim");
-  model.intermediate = reader->Int32("intermediate");
-  model.vocab = reader->Int32("vocab");
-  model.context = reader->Int32("context");
-  model.norm_eps = static_cast<float>(reader->Number("normEps"));
-  model.attention_scale = static_cast<float>(reader->Number("attentionScale"));
-  model.embedding_scale = static_cast<float>(reader->Number("embeddingScale"));
-  model.rope_inv_freq = reader->Typed<float>("ropeInvFreq");
-  model.rope_factor = static_cast<float>(reader->Number("ropeFactor"));
-  model.is_tied = reader->Bool("isTied");
-  return model;
+// The place of a string among `names`, as an enum.
+template <typename Enum, size_t kCount>
+Enum ReadName(ObjectReader* reader, const char* name, const char* const (&names)[kCount]) {
+  const std::string value = reader->String(name);
+  const auto found = std::find(std::begin(names), std::end(names), value);
+  if (found == std::end(names)) reader->Refuse(name, "one of its names");
+  return static_cast<Enum>(found == std::end(names) ? 0 : found - std::begin(names));
 }
 
 // Calls each(reader) for every object of an array; stops at the first that doesn't fit.
@@ -64,6 +60,41 @@ void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
     each(&reader);
     parent->Adopt(reader);
   }
+}
+
+ModelConfig ReadModel(ObjectReader* reader) {
+  ModelConfig model;
+  model.layers = reader->Int32("layers");
+  model.hidden = reader->Int32("hidden");
+  model.heads = reader->Int32("heads");
+  model.kv_heads = reader->Int32("kvHeads");
+  model.head_dim = reader->Int32("headDim");
+  model.intermediate = reader->Int32("intermediate");
+  model.vocab = reader->Int32("vocab");
+  model.context = reader->Int32("context");
+  model.norm_eps = static_cast<float>(reader->Number("normEps"));
+  model.attention_scale = static_cast<float>(reader->Number("attentionScale"));
+  model.attention_soft_cap = static_cast<float>(reader->Number("attentionSoftCap"));
+  model.embedding_scale = static_cast<float>(reader->Number("embeddingScale"));
+  model.residual_scale = static_cast<float>(reader->Number("residualScale"));
+  model.logit_scale = static_cast<float>(reader->Number("logitScale"));
+  model.logit_soft_cap = static_cast<float>(reader->Number("logitSoftCap"));
+  model.norm_offset = static_cast<float>(reader->Number("normOffset"));
+  model.activation = ReadName<Activation>(reader, "activation", kActivationNames);
+  model.qk_norm = ReadName<QkNorm>(reader, "qkNorm", kQkNormNames);
+  model.has_pre_norms = reader->Bool("hasPreNorms");
+  model.has_post_norms = reader->Bool("hasPostNorms");
+  model.is_fused = reader->Bool("isFused");
+  model.is_tied = reader->Bool("isTied");
+  ForEachObject(reader, "ropes", [&](ObjectReader* rope) {
+    model.ropes.push_back({rope->Typed<float>("invFreq"), rope->Typed<float>("longInvFreq"),
+                           static_cast<float>(rope->Number("factor"))});
+  });
+  model.rope_switch = reader->Int32("ropeSwitch");
+  ForEachObject(reader, "layerOptions", [&](ObjectReader* layer) {
+    model.layer_options.push_back({layer->Int32("window"), layer->Int32("rope")});
+  });
+  return model;
 }
 
 void ReadBias(ObjectReader* reader, Request* request) {

@@ -63,6 +63,19 @@ struct AttentionArgs {
   float soft_cap = 0;  // s = cap * tanh(s / cap); 0: none
 };
 
+// A rotary table: rotary_dim/2 inverse frequencies, scaling applied. `long_inv_freq`, if not empty, holds those of rows
+// whose sequence is long (RowsView::row_is_long).
+struct RopeFrequencies {
+  std::span<const float> inv_freq;
+  std::span<const float> long_inv_freq;
+  float factor = 1;  // of cos and sin
+};
+
+enum class Activation : int32_t {
+  kSilu,      // x / (1 + e^-x)
+  kGeluTanh,  // x/2 · (1 + tanh(sqrt(2/pi) · (x + 0.044715 x³))): Hendrycks & Gimpel 2016, arXiv:1606.08415
+};
+
 // Most alternatives that `logprobs` can ask for.
 inline constexpr int kTopLogprobsMax = 20;
 
@@ -126,9 +139,9 @@ class Ops {
   // [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the last).
   virtual void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) = 0;
   static constexpr int64_t kPackRows = 32;
-  // Writes `source` [1, n], a norm's gain or a bias, as n floats.
-  virtual void PackVector(const SourceView& source, float* packed) {
-    for (int64_t i = 0; i < source.cols; ++i) packed[i] = LoadUnaligned(source, i);
+  // Writes `source` [1, n], a norm's gain or a bias, as n floats, each plus `offset`, then times `scale`.
+  virtual void PackVector(const SourceView& source, float offset, float scale, float* packed) {
+    for (int64_t i = 0; i < source.cols; ++i) packed[i] = (LoadUnaligned(source, i) + offset) * scale;
   }
 
   // --- adapter tiles, while an adapter loads; any thread ---
@@ -147,9 +160,8 @@ class Ops {
   virtual void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) = 0;
   // y = x·Wᵀ (+ bias) + Σ_a w_a · (x·A_aᵀ)·B_aᵀ for each product.
   virtual void Project(const ProjectArgs& args) = 0;
-  // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times `scale`.
-  virtual void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
-                         const TensorView& cos_sin) = 0;
+  // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times the factor.
+  virtual void RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) = 0;
   // Rotates the first rotary_dim (= cos_sin.cols) of each head in place; pairs (i, i + rotary_dim/2), as Hugging Face
   // lays them out.
   virtual void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) = 0;
@@ -159,8 +171,12 @@ class Ops {
   // Bytes of one layer's K and V of `tokens` tokens.
   virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
-  // gate = silu(gate) * up, elementwise.
-  virtual void SiluMul(const TensorView& gate, const TensorView& up) = 0;
+  // gate = activation(gate) * up, elementwise.
+  virtual void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) = 0;
+  // out += scale * x
+  virtual void AddScaled(const TensorView& x, float scale, const TensorView& out) = 0;
+  // x = cap * tanh(x / cap)
+  virtual void SoftCap(const TensorView& x, float cap) = 0;
   // out[i,:] = x[rows[i],:]
   virtual void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) = 0;
   // Reports log-probabilities of the logits as they are. May change a row while it draws from it; afterwards it is as
