@@ -108,7 +108,14 @@ const published: [string, Record<string, unknown>, Record<string, unknown>, numb
       tie_word_embeddings: false,
       vocab_size: 152064,
     },
-    { layers: 28, kvHeads: 4, headDim: 128, context: 131072, isTied: false, ropeFactor: 0.1 * Math.log(4) + 1 },
+    {
+      layers: 28,
+      kvHeads: 4,
+      headDim: 128,
+      context: 131072,
+      isTied: false,
+      ropes: [{ factor: 0.1 * Math.log(4) + 1 }],
+    },
     7_615_616_512,
   ],
 ];
