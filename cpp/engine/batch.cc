@@ -105,8 +105,7 @@ void Batch::BuildEntries(const std::vector<PlannedRows>& planned) {
 BatchView Batch::View(KvView kv, const AdapterPages& pages) const {
   kv.table = kv_table_.data();
   kv.table_begin = kv_begin_.data();
-  const RowsView rows_view{rows(), row_token_.data(), row_pos_.data(), row_sequence_.data(),
-                           row_is_long_.data()};
+  const RowsView rows_view{rows(), row_token_.data(), row_pos_.data(), row_sequence_.data(), row_is_long_.data()};
   return {rows_view, entries_.View(), kv, pages, logit_row_, logit_entries_.View()};
 }
 

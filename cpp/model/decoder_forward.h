@@ -22,11 +22,11 @@ struct BatchView {
 
 // Activations of a step of up to T rows, f32, in the memory of the ops' device.
 struct DecoderBuffers {
-  TensorView x;        // [T, H] the residual stream
-  TensorView normed;   // [T, H]
-  TensorView qkv;      // [T, (heads + 2 kv_heads) * head_dim]
-  TensorView context;  // [T, heads * head_dim]
-  TensorView gate_up;  // [T, 2 * intermediate]
+  TensorView x;                   // [T, H] the residual stream
+  TensorView normed;              // [T, H]
+  TensorView qkv;                 // [T, (heads + 2 kv_heads) * head_dim]
+  TensorView context;             // [T, heads * head_dim]
+  TensorView gate_up;             // [T, 2 * intermediate]
   TensorView cos_sin[kRopesMax];  // [T, rotary_dim]
   TensorView last;                // [logit rows, H]
   TensorView logits;              // [logit rows, V]

@@ -21,7 +21,8 @@ Status CheckRopes(const ModelConfig& config) {
     const size_t long_size = config.rope_switch > 0 ? rope.inv_freq.size() : 0;
     if (rope.inv_freq.empty() || rope.inv_freq.size() != config.ropes[0].inv_freq.size() ||
         rope.long_inv_freq.size() != long_size || !std::isfinite(rope.factor))
-      return Status(kErrModelConfig, "a rotary table is empty, of another size than the others, or its factor isn't finite");
+      return Status(kErrModelConfig,
+                    "a rotary table is empty, of another size than the others, or its factor isn't finite");
   }
   return Ok();
 }
@@ -56,7 +57,8 @@ Status CheckConfig(const ModelConfig& config) {
     if (!std::isfinite(value)) return Status(kErrModelConfig, "a scale of the model isn't finite");
   }
   for (const float cap : {config.attention_soft_cap, config.logit_soft_cap}) {
-    if (!(cap >= 0 && std::isfinite(cap))) return Status(kErrModelConfig, "a soft cap is neither 0 nor a number over 0");
+    if (!(cap >= 0 && std::isfinite(cap)))
+      return Status(kErrModelConfig, "a soft cap is neither 0 nor a number over 0");
   }
   OPENLORA_RETURN_IF_ERROR(CheckRopes(config));
   return CheckLayers(config);

@@ -193,17 +193,24 @@ Status ModelWeights::CheckComplete() const {
 
 void ModelWeights::MakeDigest() {
   Sha256 hash;
-  const int32_t shape[] = {config_.layers,       config_.hidden,
-                           config_.heads,        config_.kv_heads,
-                           config_.head_dim,     config_.intermediate,
-                           config_.vocab,        config_.is_tied,
-                           config_.is_fused,     config_.has_pre_norms,
-                           config_.has_post_norms, static_cast<int32_t>(config_.activation),
-                           static_cast<int32_t>(config_.qk_norm), config_.rope_switch};
+  const int32_t shape[] = {config_.layers,
+                           config_.hidden,
+                           config_.heads,
+                           config_.kv_heads,
+                           config_.head_dim,
+                           config_.intermediate,
+                           config_.vocab,
+                           config_.is_tied,
+                           config_.is_fused,
+                           config_.has_pre_norms,
+                           config_.has_post_norms,
+                           static_cast<int32_t>(config_.activation),
+                           static_cast<int32_t>(config_.qk_norm),
+                           config_.rope_switch};
   hash.Update(shape, sizeof(shape));
-  const float scales[] = {config_.norm_eps,       config_.attention_scale, config_.attention_soft_cap,
+  const float scales[] = {config_.norm_eps,        config_.attention_scale, config_.attention_soft_cap,
                           config_.embedding_scale, config_.residual_scale,  config_.logit_scale,
-                          config_.logit_soft_cap, config_.norm_offset};
+                          config_.logit_soft_cap,  config_.norm_offset};
   hash.Update(scales, sizeof(scales));
   for (const RopeOptions& rope : config_.ropes) {
     hash.Update(rope.inv_freq.data(), rope.inv_freq.size() * sizeof(float));

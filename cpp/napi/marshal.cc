@@ -87,8 +87,8 @@ ModelConfig ReadModel(ObjectReader* reader) {
   model.is_fused = reader->Bool("isFused");
   model.is_tied = reader->Bool("isTied");
   ForEachObject(reader, "ropes", [&](ObjectReader* rope) {
-    model.ropes.push_back({rope->Typed<float>("invFreq"), rope->Typed<float>("longInvFreq"),
-                           static_cast<float>(rope->Number("factor"))});
+    model.ropes.push_back(
+        {rope->Typed<float>("invFreq"), rope->Typed<float>("longInvFreq"), static_cast<float>(rope->Number("factor"))});
   });
   model.rope_switch = reader->Int32("ropeSwitch");
   ForEachObject(reader, "layerOptions", [&](ObjectReader* layer) {

@@ -160,9 +160,8 @@ void CpuOps::AddScaled(const TensorView& x, float scale, const TensorView& out) 
 
 void CpuOps::SoftCap(const TensorView& x, float cap) {
   OPENLORA_CHECK(cap > 0);
-  ParallelElements(x, 1, [&](int64_t row, int64_t column, int64_t count) {
-    kernels_.soft_cap(x.f32(row) + column, cap, count);
-  });
+  ParallelElements(
+      x, 1, [&](int64_t row, int64_t column, int64_t count) { kernels_.soft_cap(x.f32(row) + column, cap, count); });
 }
 
 void CpuOps::GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) {

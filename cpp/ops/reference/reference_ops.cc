@@ -113,9 +113,8 @@ class ReferenceOps final : public Ops {
       for (int64_t i = 0; i < gate.cols; ++i) {
         const double x = gate.f32(row)[i];
         // (1 + tanh(u)) / 2 = 1 / (1 + e^-2u), which doesn't cancel for x << 0.
-        const double z = activation == Activation::kSilu
-                             ? x
-                             : 2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+        const double z =
+            activation == Activation::kSilu ? x : 2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
         gate.f32(row)[i] = static_cast<float>(x / (1 + std::exp(-z)) * up.f32(row)[i]);
       }
   }

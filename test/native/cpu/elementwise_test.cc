@@ -84,14 +84,14 @@ TEST(CpuElementwise, SiluIsTheSameOnEveryLevelAndWithinFourUlp) {
 
 TEST(CpuElementwise, AnActivationOfNanIsNanAndOfInfinityIsInfinity) {
   for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh})
-  for (const SimdLevel level : AvailableSimdLevels()) {
-    const auto ops = MakeOps(level, 1);
-    std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()},
-                       up = {1, 1};
-    ops->GatedActivation(activation, F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
-    EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
-    EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
-  }
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      const auto ops = MakeOps(level, 1);
+      std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()},
+                         up = {1, 1};
+      ops->GatedActivation(activation, F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
+      EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
+      EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
+    }
 }
 
 TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {

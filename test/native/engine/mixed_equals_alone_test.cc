@@ -44,8 +44,8 @@ std::vector<Request> Requests() {
 
 void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver* driver) {
   for (int i = 0; i < kAdapters; ++i)
-    driver->Register(
-        i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3, 100 + static_cast<uint64_t>(i), model));
+    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3,
+                                        100 + static_cast<uint64_t>(i), model));
 }
 
 // Each request by itself, one after another.

@@ -125,8 +125,8 @@ TEST(Rope, RotatesTheFirstDimensionsOfEachHeadAndLeavesTheOthers) {
       }
 }
 
-// Both are x / (1 + e^-z): e^-z to a few u and what z's own rounding, 3u |z|, makes of it; a sum, a division, a product.
-// Below 1e-36 e^-z leaves the range of f32.
+// Both are x / (1 + e^-z): e^-z to a few u and what z's own rounding, 3u |z|, makes of it; a sum, a division, a
+// product. Below 1e-36 e^-z leaves the range of f32.
 TEST(GatedActivation, IsWithinRoundingOfTheReferenceFromMinusAThousandToAThousand) {
   for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh})
     for (const int64_t rows : Rows())
