@@ -4,7 +4,7 @@ import { openSync, readSync, rmSync } from 'node:fs';
 import { performance, PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
+import { checkAdapter, readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
 import { openTokenizer } from '../../../src/formats/tokenizer.js';
 import { loadNative } from '../../../src/native/load.js';
 import { createLoadBase } from '../../../src/sdk/load-base.js';
@@ -92,7 +92,7 @@ describe.skipIf(noAddon)('our own time on the JS thread', () => {
     const observer = new PerformanceObserver((list) => void collections.push(...list.getEntries()));
     observer.observe({ entryTypes: ['gc'] });
     const { timed, loadNative } = timedNative(spent);
-    const loadBase = createLoadBase({ loadNative, readBaseFolder, readAdapterFolder, openTokenizer });
+    const loadBase = createLoadBase({ loadNative, readBaseFolder, readAdapterFolder, checkAdapter, openTokenizer });
     const base = await loadBase({ path: files.base });
     const folders = Array.from({ length: 20 }, (_, i) => writeAdapter(`${files.root}/many-${i}`, 1 + i, i));
     await Promise.all(
