@@ -1,6 +1,6 @@
 // Time inside our own calls and callbacks on the JS thread, on the real addon: p99 at most 1 ms, at most 10 ms, best of three.
 
-import { openSync, readSync, rmSync } from 'node:fs';
+import { openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { performance, PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -97,6 +97,13 @@ describe.skipIf(noAddon)('our own time on the JS thread', () => {
     const folders = Array.from({ length: 20 }, (_, i) => writeAdapter(`${files.root}/many-${i}`, 1 + i, i));
     await Promise.all(
       folders.map((folder, i) => timed('base.registerAdapter', () => base.registerAdapter(`m${i}`, folder))),
+    );
+    const sources = folders.map((folder) => ({
+      config: JSON.parse(readFileSync(`${folder}/adapter_config.json`, 'utf8')) as object,
+      tensors: readFileSync(`${folder}/adapter_model.safetensors`),
+    }));
+    await Promise.all(
+      sources.map((source, i) => timed('base.registerAdapter', () => base.registerAdapter(`b${i}`, source))),
     );
     for (let round = 0; round < 4; round++) {
       const requests = Array.from({ length: 64 }, (_, i) =>
