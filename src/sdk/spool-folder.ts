@@ -19,7 +19,7 @@ const open = new Set<string>();
 export interface SpoolFolder {
   path: string;
   /** Removes the folder and all that is in it. */
-  remove(): Promise<void>;
+  remove: () => Promise<void>;
 }
 
 export async function makeSpoolFolder(): Promise<SpoolFolder> {

@@ -20,7 +20,7 @@ export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>;
 export interface SpooledFile {
   readonly path: string;
   /** May be called again; never rejects. */
-  remove(): Promise<void>;
+  readonly remove: () => Promise<void>;
 }
 
 /** The files of one base. */

@@ -1,6 +1,8 @@
 // The spellings of an adapter's tensor names that are read, and those that are not. What PEFT 0.21.2 and transformers
 // 5.23.0 do with each: see the head of src/formats/adapter-names.ts.
 
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { describeAdapterFolder, readAdapterFolder } from '../../src/formats/adapter-folder.js';
 import { readBaseFolder } from '../../src/formats/base-folder.js';
@@ -49,6 +51,23 @@ describe('an adapter is the same', () => {
     expect(told).toEqual(await describeAdapterFolder(await adapterFolder(CONFIG, TENSORS)));
   });
 });
+
+test.each(['shards', 'no-prefix', 'named'])(
+  'an adapter has the same values as PEFT saves it, and as libraries save it in %s',
+  async (how) => {
+    const valuesOf = async (name: string) => {
+      const { spec } = await readAdapterFolder(fileURLToPath(new URL(`golden/saved/${name}`, import.meta.url)), base);
+      const files = spec.files.map((path) => readFileSync(path));
+      return spec.tensors.map(({ site, matrix, file, offset, bytes }) => [
+        `${site}${matrix}`,
+        files[file]!.toString('hex', offset, offset + bytes),
+      ]);
+    };
+    const values = await valuesOf('one');
+    expect(new Set(values.map(([, hex]) => hex)).size).toBe(8);
+    expect(await valuesOf(how)).toEqual(values);
+  },
+);
 
 describe('an adapter is refused for', () => {
   const Q0 = 'base_model.model.model.layers.0.self_attn.q_proj';
