@@ -1,6 +1,6 @@
 // The public API of openlora.
 
-import { readAdapterFolder, readBaseFolder } from './formats/index.js';
+import { checkAdapter, readAdapterFolder, readBaseFolder } from './formats/index.js';
 import { openTokenizer } from './formats/tokenizer.js';
 import { loadNative } from './native/load.js';
 import { createLoadBase } from './sdk/load-base.js';
@@ -19,6 +19,7 @@ export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadB
   loadNative: () => loadNative(),
   readBaseFolder,
   readAdapterFolder,
+  checkAdapter,
   openTokenizer,
 });
 

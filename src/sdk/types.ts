@@ -41,10 +41,20 @@ export interface Limits {
   maxQueued?: number;
 }
 
-/** A PEFT adapter in memory. Not supported yet: ERR_NOT_SUPPORTED. */
+/**
+ * A PEFT adapter in memory or on its way: the same adapter, of the same generation, as a folder with these files. Its tensors
+ * are kept in a private file under `os.tmpdir()` until the adapter has retired (docs/api.md).
+ */
 export interface AdapterFiles {
+  /** adapter_config.json, parsed. Copied at once. */
   config: object;
+  /**
+   * The content of adapter_model.safetensors. A `Uint8Array` is read while `registerAdapter` runs and must stay as it is until
+   * that has settled. A stream is asked for one chunk at a time, which is not needed any more when the next one is; when the
+   * call fails, it is told to let go (`return`).
+   */
   tensors: Uint8Array | AsyncIterable<Uint8Array>;
+  /** Jinja, for `messages` of requests that name the adapter. Default: the base's. */
   chatTemplate?: string;
 }
 
@@ -125,7 +135,7 @@ export interface RegisterOptions {
   preload?: 'none' | 'host' | 'device';
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /** 64 hexadecimal digits; an adapter of another generation is ERR_ADAPTER_GENERATION. Default: any. */
   expectedGeneration?: string;
   /** Ends the registration, which rejects with ERR_ABORTED. */
   signal?: AbortSignal;
@@ -200,7 +210,7 @@ export interface Base extends AsyncDisposable {
     options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
   ): string;
   /**
-   * Checks a PEFT folder, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
+   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
    * for an id that is taken (unregister it first), and with what docs/errors.md lists under adapters.
    */
   registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;

@@ -133,6 +133,13 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
       if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
       return fakeAdapterFolder(path);
     },
+    checkAdapter: async ({ files, config, chatTemplate }, _base, { signal }) => {
+      await pause();
+      signal?.throwIfAborted();
+      if (config.peft_type !== 'LORA') throw new OpenLoraError('ERR_ADAPTER_PEFT_TYPE', 'no LoRA');
+      const { spec, info } = fakeAdapterFolder(files[0]!);
+      return { spec, info: { ...info, ...(chatTemplate === undefined ? {} : { chatTemplate }) } };
+    },
     openTokenizer: async ({ signal }) => {
       await pause();
       signal?.throwIfAborted();

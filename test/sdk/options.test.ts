@@ -270,25 +270,121 @@ describe('generate refuses', () => {
   });
 });
 
+const CONFIG = 'ERR_ADAPTER_CONFIG';
+const bytes = new Uint8Array(8);
+const circle: Record<string, unknown> = {};
+circle.r = circle;
+
 describe('registerAdapter refuses', () => {
   const cases: [string, unknown, unknown, unknown, string, RegExp][] = [
     ['no id', undefined, 'x', undefined, INVALID, /^id: got undefined/],
     ['an empty id', '', 'x', undefined, INVALID, /^id: got ""/],
     ['no source', 'a', undefined, undefined, INVALID, /^source: got undefined/],
     [
-      'files in memory',
+      'files without a config',
       'a',
-      { config: {}, tensors: new Uint8Array() },
+      { tensors: new Uint8Array() },
       undefined,
-      LATER,
-      /^source: AdapterFiles is not supported yet/,
+      INVALID,
+      /^source\.config: got undefined/,
+    ],
+    [
+      'a config that is a list',
+      'a',
+      { config: [], tensors: bytes },
+      undefined,
+      INVALID,
+      /^source\.config: got an array/,
+    ],
+    [
+      'a config that is no JSON',
+      'a',
+      { config: { r: NaN }, tensors: bytes },
+      undefined,
+      CONFIG,
+      /r is NaN, which JSON/,
+    ],
+    [
+      'a config with a big integer',
+      'a',
+      { config: { r: 8n }, tensors: bytes },
+      undefined,
+      CONFIG,
+      /is not JSON: .*BigInt/,
+    ],
+    ['a config in a circle', 'a', { config: circle, tensors: bytes }, undefined, CONFIG, /is not JSON: .*circular/],
+    [
+      'a config that hides',
+      'a',
+      { config: { toJSON: () => undefined }, tensors: bytes },
+      undefined,
+      INVALID,
+      /^source/,
+    ],
+    [
+      'a config with a function',
+      'a',
+      { config: { r: Math.abs }, tensors: bytes },
+      undefined,
+      CONFIG,
+      /^source\.config/,
+    ],
+    [
+      'a config of 4 MiB',
+      'a',
+      { config: { r: ' '.repeat(4 << 20) }, tensors: bytes },
+      undefined,
+      CONFIG,
+      /has 4194312/,
+    ],
+    ['files without tensors', 'a', { config: {} }, undefined, INVALID, /^source\.tensors: got undefined/],
+    [
+      'tensors that are a buffer',
+      'a',
+      { config: {}, tensors: new ArrayBuffer(8) },
+      undefined,
+      INVALID,
+      /a Uint8Array or/,
+    ],
+    ['tensors that are text', 'a', { config: {}, tensors: 'x' }, undefined, INVALID, /^source\.tensors: got "x"/],
+    [
+      'tensors that are a list',
+      'a',
+      { config: {}, tensors: [bytes] },
+      undefined,
+      INVALID,
+      /^source\.tensors: got an array/,
+    ],
+    [
+      'a template that is no text',
+      'a',
+      { config: {}, tensors: bytes, chatTemplate: 1 },
+      undefined,
+      INVALID,
+      /chatTemplate/,
+    ],
+    [
+      'an unknown file',
+      'a',
+      { config: {}, tensors: bytes, tokenizer: {} },
+      undefined,
+      UNKNOWN,
+      /^source: option "tokeni/,
     ],
     ['an unknown key', 'a', 'x', { weight: 1 }, UNKNOWN, /^registerAdapter: option "weight"/],
     ['pin', 'a', 'x', { pin: true }, LATER, /^pin/],
     ['preload host', 'a', 'x', { preload: 'host' }, LATER, /^preload: 'host'/],
     ['preload device', 'a', 'x', { preload: 'device' }, LATER, /^preload: 'device'/],
     ['an unknown preload', 'a', 'x', { preload: 'gpu' }, INVALID, /^preload: got "gpu"/],
-    ['expectedGeneration', 'a', 'x', { expectedGeneration: 'abc' }, LATER, /^expectedGeneration/],
+    [
+      'a short generation',
+      'a',
+      'x',
+      { expectedGeneration: 'abc' },
+      INVALID,
+      /^expectedGeneration: got "abc", wanted 64/,
+    ],
+    ['a generation in capitals', 'a', 'x', { expectedGeneration: 'A'.repeat(64) }, INVALID, /^expectedGeneration/],
   ];
   test.each(cases)('%s', async (_name, id, source, options, code, message) => {
     const { base } = await openFake();
