@@ -13,7 +13,7 @@ import { basename, join, resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import { LAYER_SITES } from '../native/binding.js';
 import { checkAddedTokens, readAdapterChatTemplate } from './adapter-tokenizer.js';
-import { matchTensors, parseTensorName } from './adapter-tensors.js';
+import { guarded, matchTensors, parseTensorName, throwRefusal, type Refuse } from './adapter-tensors.js';
 import { isMissing, readJsonObject, type JsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
@@ -101,34 +101,49 @@ export async function describeAdapterFolder(
 ): Promise<AdapterDescription & { baseNameOrPath?: string }> {
   const pacer = new Pacer(o.signal);
   const { parts } = await readParts(resolve(path), pacer);
-  const config = readLoraConfig(parts.config);
+  const { baseNameOrPath } = readLoraConfig(parts.config);
   const header = await readHeader(parts.tensors, pacer);
+  const description = await describeTensors(header, pacer, throwRefusal);
+  return {
+    ...description,
+    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
+    ...(baseNameOrPath === undefined ? {} : { baseNameOrPath }),
+  };
+}
+
+/** What the tensors alone say. What no base could fit is refused. */
+export async function describeTensors(
+  header: SafetensorsHeader,
+  pacer: Pacer,
+  refuse: Refuse,
+): Promise<AdapterDescription> {
   const ranks = new Map<string, number>();
   const halves = new Set<string>();
   let [parameters, bytes] = [0, 0];
   for (const tensor of header.tensors.values()) {
     if (pacer.isDue) await pacer.rest();
-    const { module, kind } = parseTensorName(tensor.name);
-    if (kind.startsWith('base')) continue;
+    const name = guarded(refuse, () => parseTensorName(tensor.name));
+    if (!name || name.kind.startsWith('base')) continue;
+    const { module, kind } = name;
     if (!halves.delete(module)) halves.add(module);
     if (kind.endsWith('A')) ranks.set(module, tensor.shape[0] ?? 0);
     parameters += tensor.shape.reduce((product, size) => product * size, 1);
     bytes += tensor.bytes;
   }
-  for (const module of halves) throw new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`);
-  if (ranks.size === 0) throw new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${TENSORS} has no LoRA tensors`);
+  for (const module of halves) refuse(new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`));
+  if (ranks.size === 0) refuse(new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${TENSORS} has no LoRA tensors`));
+  const sizes = ranks.size > 0 ? [...ranks.values()] : [0];
   return {
-    rank: { min: Math.min(...ranks.values()), max: Math.max(...ranks.values()) },
+    rank: { min: Math.min(...sizes), max: Math.max(...sizes) },
     sites: [...ranks.keys()].sort(bySite),
     parameters,
     bytes,
     warnings: [],
-    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
-    ...(config.baseNameOrPath === undefined ? {} : { baseNameOrPath: config.baseNameOrPath }),
   };
 }
 
-async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
+/** The files of a folder; `present` are their names. Throws ERR_ADAPTER_FILES, _BIN, _CONFIG, _TOKENIZER. */
+export async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
   const present = await readdir(folder).catch((cause: unknown) => {
     const why = isMissing(cause) ? 'is not a folder' : `can't be read: ${(cause as Error).message}`;
     throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} ${why}`, { path: folder }, cause);
@@ -148,7 +163,7 @@ async function readParts(folder: string, pacer: Pacer): Promise<{ parts: Adapter
   return { parts: { config, tensors, ...(chatTemplate === undefined ? {} : { chatTemplate }) }, present };
 }
 
-async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
+export async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
   try {
     return await readSafetensorsHeader(path, pacer);
   } catch (error) {
@@ -161,7 +176,12 @@ async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader
  * A hub id and a local copy of it are the same base when their last parts agree: adapters are trained from
  * `org/name`, from `/data/name`, and from a snapshot in the hub's cache.
  */
-function checkBaseName(config: LoraConfig, base: BaseFolder, isStrict: boolean, warnings: FormatWarning[]): void {
+export function checkBaseName(
+  config: Pick<LoraConfig, 'baseNameOrPath'>,
+  base: BaseFolder,
+  isStrict: boolean,
+  warnings: FormatWarning[],
+): void {
   const wanted = config.baseNameOrPath;
   if (wanted === undefined) return;
   const names = [base.path, ...(base.nameOrPath === undefined ? [] : [base.nameOrPath])];

@@ -1,0 +1,188 @@
+// A conversation: its turns, who answers, and what each answer took.
+
+import type { Base, ChatMessage, Result } from '../../index.js';
+import { OpenLoraError } from '../../errors.js';
+import type { Sampling } from '../base-options.js';
+import { CliError } from '../errors.js';
+import { hintOf } from '../hints.js';
+import type { Io } from '../io.js';
+import { formatCount, formatMs, formatShort, printable } from '../text.js';
+
+export interface Turn {
+  user: string;
+  /** Undefined: the base alone. */
+  adapter: string | undefined;
+  result: Result;
+}
+
+export class ChatSession {
+  readonly turns: Turn[] = [];
+  /** Who answers next; undefined: the base alone. */
+  adapter: string | undefined;
+  system: string | undefined;
+  /** What was asked last, if it has no answer. */
+  #unanswered: string | undefined;
+  #cancel: (() => void) | undefined;
+
+  constructor(
+    readonly base: Base,
+    /** Of the base. */
+    readonly folder: string,
+    private readonly sampling: Sampling,
+    readonly io: Io,
+  ) {}
+
+  /** A base without a template is told at once, not after the first message was typed. */
+  checkTemplate(): void {
+    try {
+      this.base.renderChat([{ role: 'user', content: 'hello' }], this.#adapterOption());
+    } catch (error) {
+      if (!OpenLoraError.is(error) || error.code !== 'ERR_CHAT_TEMPLATE_MISSING') throw error;
+      const who = this.adapter === undefined ? 'this base has' : `neither this base nor adapter '${this.adapter}' has`;
+      throw new CliError(
+        error.code,
+        `${who} no chat template, so there is no way to write a conversation for it`,
+        'openlora generate --prompt …',
+      );
+    }
+  }
+
+  greet(): void {
+    const { stdout } = this.io;
+    const { family, parameters, dtype, contextLength } = this.base.info;
+    const shape = `${family}, ${formatShort(parameters)} parameters, ${dtype}, context ${formatCount(contextLength)} tokens`;
+    stdout.line(stdout.style.dim(`${shape}. /help shows the commands, Ctrl-D leaves.`));
+    if (this.adapterIds().length > 1) stdout.line(stdout.style.dim(`Adapters: ${this.adapterIds().join(', ')}.`));
+  }
+
+  adapterIds(): string[] {
+    return [...this.base.adapters.list()].map(({ id }) => id);
+  }
+
+  /** Ends the answer that is being written; what there is of it stays. */
+  stop(): void {
+    this.#cancel?.();
+  }
+
+  clear(): void {
+    this.turns.length = 0;
+    this.#unanswered = undefined;
+  }
+
+  /** Takes the last question out of the conversation, to ask it again. */
+  takeLast(): string | undefined {
+    return this.#unanswered ?? this.turns.pop()?.user;
+  }
+
+  messages(): ChatMessage[] {
+    return [
+      ...(this.system === undefined ? [] : [{ role: 'system', content: this.system }]),
+      ...this.turns.flatMap(({ user, result }) => [
+        { role: 'user', content: user },
+        { role: 'assistant', content: result.text },
+      ]),
+    ];
+  }
+
+  /** Streams the answer to stdout, and keeps both. A question that fails is kept for /retry. */
+  async answer(text: string): Promise<void> {
+    const { io, adapter } = this;
+    this.#unanswered = text;
+    const messages = [...this.messages(), { role: 'user', content: text }];
+    const generation = this.base.generate({ messages, ...this.sampling, ...this.#adapterOption() });
+    const cancel = () => generation.cancel();
+    this.#cancel = cancel;
+    io.signal.addEventListener('abort', cancel, { once: true });
+    const stream = new AnswerStream(io);
+    try {
+      for await (const chunk of generation) stream.write(chunk.text);
+      const result = await generation.result;
+      stream.end();
+      // What was cancelled was still said: the model sees the same conversation as the person.
+      this.turns.push({ user: text, adapter, result });
+      this.#unanswered = undefined;
+      this.#say(result);
+    } catch (error) {
+      stream.end();
+      throw this.#explained(error);
+    } finally {
+      io.signal.removeEventListener('abort', cancel);
+      this.#cancel = undefined;
+    }
+  }
+
+  #say({ finishReason, usage, timing }: Result): void {
+    const { stdout, stderr } = this.io;
+    const used = usage.input + usage.output;
+    const { contextLength } = this.base.info;
+    const isFull = used >= contextLength;
+    if (stdout.isTty) {
+      const how = { cancelled: 'stopped, ', length: isFull ? '' : 'cut by --max-tokens, ', eos: '', stop: '' }[
+        finishReason
+      ];
+      const numbers = [
+        `${usage.output} tokens`,
+        ...rateOf(timing.tpotMs),
+        `first after ${formatMs(timing.ttftMs)}`,
+        `context ${Math.round((100 * used) / contextLength)} %`,
+      ];
+      stdout.line(stdout.style.dim(`${how}${numbers.join(', ')}`));
+    }
+    if (finishReason === 'length' && isFull) {
+      const limit = `the context of ${formatCount(contextLength)} tokens is full, the answer was cut`;
+      stderr.line(`${stderr.style.yellow('warning:')} ${limit}; /clear begins anew`);
+    }
+  }
+
+  /** A conversation that has grown too long needs other advice than a prompt that is. */
+  #explained(error: unknown): unknown {
+    if (!OpenLoraError.is(error) || error.code !== 'ERR_CONTEXT_LENGTH') return error;
+    const isLong = this.turns.length > 0;
+    const message = isLong
+      ? `the conversation no longer fits into the context: ${error.message}`
+      : `the message doesn't fit into the context: ${error.message}`;
+    return new CliError(
+      error.code,
+      message,
+      isLong ? '/clear begins anew, and /retry asks the last message again then' : hintOf(error.code),
+    );
+  }
+
+  #adapterOption(): { adapter?: string } {
+    return this.adapter === undefined ? {} : { adapter: this.adapter };
+  }
+}
+
+export function rateOf(tpotMs: number): string[] {
+  return tpotMs > 0 ? [`${(1000 / tpotMs).toFixed(tpotMs > 100 ? 1 : 0)} tokens/s`] : [];
+}
+
+/** An answer as it comes; on a terminal a mark stands where its first word will. */
+class AnswerStream {
+  #hasMark = false;
+  #last = '';
+
+  constructor(private readonly io: Io) {
+    if (!io.stdout.isTty) return;
+    io.stdout.write(io.stdout.style.dim('…'));
+    this.#hasMark = true;
+  }
+
+  write(text: string): void {
+    if (text === '') return;
+    this.#erase();
+    const { stdout } = this.io;
+    stdout.write(stdout.isTty ? printable(text) : text);
+    this.#last = text;
+  }
+
+  end(): void {
+    this.#erase();
+    if (this.#last !== '' && !this.#last.endsWith('\n')) this.io.stdout.line();
+  }
+
+  #erase(): void {
+    if (this.#hasMark) this.io.stdout.write('\r\u001b[K');
+    this.#hasMark = false;
+  }
+}
