@@ -115,9 +115,10 @@ export class LineReader {
     } else if (this.isTty && typeof this.#events[0] === 'object') {
       this.io.stdout.line(`${prompt}${this.#events[0].line}`);
     }
-    const event = this.#events.shift()!;
-    if (event === 'ended' && this.isTty) this.io.stdout.line();
-    return event;
+    // The end stays: whoever asks again is told again.
+    if (this.#events[0] !== 'ended') return this.#events.shift()!;
+    if (this.isTty) this.io.stdout.line();
+    return 'ended';
   }
 
   #push(event: Event): void {

@@ -6,7 +6,7 @@ import type { Sampling } from '../base-options.js';
 import { CliError } from '../errors.js';
 import { hintOf } from '../hints.js';
 import type { Io } from '../io.js';
-import { formatCount, formatMs, formatShort, printable } from '../text.js';
+import { formatCount, formatMs, formatShort, printable, wrap } from '../text.js';
 
 export interface Turn {
   user: string;
@@ -50,9 +50,13 @@ export class ChatSession {
   greet(): void {
     const { stdout } = this.io;
     const { family, parameters, dtype, contextLength } = this.base.info;
-    const shape = `${family}, ${formatShort(parameters)} parameters, ${dtype}, context ${formatCount(contextLength)} tokens`;
-    stdout.line(stdout.style.dim(`${shape}. /help shows the commands, Ctrl-D leaves.`));
-    if (this.adapterIds().length > 1) stdout.line(stdout.style.dim(`Adapters: ${this.adapterIds().join(', ')}.`));
+    const { style } = stdout;
+    const shape = `${family}, ${formatShort(parameters)} parameters, ${dtype}`;
+    stdout.line(style.dim(`${shape}, context ${formatCount(contextLength)} tokens.`));
+    const ids = this.adapterIds();
+    if (ids.length > 1)
+      for (const line of wrap(`Adapters: ${ids.join(', ')}.`, stdout.columns)) stdout.line(style.dim(line));
+    stdout.line(style.dim('/help shows the commands, Ctrl-D leaves.'));
   }
 
   adapterIds(): string[] {
@@ -64,9 +68,9 @@ export class ChatSession {
     this.#cancel?.();
   }
 
+  /** A question without an answer stays: it may have been too long for this conversation alone. */
   clear(): void {
     this.turns.length = 0;
-    this.#unanswered = undefined;
   }
 
   /** Takes the last question out of the conversation, to ask it again. */

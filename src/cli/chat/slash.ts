@@ -165,6 +165,7 @@ function stats(session: ChatSession): void {
 
 function save(session: ChatSession, given: string): void {
   if (given === '') throw new UsageError('FILE is missing', '/save chat.md');
+  if (session.turns.length === 0) throw new UsageError('there is no answer to save yet', 'a message');
   const path = resolve(expandHome(given));
   const text = extname(path).toLowerCase() === '.json' ? asJson(session) : asMarkdown(session);
   try {
