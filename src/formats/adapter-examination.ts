@@ -54,7 +54,7 @@ export async function examineAdapterFolder(
   await matchTensors(header.tensors.values(), targets, base, pacer, refuse);
   await noted(refuse, () => checkAddedTokens(folder, present, base.path, o.vocabulary ?? base.spec.vocab, pacer));
   // What the description would refuse, the match has refused.
-  const description = await describeTensors(header, pacer, () => undefined);
+  const description = await describeTensors(header, pacer, ignore);
   const { chatTemplate } = parts;
   return {
     description: {
@@ -102,10 +102,7 @@ function readConfig(object: JsonObject, refuse: Refuse): LoraConfig | undefined 
 function sitesOfTensors(header: SafetensorsHeader, base: BaseFolder): TargetSite[] {
   const ranks = new Map<string, number>();
   for (const { name, shape } of header.tensors.values()) {
-    const parsed = guarded(
-      () => undefined,
-      () => parseTensorName(name),
-    );
+    const parsed = guarded(ignore, () => parseTensorName(name));
     if (parsed?.kind.endsWith('A')) ranks.set(parsed.module, shape[0] ?? 0);
   }
   return base.sites.flatMap((site) => {
@@ -129,21 +126,27 @@ const SIDES: Readonly<Record<string, readonly [A: Extent | undefined, B: Extent 
   embed_tokens: ['vocabSize', 'hidden'],
 };
 
+/** What most tensors say: one that is damaged tells nothing of the base. */
 function extentsOf(header: SafetensorsHeader): AdapterExtents {
-  const extents: AdapterExtents = {};
+  const votes = new Map<Extent, Map<number, number>>();
+  let layers = 0;
   for (const { name, shape } of header.tensors.values()) {
-    const parsed = guarded(
-      () => undefined,
-      () => parseTensorName(name),
-    );
+    const parsed = guarded(ignore, () => parseTensorName(name));
     if (!parsed || parsed.kind.startsWith('base') || shape.length !== 2) continue;
     const { module, kind } = parsed;
-    const layer = Number(/(?:^|\.)layers\.(\d+)\./.exec(module)?.[1] ?? -1);
-    if (layer >= 0) extents.layers = Math.max(extents.layers ?? 0, layer + 1);
-    const sides = SIDES[module.slice(module.lastIndexOf('.') + 1)];
+    layers = Math.max(layers, Number(/(?:^|\.)layers\.(\d+)\./.exec(module)?.[1] ?? -1) + 1);
     const isA = kind.endsWith('A');
-    const extent = sides?.[isA ? 0 : 1];
-    if (extent) extents[extent] ??= shape[isA ? 1 : 0]!;
+    const extent = SIDES[module.slice(module.lastIndexOf('.') + 1)]?.[isA ? 0 : 1];
+    if (extent === undefined) continue;
+    const size = shape[isA ? 1 : 0]!;
+    const sizes = votes.get(extent) ?? new Map<number, number>();
+    votes.set(extent, sizes.set(size, (sizes.get(size) ?? 0) + 1));
+  }
+  const extents: AdapterExtents = layers > 0 ? { layers } : {};
+  for (const [extent, sizes] of votes) {
+    [extents[extent]] = [...sizes].reduce((most, next) => (next[1] > most[1] ? next : most));
   }
   return extents;
 }
+
+const ignore: Refuse = () => undefined;
