@@ -1,10 +1,11 @@
 // What generate and chat have in common: the base, its adapters, and how tokens are chosen.
 
-import { basename, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { existsSync } from 'node:fs';
 import type { Base, GenerateRequest } from '../index.js';
 import type { OptionTable, Values } from './args.js';
 import { CliError, UsageError, placed, throwIfInterrupted } from './errors.js';
+import { quoted } from './hints.js';
 import type { Io } from './io.js';
 import { ProgressBar } from './progress.js';
 
@@ -110,9 +111,17 @@ export function parseAdapters(given: string[]): NamedFolder[] {
 
 export function requireFolder(option: string, path: string | undefined): string {
   if (path === undefined) throw new UsageError(`${option} is missing: the folder of a base`);
+  if (option === '--base' && isAdapterAlone(path)) {
+    const hint = `--base BASE --adapter ${quoted(path)}`;
+    throw new CliError('ERR_BASE_NOT_FOUND', `${path} holds an adapter, wanted a base`, hint);
+  }
   if (existsSync(path)) return path;
   const looksLikeHub = /^[\w.-]+\/[\w.-]+$/.test(path);
   throw new CliError('ERR_NOT_FOUND', `${path}: no such folder`, looksLikeHub ? `openlora pull ${path}` : undefined);
+}
+
+function isAdapterAlone(path: string): boolean {
+  return existsSync(join(path, 'adapter_config.json')) && !existsSync(join(path, 'config.json'));
 }
 
 export type BaseValues = Values<typeof BASE_OPTIONS>;

@@ -2,12 +2,15 @@
 
 import { existsSync } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { requireFolder } from './base-options.js';
 import { defineCommand } from './command.js';
 import { CliError, EXIT_FAILURE, EXIT_OK, UsageError } from './errors.js';
 import { json, type Io } from './io.js';
+import { quoted } from './hints.js';
 import { printAdapter, printBase, type AdapterReport } from './inspect-view.js';
+import { completePath } from './paths.js';
+import { shortPath } from './text.js';
 
 export const inspect = defineCommand({
   name: 'inspect',
@@ -43,13 +46,16 @@ export const inspect = defineCommand({
 async function isAdapter(folder: string): Promise<boolean> {
   if (existsSync(join(folder, 'adapter_config.json'))) return true;
   if (existsSync(join(folder, 'config.json'))) return false;
-  if (!(await stat(folder)).isDirectory())
-    throw new CliError('ERR_NOT_A_FOLDER', `${folder} is a file, wanted a folder`, 'the folder that holds it');
+  if (!(await stat(folder)).isDirectory()) {
+    const around = `openlora inspect ${quoted(shortPath(dirname(folder)))}`;
+    throw new CliError('ERR_NOT_A_FOLDER', `${folder} is a file, wanted a folder`, around);
+  }
   const names = (await readdir(folder)).slice(0, 5).join(', ') || 'nothing';
+  const inside = completePath(`${folder}/`, 'model').find(({ summary }) => summary !== undefined);
   throw new CliError(
     'ERR_NOT_A_MODEL',
     `${folder} has ${names}; wanted config.json (a base) or adapter_config.json (an adapter)`,
-    'the folder that holds one of them',
+    inside && `openlora inspect ${quoted(shortPath(inside.value))}`,
   );
 }
 

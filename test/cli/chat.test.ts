@@ -24,7 +24,7 @@ describe('openlora chat', () => {
     const { code, stderr } = await chat(['hello']);
     expect({ code, requests: fake.requests }).toEqual({ code: 1, requests: [] });
     expect(stderr).toContain('this base has no chat template');
-    expect(stderr).toContain('try: openlora generate --prompt');
+    expect(stderr).toContain(`try: openlora generate --base ${folder} --prompt …`);
     expect(fake.isDisposed).toBe(true);
   });
 
@@ -121,6 +121,11 @@ describe('openlora chat', () => {
       'c:\\\\',
       'to the end',
     ]);
+  });
+
+  it('writes a line for an answer of no words', async () => {
+    fake.generateNothing();
+    expect((await chat(['a', 'b'])).stdout).toBe('\n\n');
   });
 
   it('tells what is wrong, goes on, and ends with exit code 1', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { packageVersion } from '../../src/native/package-root.js';
+import { adapterFolder } from '../formats/fixtures.js';
 import { runCli } from './run-cli.js';
 
 describe('openlora', () => {
@@ -123,6 +124,14 @@ describe('a wrong command line', () => {
       },
     });
     expect(stderr).toContain('error:');
+  });
+
+  it('says so where an adapter is given as a base', async () => {
+    const path = await adapterFolder();
+    const { code, stderr } = await runCli(['generate', '--base', path, '--prompt', 'x']);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`${path} holds an adapter, wanted a base`);
+    expect(stderr).toContain(`try: --base BASE --adapter ${path}`);
   });
 
   it('names the hub where a folder looks like a repository', async () => {

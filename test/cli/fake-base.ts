@@ -49,9 +49,15 @@ export class FakeBase {
           ? prompt.toUpperCase()
           : `${request.adapter as string}: ${prompt}`;
     const id = typeof request.adapter === 'string' ? request.adapter : undefined;
-    const length = 'messages' in request ? request.messages.map(({ content }) => content).join('').length : 0;
+    const length =
+      'messages' in request ? request.messages.reduce((sum, { content }) => sum + (content as string).length, 0) : 0;
     if (length > this.info.contextLength) return refused(`the prompt has ${length} tokens`);
     return fakeGeneration([...answer], this.options.chunkMs ?? 0, id, this.info.contextLength) as Generation;
+  }
+
+  /** From now on every answer is empty. */
+  generateNothing(): void {
+    this.generate = () => fakeGeneration([], 0, undefined, this.info.contextLength) as Generation;
   }
 
   async dispose(): Promise<void> {

@@ -1,4 +1,5 @@
-import { dirname } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
   LORA_CONFIG,
@@ -243,6 +244,13 @@ describe('openlora inspect of something else', () => {
     await writeFiles(path, files);
     const { code, stderr } = await runCli(['inspect', path]);
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(message) });
+  });
+
+  it('a folder of models, with one of them to look at', async () => {
+    const path = await newFolder();
+    mkdirSync(join(path, 'b'));
+    writeFileSync(join(path, 'b', 'adapter_config.json'), '{}');
+    expect((await runCli(['inspect', path])).stderr).toMatch(/try: openlora inspect \S+\/b\n$/);
   });
 
   it('a base with --base', async () => {

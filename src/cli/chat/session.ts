@@ -4,7 +4,7 @@ import type { Base, ChatMessage, Result } from '../../index.js';
 import { OpenLoraError } from '../../errors.js';
 import type { Sampling } from '../base-options.js';
 import { CliError } from '../errors.js';
-import { hintOf } from '../hints.js';
+import { hintOf, quoted } from '../hints.js';
 import type { Io } from '../io.js';
 import { formatCount, formatMs, formatShort, printable, wrap } from '../text.js';
 
@@ -42,7 +42,7 @@ export class ChatSession {
       throw new CliError(
         error.code,
         `${who} no chat template, so there is no way to write a conversation for it`,
-        'openlora generate --prompt …',
+        `openlora generate --base ${quoted(this.folder)} --prompt …`,
       );
     }
   }
@@ -101,13 +101,13 @@ export class ChatSession {
     try {
       for await (const chunk of generation) stream.write(chunk.text);
       const result = await generation.result;
-      stream.end();
+      stream.endLine();
       // What was cancelled was still said: the model sees the same conversation as the person.
       this.turns.push({ user: text, adapter, result });
       this.#unanswered = undefined;
       this.#say(result);
     } catch (error) {
-      stream.end();
+      stream.erase();
       throw this.#explained(error);
     } finally {
       io.signal.removeEventListener('abort', cancel);
@@ -174,18 +174,20 @@ class AnswerStream {
 
   write(text: string): void {
     if (text === '') return;
-    this.#erase();
+    this.erase();
     const { stdout } = this.io;
     stdout.write(stdout.isTty ? printable(text) : text);
     this.#last = text;
   }
 
-  end(): void {
-    this.#erase();
-    if (this.#last !== '' && !this.#last.endsWith('\n')) this.io.stdout.line();
+  /** An answer of no words is a line, too. */
+  endLine(): void {
+    this.erase();
+    if (!this.#last.endsWith('\n')) this.io.stdout.line();
   }
 
-  #erase(): void {
+  /** Takes the mark away. */
+  erase(): void {
     if (this.#hasMark) this.io.stdout.write('\r\u001b[K');
     this.#hasMark = false;
   }
