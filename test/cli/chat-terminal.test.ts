@@ -58,7 +58,7 @@ describe('openlora chat on a terminal', () => {
   it('answers, says what that took, and leaves on Ctrl-D', async () => {
     const { code, shown, stdout } = await terminal([[PROMPT, `hello${ENTER}`], LEAVE]);
     expect({ code, asked: asked() }).toEqual({ code: 0, asked: ['hello'] });
-    expect(shown).toMatch(/hello\r?\n5 tokens, 1000 tokens\/s, first after 1\.0 ms, context 9 %\n/);
+    expect(shown).toMatch(/hello\r?\n5 tokens, 1,000 tokens\/s, first after 1\.0 ms, context 9 %\n/);
     // Pasting is marked while the chat runs.
     expect(stdout.indexOf('\u001b[?2004h')).toBeLessThan(stdout.lastIndexOf('\u001b[?2004l'));
     expect(fake.isDisposed).toBe(true);

@@ -84,7 +84,7 @@ describe('openlora chat', () => {
 
   it('says who gave each answer, by which generation, and what it took', async () => {
     const { stdout } = await chat(['hello', '/adapter none', 'x', '/stats'], ['--adapter', `upper=${folder}`]);
-    expect(stdout).toMatch(/^1 +upper +generation-o +1 +5 +1\.0 ms +1000 tokens\/s +eos$/m);
+    expect(stdout).toMatch(/^1 +upper +generation-o +1 +5 +1\.0 ms +1,000 +eos$/m);
     expect(stdout).toMatch(/^2 +base +1 +1 +1\.0 ms/m);
     expect(stdout).toContain('context: 2 of 64 tokens');
   });

@@ -10,8 +10,9 @@ import {
   samplingOf,
 } from '../base-options.js';
 import { defineCommand } from '../command.js';
-import { EXIT_FAILURE, EXIT_OK, UsageError, printError, reportOf } from '../errors.js';
+import { EXIT_FAILURE, EXIT_OK, UsageError, printError, reportOf, throwIfInterrupted } from '../errors.js';
 import type { Io } from '../io.js';
+import { cut, oneLine } from '../text.js';
 import { History, historyPath } from './history.js';
 import { LineReader } from './line-reader.js';
 import { ChatSession } from './session.js';
@@ -53,6 +54,9 @@ export const chat = defineCommand({
   },
 });
 
+/** Of an adapter's name. */
+const PROMPT_COLUMNS = 24;
+
 async function converse(session: ChatSession, wantsHistory: boolean, io: Io): Promise<number> {
   const { stdin, stdout, stderr, signal } = io;
   const isTty = stdin.isTTY === true && stdout.isTty;
@@ -69,7 +73,8 @@ async function converse(session: ChatSession, wantsHistory: boolean, io: Io): Pr
   let hasFailed = false;
   try {
     for (;;) {
-      const text = await reader.read(`${stdout.style.cyan(session.adapter ?? 'base')}${stdout.style.bold('> ')}`);
+      const who = cut(oneLine(session.adapter ?? 'base'), PROMPT_COLUMNS);
+      const text = await reader.read(`${stdout.style.cyan(who)}${stdout.style.bold('> ')}`);
       if (text === undefined || signal.aborted) break;
       try {
         if (!isSlash(text)) await session.answer(text);
@@ -85,5 +90,6 @@ async function converse(session: ChatSession, wantsHistory: boolean, io: Io): Pr
     signal.removeEventListener('abort', close);
     reader.close();
   }
+  throwIfInterrupted(signal);
   return hasFailed && !isTty ? EXIT_FAILURE : EXIT_OK;
 }

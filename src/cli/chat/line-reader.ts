@@ -1,12 +1,11 @@
-// Messages from a terminal or a pipe. A message is a line; several lines where one ends with a backslash, between two
-// `"""`, or pasted.
+// Messages from a terminal or a pipe. What is pasted is one line here, whatever it holds.
 
 import { createInterface, type Interface, type Key } from 'node:readline';
 import { Writable } from 'node:stream';
 import type { Io, Output } from '../io.js';
 import type { History } from './history.js';
+import { Message } from './message.js';
 
-const FENCE = '"""';
 // Terminals mark what is pasted while this is on: https://invisible-island.net/xterm/ctlseqs, "Bracketed Paste Mode".
 const PASTE_ON = '\u001b[?2004h';
 const PASTE_OFF = '\u001b[?2004l';
@@ -62,33 +61,16 @@ export class LineReader {
 
   /** The next message, trimmed; undefined at the end of the input. */
   async read(prompt: string): Promise<string | undefined> {
-    let parts: string[] = [];
-    let isFenced = false;
+    const message = new Message();
     for (;;) {
-      const event = await this.#next(parts.length > 0 || isFenced ? this.io.stdout.style.dim('… ') : prompt);
-      if (event === 'interrupted') {
-        [parts, isFenced] = [[], false];
-        continue;
+      const event = await this.#next(message.isOpen ? this.io.stdout.style.dim('… ') : prompt);
+      if (event === 'interrupted') message.end();
+      // A pipe that ends in the middle of a message has said all of it.
+      else if (event === 'ended') return (this.isTty ? '' : message.end()) || undefined;
+      else {
+        const text = message.add(event.line);
+        if (text) return text;
       }
-      if (event === 'ended') {
-        // A pipe that ends in the middle of a message has said all of it.
-        const rest = parts.join('\n').trim();
-        return this.isTty || rest === '' ? undefined : rest;
-      }
-      let { line } = event;
-      if (!isFenced && parts.length === 0 && line.trimStart().startsWith(FENCE)) {
-        isFenced = true;
-        line = line.trimStart().slice(FENCE.length);
-        if (line === '') continue;
-      }
-      const goesOn = isFenced ? !line.trimEnd().endsWith(FENCE) : /(^|[^\\])\\$/.test(line);
-      parts.push(
-        isFenced && !goesOn ? line.trimEnd().slice(0, -FENCE.length) : goesOn && !isFenced ? line.slice(0, -1) : line,
-      );
-      if (goesOn) continue;
-      const message = parts.join('\n').trim();
-      if (message !== '') return message;
-      [parts, isFenced] = [[], false];
     }
   }
 

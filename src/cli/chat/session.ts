@@ -124,9 +124,10 @@ export class ChatSession {
       const how = { cancelled: 'stopped, ', length: isFull ? '' : 'cut by --max-tokens, ', eos: '', stop: '' }[
         finishReason
       ];
+      const rate = rateOf(timing.tpotMs);
       const numbers = [
-        `${usage.output} tokens`,
-        ...rateOf(timing.tpotMs),
+        usage.output === 1 ? '1 token' : `${formatCount(usage.output)} tokens`,
+        ...(rate === undefined ? [] : [`${rate} tokens/s`]),
         `first after ${formatMs(timing.ttftMs)}`,
         `context ${Math.round((100 * used) / contextLength)} %`,
       ];
@@ -157,8 +158,10 @@ export class ChatSession {
   }
 }
 
-export function rateOf(tpotMs: number): string[] {
-  return tpotMs > 0 ? [`${(1000 / tpotMs).toFixed(tpotMs > 100 ? 1 : 0)} tokens/s`] : [];
+/** Tokens per second after the first one; undefined where there was but one. */
+export function rateOf(tpotMs: number): string | undefined {
+  if (!(tpotMs > 0)) return undefined;
+  return tpotMs > 100 ? (1000 / tpotMs).toFixed(1) : formatCount(1000 / tpotMs);
 }
 
 /** An answer as it comes; on a terminal a mark stands where its first word will. */
@@ -183,7 +186,9 @@ class AnswerStream {
   /** An answer of no words is a line, too. */
   endLine(): void {
     this.erase();
-    if (!this.#last.endsWith('\n')) this.io.stdout.line();
+    const { stdout } = this.io;
+    if (this.#last === '' && stdout.isTty) stdout.line(stdout.style.dim('(no words)'));
+    else if (!this.#last.endsWith('\n')) stdout.line();
   }
 
   /** Takes the mark away. */

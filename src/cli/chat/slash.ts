@@ -5,7 +5,7 @@ import { extname, resolve } from 'node:path';
 import { parseAdapters, registerAll } from '../base-options.js';
 import { CliError, UsageError } from '../errors.js';
 import { completePath, expandHome } from '../paths.js';
-import { formatCount, formatMs, nearest, oneLine, pad, shortPath, table, wrap } from '../text.js';
+import { cut, formatCount, formatMs, nearest, oneLine, pad, shortPath, table, wrap } from '../text.js';
 import { rateOf, type ChatSession, type Turn } from './session.js';
 
 export const NO_ADAPTER = 'none';
@@ -84,7 +84,7 @@ function folders(text: string): string[] {
 }
 
 function note({ io: { stdout } }: ChatSession, text: string): void {
-  stdout.line(stdout.style.dim(text));
+  for (const line of wrap(text, stdout.columns)) stdout.line(stdout.style.dim(line));
 }
 
 async function changeAdapter(session: ChatSession, name: string): Promise<void> {
@@ -128,10 +128,14 @@ function clear(session: ChatSession): void {
   note(session, 'conversation forgotten');
 }
 
+/** Of the table that /stats prints, at the widest: everything but the name. */
+const OTHER_COLUMNS = 64;
+
 function stats(session: ChatSession): void {
   const { stdout } = session.io;
   if (session.turns.length === 0) return note(session, 'no answers yet');
   const right = 'right' as const;
+  const nameWidth = Math.min(40, Math.max(10, stdout.columns - OTHER_COLUMNS));
   const columns = [
     { title: '#', align: right },
     { title: 'by' },
@@ -139,21 +143,20 @@ function stats(session: ChatSession): void {
     { title: 'in', align: right },
     { title: 'out', align: right },
     { title: 'first', align: right },
-    { title: 'speed', align: right },
+    { title: 'tokens/s', align: right },
     { title: 'end' },
   ];
   const rows = session.turns.map(({ adapter, result }, i) => {
     const { usage, timing, finishReason } = result;
     const generation = result.adapters[0]?.generation.slice(0, 12) ?? '';
-    const [rate = ''] = rateOf(timing.tpotMs);
     return [
       `${i + 1}`,
-      oneLine(adapter ?? 'base'),
+      cut(oneLine(adapter ?? 'base'), nameWidth),
       generation,
       formatCount(usage.input),
       formatCount(usage.output),
       formatMs(timing.ttftMs),
-      rate,
+      rateOf(timing.tpotMs) ?? '',
       finishReason,
     ];
   });
