@@ -25,6 +25,14 @@ export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadB
 
 export { OpenLoraError } from './errors.js';
 export { inspectAdapter, inspectBase } from './sdk/inspect.js';
-export type { InspectedAdapter, InspectedBase, InspectedError } from './sdk/inspect.js';
+export type {
+  AdapterExtents,
+  AdapterFit,
+  AdapterMisfit,
+  InspectedAdapter,
+  InspectedBase,
+  InspectedError,
+  Misfit,
+} from './sdk/inspect.js';
 export type * from './sdk/types.js';
 export type * from './sdk/request-types.js';

@@ -17,7 +17,7 @@ import { OpenLoraError } from '../errors.js';
 import { LAYER_SITES } from '../native/binding.js';
 import { checkAddedTokens, readAdapterChatTemplate } from './adapter-tokenizer.js';
 import { AdapterNames } from './adapter-names.js';
-import { matchTensors, type FoundTensor } from './adapter-tensors.js';
+import { guarded, matchTensors, throwRefusal, type FoundTensor, type Refuse } from './adapter-tensors.js';
 import { isMissing, readJsonObject, type JsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
@@ -113,34 +113,50 @@ export async function describeAdapterFolder(
 ): Promise<AdapterDescription & { baseNameOrPath?: string }> {
   const pacer = new Pacer(o.signal);
   const { parts } = await readParts(resolve(path), pacer);
-  const config = readLoraConfig(parts.config);
+  const { baseNameOrPath } = readLoraConfig(parts.config);
+  const description = await describeTensors(await readTensors(parts, pacer), path, pacer, throwRefusal);
+  return {
+    ...description,
+    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
+    ...(baseNameOrPath === undefined ? {} : { baseNameOrPath }),
+  };
+}
+
+/** What the tensors of the adapter `path` alone say. What no base could fit is refused. */
+export async function describeTensors(
+  tensors: Iterable<FoundTensor>,
+  path: string,
+  pacer: Pacer,
+  refuse: Refuse,
+): Promise<AdapterDescription> {
   const names = new AdapterNames();
   const ranks = new Map<string, number>();
   const halves = new Set<string>();
   let [parameters, bytes] = [0, 0];
-  for (const tensor of await readTensors(parts, pacer)) {
+  for (const tensor of tensors) {
     if (pacer.isDue) await pacer.rest();
-    const { module, kind } = names.read(tensor.name);
-    if (kind.startsWith('base')) continue;
+    const name = guarded(refuse, () => names.read(tensor.name));
+    if (!name || name.kind.startsWith('base')) continue;
+    const { module, kind } = name;
     if (!halves.delete(module)) halves.add(module);
     if (kind.endsWith('A')) ranks.set(module, tensor.shape[0] ?? 0);
     parameters += tensor.shape.reduce((product, size) => product * size, 1);
     bytes += tensor.bytes;
   }
-  for (const module of halves) throw new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`);
-  if (ranks.size === 0) throw new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${path} has no LoRA tensors`);
+  for (const module of halves) refuse(new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`));
+  if (ranks.size === 0) refuse(new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${path} has no LoRA tensors`));
+  const sizes = ranks.size > 0 ? [...ranks.values()] : [0];
   return {
-    rank: { min: Math.min(...ranks.values()), max: Math.max(...ranks.values()) },
+    rank: { min: Math.min(...sizes), max: Math.max(...sizes) },
     sites: [...ranks.keys()].sort(bySite),
     parameters,
     bytes,
     warnings: [],
-    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
-    ...(config.baseNameOrPath === undefined ? {} : { baseNameOrPath: config.baseNameOrPath }),
   };
 }
 
-async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
+/** The files of a folder; `present` are their names. Throws ERR_ADAPTER_FILES, _BIN, _CONFIG, _TOKENIZER. */
+export async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
   const present = await readdir(folder).catch((cause: unknown) => {
     const why = isMissing(cause) ? 'is not a folder' : `can't be read: ${(cause as Error).message}`;
     throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} ${why}`, { path: folder }, cause);
@@ -176,7 +192,8 @@ async function findTensors(folder: string, present: string[]): Promise<Pick<Adap
   throw new OpenLoraError('ERR_ADAPTER_BIN', message, { path: folder });
 }
 
-async function readTensors({ files, index }: AdapterParts, pacer: Pacer): Promise<FoundTensor[]> {
+/** The tensors of all files of an adapter. */
+export async function readTensors({ files, index }: AdapterParts, pacer: Pacer): Promise<FoundTensor[]> {
   const found: FoundTensor[] = [];
   const check = index && new IndexCheck(index, INDEX_CODES);
   for (const [file, path] of files.entries()) {
@@ -203,7 +220,12 @@ async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader
  * A hub id and a local copy of it are the same base when their last parts agree: adapters are trained from
  * `org/name`, from `/data/name`, and from a snapshot in the hub's cache.
  */
-function checkBaseName(config: LoraConfig, base: BaseFolder, isStrict: boolean, warnings: FormatWarning[]): void {
+export function checkBaseName(
+  config: Pick<LoraConfig, 'baseNameOrPath'>,
+  base: BaseFolder,
+  isStrict: boolean,
+  warnings: FormatWarning[],
+): void {
   const wanted = config.baseNameOrPath;
   if (wanted === undefined) return;
   const names = [base.path, ...(base.nameOrPath === undefined ? [] : [base.nameOrPath])];

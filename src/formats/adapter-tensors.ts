@@ -26,6 +26,24 @@ export interface FoundTensor extends SafetensorsTensor {
   file: number;
 }
 
+/** What becomes of a refusal: it is thrown, or noted while the rest is looked at. */
+export type Refuse = (error: OpenLoraError) => void;
+
+export const throwRefusal: Refuse = (error) => {
+  throw error;
+};
+
+/** Runs a check; what it refuses goes to `refuse`. */
+export function guarded<T>(refuse: Refuse, check: () => T): T | undefined {
+  try {
+    return check();
+  } catch (error) {
+    if (!OpenLoraError.is(error)) throw error;
+    refuse(error);
+    return undefined;
+  }
+}
+
 export interface AdapterTensors {
   tensors: AdapterTensor[];
   baseTensors: AdapterBaseTensor[];
@@ -36,32 +54,35 @@ interface Pair {
   B?: FoundTensor;
 }
 
-/** Pairs an adapter's tensors with the sites that the config names. Throws the codes above and those of adapter-names.ts. */
+/** Pairs an adapter's tensors with the sites that the config names. Refuses with the codes above and those of adapter-names.ts. */
 export async function matchTensors(
   found: Iterable<FoundTensor>,
   targets: TargetSite[],
   base: BaseFolder,
   pacer: Pacer,
+  refuse: Refuse = throwRefusal,
 ): Promise<AdapterTensors> {
   const pairs = new Map<string, Pair>(targets.map(({ site }) => [site.name, {}]));
   const baseTensors: AdapterBaseTensor[] = [];
   const names = new AdapterNames();
   for (const tensor of found) {
     if (pacer.isDue) await pacer.rest();
-    const name = names.read(tensor.name);
-    if (name.kind === 'base-weight' || name.kind === 'base-bias') {
-      baseTensors.push(baseTensor(tensor, name, base));
-      continue;
-    }
-    const pair = pairs.get(name.module);
-    const isEmbedding = name.kind.startsWith('embedding');
-    if (!pair || isEmbedding !== isEmbeddingModule(name.module)) throw surplus(tensor, name.module, base);
-    pair[name.kind.endsWith('A') ? 'A' : 'B'] = tensor;
+    guarded(refuse, () => {
+      const name = names.read(tensor.name);
+      if (name.kind === 'base-weight' || name.kind === 'base-bias') {
+        baseTensors.push(baseTensor(tensor, name, base));
+        return;
+      }
+      const pair = pairs.get(name.module);
+      const isEmbedding = name.kind.startsWith('embedding');
+      if (!pair || isEmbedding !== isEmbeddingModule(name.module)) throw surplus(tensor, name.module, base);
+      pair[name.kind.endsWith('A') ? 'A' : 'B'] = tensor;
+    });
   }
   const tensors: AdapterTensor[] = [];
   for (const target of targets) {
     if (pacer.isDue) await pacer.rest();
-    tensors.push(...checkPair(target, pairs.get(target.site.name)!));
+    tensors.push(...(guarded(refuse, () => checkPair(target, pairs.get(target.site.name)!, refuse)) ?? []));
   }
   return { tensors, baseTensors };
 }
@@ -82,14 +103,18 @@ function surplus(tensor: SafetensorsTensor, module: string, base: BaseFolder): O
   return error('TENSOR_SURPLUS', `tensor ${name} is not promised by adapter_config.json: ${why}`, name);
 }
 
-function checkPair(target: TargetSite, pair: Pair): [AdapterTensor, AdapterTensor] {
+function checkPair(target: TargetSite, pair: Pair, refuse: Refuse): [AdapterTensor, AdapterTensor] {
   const { site, rank } = target;
   const { A, B } = pair;
   if (!A && !B)
-    throw error('TENSOR_MISSING', `${site.name}: adapter_config.json targets it, the file has no tensors of it`);
-  if (!A || !B) throw error('HALF_PAIR', `${site.name} has ${A ? 'A without B' : 'B without A'}`);
-  checkShape(A, rank, [rank, site.in], 0);
-  checkShape(B, rank, [site.out, rank], 1);
+    throw error(
+      'TENSOR_MISSING',
+      `${site.name}: adapter_config.json targets it, the file has no tensors of it`,
+      site.name,
+    );
+  if (!A || !B) throw error('HALF_PAIR', `${site.name} has ${A ? 'A without B' : 'B without A'}`, site.name);
+  guarded(refuse, () => checkShape(A, rank, [rank, site.in], 0));
+  guarded(refuse, () => checkShape(B, rank, [site.out, rank], 1));
   return [
     { ...range(A, site.site), matrix: 'A' },
     { ...range(B, site.site), matrix: 'B' },
@@ -100,7 +125,7 @@ function checkShape(tensor: SafetensorsTensor, rank: number, wanted: [number, nu
   const { name, shape } = tensor;
   const text = `tensor ${name} is [${shape.join(', ')}]`;
   if (shape.length !== 2 || shape[1 - rankAxis] !== wanted[1 - rankAxis]) {
-    throw error('SHAPE', `${text}, the base needs [${wanted.join(', ')}]`, name);
+    throw error('SHAPE', `${text}, the base needs [${wanted.join(', ')}]`, name, { got: shape, wanted });
   }
   if (shape[rankAxis] !== rank) throw error('RANK', `${text}, adapter_config.json gives it rank ${rank}`, name);
 }
@@ -141,6 +166,6 @@ function baseTensor(tensor: FoundTensor, { module, kind }: AdapterTensorName, ba
   return { name, role, layer, file, offset, bytes, dtype: dtypeOf(tensor), rows, cols };
 }
 
-function error(kind: string, message: string, tensor?: string): OpenLoraError {
-  return new OpenLoraError(`ERR_ADAPTER_${kind}`, message, tensor === undefined ? {} : { tensor });
+function error(kind: string, message: string, tensor: string, more: Record<string, unknown> = {}): OpenLoraError {
+  return new OpenLoraError(`ERR_ADAPTER_${kind}`, message, { tensor, ...more });
 }
