@@ -10,8 +10,11 @@
 //   Metaspace add_prefix_space: false       ignored                              prepend_scheme never
 //   Replace content with $                  JS's replacement patterns            escaped
 //   Strip (normalizer)                      JS's whitespace                      Replace by pattern
+//   possessive and atomic parts of a Regex  as if they gave back                 a lookahead and a backreference
+//   added tokens: lstrip, rstrip            JS's whitespace                      found by added-tokens.ts
 
 import { OpenLoraError } from '../errors.js';
+import { withoutPossessives } from './tokenizer-regex.js';
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
@@ -22,6 +25,9 @@ export interface AddedTokenJson {
   special: boolean;
   /** Whether it is looked for in the normalized text; it then stands for its normalized content (`tokenizers` 0.23). */
   isNormalized: boolean;
+  /** Whether it takes in the space before it, and after it. */
+  lstrip: boolean;
+  rstrip: boolean;
 }
 
 /** A checked tokenizer.json. `library` is what the JS library is constructed from. */
@@ -84,7 +90,7 @@ export function readTokenizerJson(text: string): TokenizerJson {
   const library: JsonObject = {
     ...root,
     model,
-    added_tokens: root.added_tokens ?? [],
+    added_tokens: [], // added-tokens.ts finds them
     normalizer: rewriteNormalizer(root.normalizer ?? null),
     pre_tokenizer: splitAtSpaces(rewritePreTokenizer(root.pre_tokenizer ?? null), model),
     post_processor: rewritePostProcessor(root.post_processor ?? null),
@@ -146,7 +152,9 @@ function readAddedTokens(list: Json): AddedTokenJson[] {
     if (token.single_word === true) throw unsupported(`added_tokens[${i}].single_word`, 'is true, supported: false');
     const special = token.special === true;
     const isNormalized = typeof token.normalized === 'boolean' ? token.normalized : !special;
-    return { id: checkId(token.id, `added_tokens[${i}]`), content: token.content, special, isNormalized };
+    const [lstrip, rstrip] = [token.lstrip === true, token.rstrip === true];
+    const id = checkId(token.id, `added_tokens[${i}]`);
+    return { id, content: token.content, special, isNormalized, lstrip, rstrip };
   });
   return tokens.sort((a, b) => a.id - b.id);
 }
@@ -176,11 +184,14 @@ function rewriteNormalizer(part: Json): Json {
   }
 }
 
-function replacePart(pattern: Json | undefined, content: string): Json {
-  return { type: 'Replace', pattern: pattern ?? null, content: content.replaceAll('$', '$$$$') };
+function replacePart(given: Json | undefined, content: string): Json {
+  const regex = isObject(given) ? given.Regex : undefined;
+  const pattern = typeof regex === 'string' ? { Regex: withoutPossessives(regex) } : (given ?? null);
+  return { type: 'Replace', pattern, content: content.replaceAll('$', '$$$$') };
 }
 
-function splitPart(regex: string, isMatchesOnly = false): JsonObject {
+function splitPart(pattern: string, isMatchesOnly = false): JsonObject {
+  const regex = withoutPossessives(pattern);
   const behavior = isMatchesOnly ? 'Removed' : 'Isolated';
   return { type: 'Split', pattern: { Regex: regex }, behavior, invert: isMatchesOnly };
 }
@@ -235,7 +246,7 @@ function rewriteSplit(regex: string, behavior: string, isInverted: boolean): Jso
     case 'Isolated':
       return splitPart(regex);
     case 'Removed':
-      return { type: 'Split', pattern: { Regex: regex }, behavior, invert: isInverted };
+      return { type: 'Split', pattern: { Regex: withoutPossessives(regex) }, behavior, invert: isInverted };
     case 'Contiguous':
       if (!isInverted) return splitPart(`(?:${regex})+`);
       break;

@@ -3,15 +3,15 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
-import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { OpenLoraError } from '../errors.js';
 import { ChatTemplates, readChatTemplates, type ChatTemplateSource } from './chat-template.js';
 import { buildTokenTable } from './token-bytes.js';
-import { readTokenizerJson, unsupported } from './tokenizer-json.js';
+import { TextEncoding, checkedIds, toWellFormed, type TextTokens } from './tokenizer-encode.js';
+import { readTokenizerJson } from './tokenizer-json.js';
 import { toWire, type WorkerReplies, type WorkerReply, type WorkerRequest } from './tokenizer-protocol.js';
 
 interface Opened {
-  library: LibraryTokenizer;
+  encoding: TextEncoding;
   templates: ChatTemplates;
   vocabSize: number;
 }
@@ -42,40 +42,19 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
     jinja: await readOptional(folder, 'chat_template.jinja'),
     chatTemplateJson: await readOptional(folder, 'chat_template.json'),
   });
-  let library: LibraryTokenizer;
-  try {
-    library = new LibraryTokenizer(source.library, {});
-  } catch (error) {
-    throw unsupported('the file', `can't be used: ${(error as Error).message}`);
-  }
-  const addedTokens = source.addedTokens.map(({ id, content, special, isNormalized }) => {
-    const text = isNormalized ? (library.normalizer?.normalize(content) ?? content) : content;
-    return { id, content, special, text };
-  });
+  const encoding = new TextEncoding(source);
+  const addedTokens = source.addedTokens.map((token) => ({ ...token, text: encoding.textOf(token) }));
   const { vocab, decoder } = source;
   const table = buildTokenTable({ vocab, addedTokens, decoder }, vocabSize);
-  const opened = { library, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
+  const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
   return {
     opened,
     reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
   };
 }
 
-/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
-function toWellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
-}
-
-function encode({ library, vocabSize }: Opened, text: string, addSpecialTokens: boolean): Uint32Array {
-  const { ids } = library.encode(toWellFormed(text), { add_special_tokens: addSpecialTokens });
-  const tokens = new Uint32Array(ids.length);
-  ids.forEach((id: number | undefined, i) => {
-    if (id === undefined || id >= vocabSize) {
-      throw new OpenLoraError('ERR_TOKEN_RANGE', `the text has token ${id ?? 'unknown'}, the model has ${vocabSize}`);
-    }
-    tokens[i] = id;
-  });
-  return tokens;
+function encode({ encoding, vocabSize }: Opened, text: string, isAdding: boolean, textTokens: TextTokens): Uint32Array {
+  return checkedIds(encoding.encode(toWellFormed(text), isAdding, textTokens), vocabSize);
 }
 
 function main(): void {
@@ -90,9 +69,9 @@ function main(): void {
       return result.reply;
     }
     if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
-    if (request.kind === 'encode') return encode(opened, request.text, request.addSpecialTokens);
+    if (request.kind === 'encode') return encode(opened, request.text, request.addSpecialTokens, 'none');
     const text = opened.templates.render(request.messages, request.options);
-    return { tokens: encode(opened, text, false), text };
+    return { tokens: encode(opened, text, false, 'none'), text };
   };
 
   let last = Promise.resolve();

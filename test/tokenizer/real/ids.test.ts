@@ -1,0 +1,71 @@
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openTokenizer, type Tokenizer } from '../../../src/formats/tokenizer.js';
+import { buildTokenizerWorker } from '../build-worker.js';
+import { TOKENIZERS, type References, corpusTexts, digest, idDigest, minstd, readHere, realFolder } from './real.js';
+
+beforeAll(buildTokenizerWorker);
+
+/** Which of the texts differ, as they would be given to make-references.py. */
+function differing(texts: string[], isSame: (i: number) => boolean): string[] {
+  return texts.filter((_, i) => !isSame(i)).map((text) => JSON.stringify(text).slice(0, 200));
+}
+
+describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
+  const expected = readHere<References>(`references/${name}.json`);
+  let tokenizer: Tokenizer;
+  let texts: string[];
+  let ids: Uint32Array[];
+
+  beforeAll(async () => {
+    const folder = `${await realFolder()}/${name}`;
+    expect(digest(readFileSync(`${folder}/tokenizer.json`), 64)).toBe(expected.file);
+    tokenizer = await openTokenizer({ folder });
+    texts = corpusTexts(tokenizer.addedTokens.filter((token) => token.special).map((token) => token.content));
+    ids = await Promise.all(texts.map((text) => tokenizer.encode(text)));
+  }, 120_000);
+  afterAll(() => tokenizer.dispose());
+
+  test('gives the ids of `tokenizers`, with BOS and the like and without', async () => {
+    expect(texts.length).toBe(expected.cases.length);
+    expect(differing(texts, (i) => idDigest(ids[i] ?? []) === expected.cases[i]?.[1])).toEqual([]);
+    const plain = await Promise.all(texts.map((text) => tokenizer.encode(text, { addSpecialTokens: false })));
+    expect(differing(texts, (i) => idDigest(plain[i] ?? []) === expected.cases[i]?.[2])).toEqual([]);
+  });
+
+  test('decodes to the text of `tokenizers`, with special tokens and without', () => {
+    const both = (one: Uint32Array = new Uint32Array()): string =>
+      [true, false].map((skipSpecialTokens) => tokenizer.decode(one, { skipSpecialTokens })).join('\0');
+    expect(differing(texts, (i) => digest(both(ids[i])) === expected.cases[i]?.[4])).toEqual([]);
+  });
+
+  test('decodes random ids to the text of `tokenizers`', () => {
+    expect(tokenizer.tokenOffsets.length - 1).toBe(expected.size);
+    const below = minstd();
+    const sequences = expected.decodes.map(() => {
+      const count = 1 + below(14);
+      return Array.from({ length: count }, () => below(expected.size));
+    });
+    const isSame = (one: number[], i: number): boolean =>
+      digest(tokenizer.decode(one, { skipSpecialTokens: i % 2 === 0 })) === expected.decodes[i];
+    expect(sequences.filter((one, i) => !isSame(one, i))).toEqual([]);
+  });
+
+  test('streams the same text, whatever tokens a character is split over', () => {
+    const { tokenBytes, tokenOffsets } = tokenizer;
+    const streamed = (one: Uint32Array): string => {
+      const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+      let text = '';
+      for (const id of one) {
+        text += decoder.decode(tokenBytes.subarray(tokenOffsets[id], tokenOffsets[id + 1]), { stream: true });
+      }
+      return text + decoder.decode();
+    };
+    const isSame = (i: number): boolean => {
+      const one = ids[i] ?? new Uint32Array();
+      const [text, whole] = [streamed(one), tokenizer.decode(one)];
+      return text === whole || text === ` ${whole}`; // decoders may drop the space that encoding put in front
+    };
+    expect(differing(texts, isSame)).toEqual([]);
+  });
+});

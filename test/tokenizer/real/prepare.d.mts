@@ -1,0 +1,2 @@
+export declare const TOKENIZERS: string[];
+export declare function prepare(folder: string): Promise<void>;
