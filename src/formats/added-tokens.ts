@@ -53,7 +53,7 @@ export class AddedTokenFinder {
     const pushText = (end: number): void => {
       if (end > from) pieces.push({ text: text.slice(from, end), token: undefined, start: from });
     };
-    for (let i = 0; i < text.length; ) {
+    for (let i = 0; i < text.length;) {
       const match = this.#matchAt(text, i);
       if (!match || isText(match.token, i)) {
         i++;

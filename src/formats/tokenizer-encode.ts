@@ -3,6 +3,7 @@
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { OpenLoraError } from '../errors.js';
 import { AddedTokenFinder, type Piece } from './added-tokens.js';
+import { toWellFormed } from './chat-template-value.js';
 import { unsupported, type AddedTokenJson, type TokenizerJson } from './tokenizer-json.js';
 
 /** Which special tokens that are spelled in a text stay text: all, none, or those that begin at these places. */
@@ -39,8 +40,9 @@ export class TextEncoding {
     return isNormalized ? (this.#library.normalizer?.normalize(content) ?? content) : content;
   }
 
-  /** undefined stands for a token that the file has no id for. */
-  encode(text: string, addSpecialTokens: boolean, textTokens: TextTokens): (number | undefined)[] {
+  /** undefined stands for a token that the file has no id for. Lone surrogates become U+FFFD. */
+  encode(given: string, addSpecialTokens: boolean, textTokens: TextTokens): (number | undefined)[] {
+    const text = toWellFormed(given);
     const isText: IsText = ({ special }, start) =>
       special && (textTokens === 'all' || (textTokens !== 'none' && textTokens.has(start)));
     const tokens: string[] = [];
@@ -79,11 +81,6 @@ export class TextEncoding {
     let next = 0;
     return ({ special }) => special && isAnyText && (found[next++] ?? true);
   }
-}
-
-/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
-export function toWellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
 }
 
 /** Throws ERR_TOKEN_RANGE for a token that the model's vocabulary doesn't have. */

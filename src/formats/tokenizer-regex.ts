@@ -19,7 +19,9 @@ function endOfClass(pattern: string, start: number): number {
 function endOfAtom(pattern: string, start: number): number {
   if (pattern[start] === '[') return endOfClass(pattern, start);
   if (pattern[start] !== '\\') return start + String.fromCodePoint(pattern.codePointAt(start) ?? 0).length;
-  const braced = /^\\(?:[pPx]\{[^}]*\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[\s\S])/.exec(pattern.slice(start, start + 99));
+  const braced = /^\\(?:[pPx]\{[^}]*\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[\s\S])/.exec(
+    pattern.slice(start, start + 99),
+  );
   return start + (braced?.[0].length ?? 1);
 }
 
@@ -32,12 +34,14 @@ export function withoutPossessives(pattern: string): string {
     const name = `keep${names++}`;
     out = `${out.slice(0, from)}(?=(?<${name}>${out.slice(from)}))\\k<${name}>`;
   };
-  for (let i = 0; i < pattern.length; ) {
+  for (let i = 0; i < pattern.length;) {
     const character = pattern[i] ?? '';
     if (character === '(') {
       const isAtomic = pattern.startsWith('(?>', i);
       groups.push({ start: out.length, isAtomic });
-      const opening = isAtomic ? '(?>' : (/^\((?:\?(?:<[=!]|<\w+>|[a-z-]*:|[=!]))?/.exec(pattern.slice(i, i + 64))?.[0] ?? '(');
+      const opening = isAtomic
+        ? '(?>'
+        : (/^\((?:\?(?:<[=!]|<\w+>|[a-z-]*:|[=!]))?/.exec(pattern.slice(i, i + 64))?.[0] ?? '(');
       out += isAtomic ? '(?:' : opening;
       i += opening.length;
       atom = -1;

@@ -6,7 +6,7 @@ import { parentPort } from 'node:worker_threads';
 import { OpenLoraError } from '../errors.js';
 import { ChatTemplates, readChatTemplates, type ChatTemplateSource } from './chat-template.js';
 import { buildTokenTable } from './token-bytes.js';
-import { TextEncoding, checkedIds, toWellFormed, type TextTokens } from './tokenizer-encode.js';
+import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
 import { readTokenizerJson } from './tokenizer-json.js';
 import { toWire, type WorkerReplies, type WorkerReply, type WorkerRequest } from './tokenizer-protocol.js';
 
@@ -14,6 +14,7 @@ interface Opened {
   encoding: TextEncoding;
   templates: ChatTemplates;
   vocabSize: number;
+  specialTokens: string[];
 }
 
 async function readOptional(folder: string, name: string): Promise<string | undefined> {
@@ -46,7 +47,9 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   const addedTokens = source.addedTokens.map((token) => ({ ...token, text: encoding.textOf(token) }));
   const { vocab, decoder } = source;
   const table = buildTokenTable({ vocab, addedTokens, decoder }, vocabSize);
-  const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
+  const specialTokens = addedTokens.filter(({ special }) => special).map(({ content }) => content);
+  const vocabSizeOrOwn = table.offsets.length - 1;
+  const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: vocabSizeOrOwn, specialTokens };
   return {
     opened,
     reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
@@ -54,7 +57,7 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
 }
 
 function encode({ encoding, vocabSize }: Opened, text: string, isAdding: boolean, textTokens: TextTokens): Uint32Array {
-  return checkedIds(encoding.encode(toWellFormed(text), isAdding, textTokens), vocabSize);
+  return checkedIds(encoding.encode(text, isAdding, textTokens), vocabSize);
 }
 
 function main(): void {
@@ -69,9 +72,12 @@ function main(): void {
       return result.reply;
     }
     if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
-    if (request.kind === 'encode') return encode(opened, request.text, request.addSpecialTokens, 'none');
-    const text = opened.templates.render(request.messages, request.options);
-    return { tokens: encode(opened, text, false, 'none'), text };
+    if (request.kind === 'encode')
+      return encode(opened, request.text, request.addSpecialTokens, request.parseSpecialTokens ? 'none' : 'all');
+    const { messages, options } = request;
+    const specialTokens = request.parseSpecialTokens ? [] : opened.specialTokens;
+    const { text, inputs } = opened.templates.renderMarked(messages, options, specialTokens);
+    return { tokens: encode(opened, text, false, inputs), text };
   };
 
   let last = Promise.resolve();

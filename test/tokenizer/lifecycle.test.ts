@@ -171,7 +171,7 @@ describe('the thread', () => {
       new URL('./crashing-worker.mjs', import.meta.url),
     );
     const ask = (text: string): Promise<unknown> =>
-      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens: true });
+      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens: true, parseSpecialTokens: true });
     await client.open();
     const first = await ask('who');
     const hanging = ask('hang');

@@ -33,6 +33,14 @@ describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
     expect(differing(texts, (i) => idDigest(plain[i] ?? []) === expected.cases[i]?.[2])).toEqual([]);
   });
 
+  test('leaves special tokens text where asked, as with encode_special_tokens', async () => {
+    const options = { addSpecialTokens: false, parseSpecialTokens: false };
+    const literal = await Promise.all(texts.map((text) => tokenizer.encode(text, options)));
+    expect(differing(texts, (i) => idDigest(literal[i] ?? []) === expected.cases[i]?.[3])).toEqual([]);
+    const special = new Set(tokenizer.addedTokens.filter((token) => token.special).map((token) => token.id));
+    expect(differing(texts, (i) => !(literal[i] ?? []).some((id) => special.has(id)))).toEqual([]);
+  });
+
   test('decodes to the text of `tokenizers`, with special tokens and without', () => {
     const both = (one: Uint32Array = new Uint32Array()): string =>
       [true, false].map((skipSpecialTokens) => tokenizer.decode(one, { skipSpecialTokens })).join('\0');
