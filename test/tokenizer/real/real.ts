@@ -1,7 +1,7 @@
 // The real tokenizers, templates and texts, and the hashes that make-references.py compares by.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { ChatMessage, Tool } from '../../../src/formats/tokenizer-types.js';
 import { TOKENIZERS, prepare } from './prepare.mjs';
@@ -9,7 +9,7 @@ import { TOKENIZERS, prepare } from './prepare.mjs';
 export { TOKENIZERS };
 
 const here = new URL('./', import.meta.url);
-const laidAt = fileURLToPath(new URL('../../../.cache/tokenizers', here));
+const laidAt = fileURLToPath(new URL(`../../../.cache/tokenizers-${process.pid}`, here));
 
 export interface References {
   file: string;
@@ -17,8 +17,10 @@ export interface References {
   /** tokens, then hashes of: ids, ids without BOS and the like, those with no special token recognised, decoded texts */
   cases: [count: number, ids: string, plain: string, literal: string, decoded: string][];
   decodes: string[];
-  /** Per conversation: ids of its text, and ids where special tokens in messages and tools stay text. */
-  chat?: { name: string; bos: string; template: string; ids: ([all: string, safe: string] | null)[] };
+  /** The first of the 256 byte tokens, where the decoder has ByteFallback. */
+  firstByte: number | null;
+  /** Per conversation: ids of its text, and ids where special tokens in messages and tools stay text; null: refused. */
+  chats: ([all: string, safe: string] | null)[];
 }
 
 export interface Conversation {
@@ -27,11 +29,11 @@ export interface Conversation {
   tools?: Tool[];
 }
 
-/** The folder that holds NAME/tokenizer.json and templates.json; laid out once. */
-export async function realFolder(): Promise<string> {
-  if (!TOKENIZERS.every((name) => existsSync(`${laidAt}/${name}/tokenizer.json`))) await prepare(laidAt);
-  return laidAt;
+/** The folder of prepare.mjs, laid out once for each process. */
+export function realFolder(): Promise<string> {
+  return (laid ??= prepare(laidAt).then(() => laidAt));
 }
+let laid: Promise<string> | undefined;
 
 export function readHere<T>(name: string): T {
   return JSON.parse(readFileSync(new URL(name, here), 'utf8')) as T;

@@ -1,10 +1,22 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openTokenizer, type Tokenizer } from '../../../src/formats/tokenizer.js';
-import { buildTokenizerWorker } from '../build-worker.js';
-import { TOKENIZERS, type References, corpusTexts, digest, idDigest, minstd, readHere, realFolder } from './real.js';
+import { OpenLoraError } from '../../../src/errors.js';
+import { openTokenizer, type ChatMessage, type EncodedChat, type Tokenizer } from '../../../src/formats/tokenizer.js';
+import {
+  TOKENIZERS,
+  type Conversation,
+  type References,
+  corpusTexts,
+  digest,
+  idDigest,
+  minstd,
+  readHere,
+  realFolder,
+} from './real.js';
 
-beforeAll(buildTokenizerWorker);
+const conversations = readHere<Conversation[]>('conversations.json');
+
+afterAll(async () => rmSync(await realFolder(), { recursive: true }));
 
 /** Which of the texts differ, as they would be given to make-references.py. */
 function differing(texts: string[], isSame: (i: number) => boolean): string[] {
@@ -12,7 +24,7 @@ function differing(texts: string[], isSame: (i: number) => boolean): string[] {
 }
 
 describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
-  const expected = readHere<References>(`references/${name}.json`);
+  const expected = readHere<References>(`references/${name}.golden.json`);
   let tokenizer: Tokenizer;
   let texts: string[];
   let ids: Uint32Array[];
@@ -50,9 +62,11 @@ describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
   test('decodes random ids to the text of `tokenizers`', () => {
     expect(tokenizer.tokenOffsets.length - 1).toBe(expected.size);
     const below = minstd();
-    const sequences = expected.decodes.map(() => {
+    const { firstByte } = expected;
+    const sequences = expected.decodes.map((_, i) => {
+      const [first, size] = firstByte !== null && i % 3 === 0 ? [firstByte, 256] : [0, expected.size];
       const count = 1 + below(14);
-      return Array.from({ length: count }, () => below(expected.size));
+      return Array.from({ length: count }, () => first + below(size));
     });
     const isSame = (one: number[], i: number): boolean =>
       digest(tokenizer.decode(one, { skipSpecialTokens: i % 2 === 0 })) === expected.decodes[i];
@@ -76,4 +90,44 @@ describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
     };
     expect(differing(texts, isSame)).toEqual([]);
   });
+
+  test('encodes chats as transformers, and leaves special tokens in messages text unless asked', async () => {
+    const differences: string[] = [];
+    for (const [i, { name: kind, messages, tools }] of conversations.entries()) {
+      const wanted = expected.chats[i] ?? null;
+      for (const [j, parseSpecialTokens] of [true, false].entries()) {
+        const encoded = tokenizer.encodeChat(messages, { parseSpecialTokens, ...(tools && { tools }) });
+        const got = await encoded.then(({ tokens }) => idDigest(tokens)).catch((error: Error) => error.message);
+        if (wanted ? got !== wanted[j] : /^[0-9a-f]{12}$/.test(got)) differences.push(`${kind}: ${got}`);
+      }
+    }
+    expect(differences).toEqual([]);
+  });
+
+  test('keeps special tokens that are spelled over several parts, roles and tools from being tokens', async () => {
+    const special = tokenizer.addedTokens.filter((token) => token.special);
+    const isSpecial = new Set(special.map((token) => token.id));
+    const countOf = ({ tokens }: EncodedChat): number => tokens.filter((id) => isSpecial.has(id)).length;
+    for (const { content } of special.slice(0, 6)) {
+      for (let cut = 0; cut <= content.length; cut++) {
+        const texts = [content.slice(0, cut), content.slice(cut)];
+        const messagesOf = (parts: string[]): ChatMessage[] => [
+          { role: 'user', content: parts.map((text) => ({ type: 'text', text })) },
+        ];
+        const harmless = await encodedOrNot(tokenizer, messagesOf(texts.map((text) => 'x'.repeat(text.length))));
+        const got = await encodedOrNot(tokenizer, messagesOf(texts));
+        expect(got && countOf(got)).toBe(harmless && countOf(harmless));
+      }
+    }
+  });
 });
+
+/** undefined where the template refuses. */
+async function encodedOrNot(tokenizer: Tokenizer, messages: ChatMessage[]): Promise<EncodedChat | undefined> {
+  try {
+    return await tokenizer.encodeChat(messages);
+  } catch (error) {
+    if (OpenLoraError.is(error) && error.code === 'ERR_CHAT_TEMPLATE') return undefined;
+    throw error;
+  }
+}
