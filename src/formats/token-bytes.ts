@@ -55,6 +55,17 @@ const BYTE_OF_CHARACTER = ((): Int16Array => {
   return table;
 })();
 
+const CHARACTER_OF_BYTE = Array.from({ length: 256 }, (_, byte) =>
+  String.fromCharCode(BYTE_OF_CHARACTER.indexOf(byte)),
+);
+
+/** The text as byte-level vocabularies spell it: a character for each byte of its UTF-8. */
+export function toByteCharacters(text: string): string {
+  let characters = '';
+  for (const byte of utf8.encode(text)) characters += CHARACTER_OF_BYTE[byte];
+  return characters;
+}
+
 /** A token with a character that stands for no byte (an added token with a space, say) is its own text. */
 function byteLevelBytes(token: string): Uint8Array {
   const bytes = new Uint8Array(token.length);

@@ -1,8 +1,9 @@
-// Text → ids: the steps of `tokenizers`, with added tokens found here and the rest done by @huggingface/tokenizers.
+// Text → ids: the steps of `tokenizers`, with normalizers, pre-tokenizers and post-processors of @huggingface/tokenizers.
 
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { OpenLoraError } from '../errors.js';
 import { AddedTokenFinder, type Piece } from './added-tokens.js';
+import { BytePairs } from './byte-pairs.js';
 import { toWellFormed } from './chat-template-value.js';
 import { unsupported, type AddedTokenJson, type TokenizerJson } from './tokenizer-json.js';
 
@@ -13,7 +14,9 @@ type IsText = (token: AddedTokenJson, start: number) => boolean;
 
 export class TextEncoding {
   readonly #library: Library;
-  readonly #added: ReadonlyMap<string, number>;
+  readonly #bytePairs: BytePairs;
+  /** What the post-processor puts before and after a text. */
+  readonly #around: { before: number[]; after: number[] };
   /** Tokens that are found in the text as it is; those found in the normalized text, and the special ones of them before. */
   readonly #raw: AddedTokenFinder;
   readonly #normalized: AddedTokenFinder;
@@ -27,7 +30,8 @@ export class TextEncoding {
       throw unsupported('the file', `can't be used: ${(error as Error).message}`);
     }
     const { addedTokens } = source;
-    this.#added = new Map(addedTokens.map(({ content, id }) => [content, id]));
+    this.#bytePairs = new BytePairs(source.bytePairs);
+    this.#around = readPostProcessor(this.#library, source);
     const normalized = addedTokens.filter((token) => token.isNormalized);
     const asIs = (token: AddedTokenJson): { token: AddedTokenJson; text: string } => ({ token, text: token.content });
     this.#raw = new AddedTokenFinder(addedTokens.filter((token) => !token.isNormalized).map(asIs));
@@ -40,33 +44,33 @@ export class TextEncoding {
     return isNormalized ? (this.#library.normalizer?.normalize(content) ?? content) : content;
   }
 
-  /** undefined stands for a token that the file has no id for. Lone surrogates become U+FFFD. */
-  encode(given: string, addSpecialTokens: boolean, textTokens: TextTokens): (number | undefined)[] {
+  /** Lone surrogates become U+FFFD. */
+  encode(given: string, addSpecialTokens: boolean, textTokens: TextTokens): number[] {
     const text = toWellFormed(given);
     const isText: IsText = ({ special }, start) =>
       special && (textTokens === 'all' || (textTokens !== 'none' && textTokens.has(start)));
-    const tokens: string[] = [];
+    const ids = addSpecialTokens ? [...this.#around.before] : [];
     for (const piece of this.#raw.split(text, isText)) {
-      if (piece.token) tokens.push(piece.token.content);
-      else this.#encodePiece(piece, isText, tokens);
+      if (piece.token) ids.push(piece.token.id);
+      else this.#encodePiece(piece, isText, ids);
     }
-    const { post_processor: post, model } = this.#library;
-    const all = post ? post.post_process(tokens, null, addSpecialTokens).tokens : tokens;
-    return all.map((token) => this.#added.get(token) ?? model?.tokens_to_ids.get(token) ?? model?.unk_token_id);
+    if (addSpecialTokens) ids.push(...this.#around.after);
+    return ids;
   }
 
-  #encodePiece(raw: Piece, isText: IsText, tokens: string[]): void {
-    const { normalizer, pre_tokenizer: pre, model } = this.#library;
+  #encodePiece(raw: Piece, isText: IsText, ids: number[]): void {
+    const { normalizer, pre_tokenizer: pre } = this.#library;
     const normalized = normalizer ? normalizer.normalize(raw.text) : raw.text;
     for (const piece of this.#normalized.split(normalized, this.#isTextNormalized(raw, isText))) {
       if (piece.token) {
-        tokens.push(piece.token.content);
+        ids.push(piece.token.id);
         continue;
       }
       // The library's name for it: Metaspace may be asked to prepend to the beginning of a text only.
       const section_index = raw.start === 0 && piece.start === 0 ? 0 : 1;
-      const words = pre ? pre.pre_tokenize(piece.text, { section_index }) : [piece.text];
-      for (const token of model?._call(words) ?? []) tokens.push(token);
+      for (const word of pre ? pre.pre_tokenize(piece.text, { section_index }) : [piece.text]) {
+        this.#bytePairs.encode(word, ids);
+      }
     }
   }
 
@@ -83,14 +87,24 @@ export class TextEncoding {
   }
 }
 
+/** Lets the post-processor show what it puts around a text. */
+function readPostProcessor(library: Library, source: TokenizerJson): { before: number[]; after: number[] } {
+  const text = '\0';
+  const tokens = library.post_processor?.post_process([text], null, true).tokens ?? [text];
+  const at = tokens.indexOf(text);
+  if (at < 0) throw unsupported('post_processor', 'leaves the text out');
+  const added = new Map(source.addedTokens.map(({ content, id }) => [content, id]));
+  const idOf = (token: string): number => {
+    const id = added.get(token) ?? source.bytePairs.vocab.get(token);
+    if (id === undefined) throw unsupported('post_processor', `adds ${JSON.stringify(token)}, which is no token`);
+    return id;
+  };
+  return { before: tokens.slice(0, at).map(idOf), after: tokens.slice(at + 1).map(idOf) };
+}
+
 /** Throws ERR_TOKEN_RANGE for a token that the model's vocabulary doesn't have. */
-export function checkedIds(ids: readonly (number | undefined)[], vocabSize: number): Uint32Array {
-  const tokens = new Uint32Array(ids.length);
-  ids.forEach((id, i) => {
-    if (id === undefined || id >= vocabSize) {
-      throw new OpenLoraError('ERR_TOKEN_RANGE', `the text has token ${id ?? 'unknown'}, the model has ${vocabSize}`);
-    }
-    tokens[i] = id;
-  });
-  return tokens;
+export function checkedIds(ids: readonly number[], vocabSize: number): Uint32Array {
+  const unknown = ids.find((id) => id >= vocabSize);
+  if (unknown === undefined) return Uint32Array.from(ids);
+  throw new OpenLoraError('ERR_TOKEN_RANGE', `the text has token ${unknown}, the model has ${vocabSize}`);
 }

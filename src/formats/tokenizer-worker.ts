@@ -45,8 +45,8 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   });
   const encoding = new TextEncoding(source);
   const addedTokens = source.addedTokens.map((token) => ({ ...token, text: encoding.textOf(token) }));
-  const { vocab, decoder } = source;
-  const table = buildTokenTable({ vocab, addedTokens, decoder }, vocabSize);
+  const { bytePairs, decoder } = source;
+  const table = buildTokenTable({ vocab: bytePairs.vocab, addedTokens, decoder }, vocabSize);
   const specialTokens = addedTokens.filter(({ special }) => special).map(({ content }) => content);
   const vocabSizeOrOwn = table.offsets.length - 1;
   const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: vocabSizeOrOwn, specialTokens };
