@@ -48,7 +48,11 @@ describe('opening', () => {
     ['Unigram', 'model.type', llama2With({ model: { ...model, type: 'Unigram' } })],
     ['dropout', 'model.dropout', llama2With({ model: { ...model, dropout: 0.1 } })],
     ['no merges', 'model.merges', llama2With({ model: { ...model, merges: undefined } })],
-    ['a merge of three', 'model.merges[1]', llama2With({ model: { ...model, merges: [model.merges[0], ['a', 'b', 'c']] } })],
+    [
+      'a merge of three',
+      'model.merges[1]',
+      llama2With({ model: { ...model, merges: [model.merges[0], ['a', 'b', 'c']] } }),
+    ],
     ['an id that is text', 'model.vocab["a"]', llama2With({ model: { ...model, vocab: { a: 'x' } } })],
     ['a huge id', 'model.vocab["a"]', llama2With({ model: { ...model, vocab: { a: 2 ** 40 } } })],
     ['a nameless added token', 'added_tokens[0].content', llama2With({ added_tokens: [{ id: 1 }] })],
