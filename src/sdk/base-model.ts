@@ -154,10 +154,12 @@ export class BaseModel implements Base {
   ): Promise<Uint32Array> {
     const { tokenizer } = this.#parts;
     if (prompt.kind === 'tokens') return prompt.tokens;
-    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { signal });
+    const { parseSpecialTokens } = prompt;
+    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { parseSpecialTokens, signal });
     const chat = await tokenizer.encodeChat(prompt.messages, {
       ...templateOf(entry),
       ...(prompt.tools === undefined ? {} : { tools: prompt.tools }),
+      parseSpecialTokens,
       signal,
     });
     return chat.tokens;
@@ -331,12 +333,17 @@ export class BaseModel implements Base {
     await this.#spool.dispose();
   }
 
-  async #encode(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<Uint32Array> {
+  async #encode(
+    text: string,
+    options: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean } = {},
+  ): Promise<Uint32Array> {
     this.#assertOpen('tokenizer.encode');
     checkText('text', text, 0, Math.max(ENCODE_LENGTH_MAX, textLengthMax(this.info.contextLength)));
-    checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), { addSpecialTokens: 0 });
-    const { addSpecialTokens } = options;
-    if (addSpecialTokens !== undefined) checkBoolean('addSpecialTokens', addSpecialTokens);
+    const known = { addSpecialTokens: 0, parseSpecialTokens: 0 };
+    checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), known);
+    for (const key of ['addSpecialTokens', 'parseSpecialTokens'] as const) {
+      if (options[key] !== undefined) checkBoolean(key, options[key]);
+    }
     return this.#parts.tokenizer.encode(text, options);
   }
 

@@ -39,7 +39,7 @@ type Given = Partial<Record<RequestKey, unknown>>;
 
 // prettier-ignore
 const REQUEST_KEYS = {
-  prompt: 0, messages: 0, tools: 0, tokens: 0, adapter: 0, maxTokens: 0, minTokens: 0, temperature: 0, topK: 0, topP: 0, minP: 0,
+  prompt: 0, messages: 0, tools: 0, parseSpecialTokens: 0, tokens: 0, adapter: 0, maxTokens: 0, minTokens: 0, temperature: 0, topK: 0, topP: 0, minP: 0,
   repetitionPenalty: 0, presencePenalty: 0, frequencyPenalty: 0, logitBias: 0, seed: 0, stop: 0, stopTokens: 0, ignoreEos: 0,
   logprobs: 0, promptLogprobs: 0, tenant: 0, cacheSalt: 0, priority: 0, deadlineMs: 0, signal: 0,
 } satisfies Record<RequestKey, 0>;
@@ -55,8 +55,8 @@ export interface RequestRules {
 }
 
 export type CheckedPrompt =
-  | { kind: 'text'; text: string }
-  | { kind: 'chat'; messages: readonly ChatMessage[]; tools: readonly Tool[] | undefined }
+  | { kind: 'text'; text: string; parseSpecialTokens: boolean }
+  | { kind: 'chat'; messages: readonly ChatMessage[]; tools: readonly Tool[] | undefined; parseSpecialTokens: boolean }
   | { kind: 'tokens'; tokens: Uint32Array };
 
 /** Fields of the native request that don't depend on the prompt's length or on the adapter's handle. */
@@ -164,12 +164,19 @@ function checkPrompt(o: Given, rules: RequestRules): CheckedPrompt {
     throw new OpenLoraError('ERR_INVALID_OPTION', `generate: got ${got}, wanted one of prompt, messages, tokens`);
   }
   if (o.tools !== undefined && kinds[0] !== 'messages') invalid('tools', o.tools, 'messages beside it');
-  if (kinds[0] === 'prompt') return { kind: 'text', text: checkPromptText(o.prompt, rules) };
+  const isParsed = o.parseSpecialTokens;
+  if (isParsed !== undefined && kinds[0] === 'tokens') {
+    invalid('parseSpecialTokens', isParsed, 'prompt or messages beside it');
+  }
+  const parseSpecialTokens =
+    isParsed === undefined ? kinds[0] === 'prompt' : checkBoolean('parseSpecialTokens', isParsed);
+  if (kinds[0] === 'prompt') return { kind: 'text', text: checkPromptText(o.prompt, rules), parseSpecialTokens };
   if (kinds[0] === 'tokens') return { kind: 'tokens', tokens: checkTokens(o.tokens, rules) };
   return {
     kind: 'chat',
     messages: checkConversation(o.messages, rules),
     tools: o.tools === undefined ? undefined : checkTools(o.tools),
+    parseSpecialTokens,
   };
 }
 

@@ -4,9 +4,17 @@ import type { ChatMessage, Tool } from '../formats/tokenizer-types.js';
 
 export type { ChatMessage, Tool, ToolCall } from '../formats/tokenizer-types.js';
 
-/** The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are. */
+/**
+ * The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are.
+ *
+ * `parseSpecialTokens` says whether text that spells a special token (`<|im_end|>`) becomes that token. Default: true for
+ * `prompt`, which is what the model reads; false for `messages` and `tools`, which may be anyone's text: there the special
+ * tokens are those that the chat template writes.
+ */
 export type Prompt =
-  { prompt: string } | { messages: readonly ChatMessage[]; tools?: readonly Tool[] } | { tokens: ArrayLike<number> };
+  | { prompt: string; parseSpecialTokens?: boolean }
+  | { messages: readonly ChatMessage[]; tools?: readonly Tool[]; parseSpecialTokens?: boolean }
+  | { tokens: ArrayLike<number> };
 
 /**
  * One request. Sampling fields that are left out come from the checkpoint's generation_config.json; without that file, or

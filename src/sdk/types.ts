@@ -179,8 +179,11 @@ export interface EngineStats {
 }
 
 export interface BaseTokenizer {
-  /** In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like; default true. */
-  encode(text: string, options?: { addSpecialTokens?: boolean }): Promise<Uint32Array>;
+  /**
+   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like. `parseSpecialTokens`: text that spells a special
+   * token becomes that token. Both default to true.
+   */
+  encode(text: string, options?: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean }): Promise<Uint32Array>;
   /** `skipSpecialTokens`: special tokens leave no text; default true. Throws ERR_TOKEN_RANGE. */
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): string;
 }

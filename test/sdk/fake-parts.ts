@@ -2,7 +2,7 @@
 
 import { OpenLoraError } from '../../src/errors.js';
 import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
-import type { ChatMessage, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
+import type { ChatMessage, EncodeOptions, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
 import { createLoadBase, type SdkParts } from '../../src/sdk/load-base.js';
 import type { Base, LoadBaseOptions } from '../../src/sdk/types.js';
 import { fakeAddon, type FakeEngine, type FakeOptions } from './fake-native.js';
@@ -81,8 +81,11 @@ export class FakeTokenizer implements Tokenizer {
   isDisposed = false;
   /** While true, encoding waits. */
   isHeld = false;
+  /** Of every call, in turn. */
+  readonly parseSpecialTokens: (boolean | undefined)[] = [];
 
-  async encode(text: string, options: { signal?: AbortSignal } = {}): Promise<Uint32Array> {
+  async encode(text: string, options: EncodeOptions = {}): Promise<Uint32Array> {
+    this.parseSpecialTokens.push(options.parseSpecialTokens);
     do {
       await pause();
       if (this.isDisposed) throw new OpenLoraError('ERR_CLOSED', 'the tokenizer was disposed');
@@ -91,7 +94,7 @@ export class FakeTokenizer implements Tokenizer {
     return Uint32Array.from(Buffer.from(text, 'latin1'));
   }
 
-  async encodeChat(messages: readonly ChatMessage[], options: RenderChatOptions & { signal?: AbortSignal } = {}) {
+  async encodeChat(messages: readonly ChatMessage[], options: RenderChatOptions & EncodeOptions = {}) {
     const text = this.renderChat(messages, options);
     return { tokens: await this.encode(text, options), text };
   }

@@ -450,6 +450,19 @@ describe('what the engine is asked for', () => {
     expect(Buffer.from(engine.submitted[0]!.tokens).toString()).toBe('[base]<1>user:hi>');
   });
 
+  test('special tokens that are spelled out are tokens in a prompt, and text in a conversation, unless asked', async () => {
+    const { base, tokenizer } = await open();
+    const messages = [{ role: 'user', content: 'hi' }];
+    await base.generate({ prompt: 'x', maxTokens: 1 }).result;
+    await base.generate({ prompt: 'x', parseSpecialTokens: false, maxTokens: 1 }).result;
+    await base.generate({ messages, maxTokens: 1 }).result;
+    await base.generate({ messages, parseSpecialTokens: true, maxTokens: 1 }).result;
+    await base.tokenizer.encode('x', { parseSpecialTokens: false });
+    expect(tokenizer.parseSpecialTokens).toEqual([true, false, false, true, false]);
+    const wrong = base.tokenizer.encode('x', { parseSpecialTokens: 1 as never });
+    await expect(wrong).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+  });
+
   test('time spent on encoding counts towards the deadline', async () => {
     const { base, engine, tokenizer } = await open();
     tokenizer.isHeld = true;

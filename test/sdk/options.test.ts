@@ -240,6 +240,13 @@ describe('generate refuses', () => {
       INVALID,
       /^messages\[0\]\.content\[0\]\.type: got "image_url", wanted 'text'$/,
     ],
+    [
+      'parseSpecialTokens beside tokens',
+      { tokens: [1], parseSpecialTokens: true },
+      INVALID,
+      /^parseSpecialTokens: got true, wanted prompt or messages beside it$/,
+    ],
+    ['parseSpecialTokens as text', { ...x, parseSpecialTokens: 'yes' }, INVALID, /^parseSpecialTokens: got "yes"/],
     ['tools without messages', { ...x, tools: [] }, INVALID, /^tools: got an array of 0, wanted messages beside it$/],
     [
       'a tool that is none',
