@@ -55,13 +55,13 @@ export async function examineAdapterFolder(
   await noted(refuse, () => checkAddedTokens(folder, present, base.path, o.vocabulary ?? base.spec.vocab, pacer));
   // What the description would refuse, the match has refused.
   const description = await describeTensors(tensors, path, pacer, ignore);
-  const { chatTemplate } = parts;
+  const { chat } = parts;
   return {
     description: {
       ...description,
       warnings,
       ...named,
-      ...(chatTemplate === undefined ? {} : { chatTemplate }),
+      ...(chat === undefined ? {} : { chat }),
     },
     refusals,
     extents: extentsOf(tensors),

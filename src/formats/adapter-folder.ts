@@ -15,9 +15,10 @@ import { readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import { LAYER_SITES } from '../native/binding.js';
-import { checkAddedTokens, readAdapterChatTemplate } from './adapter-tokenizer.js';
+import { checkAddedTokens, readAdapterChatTemplates } from './adapter-tokenizer.js';
 import { AdapterNames } from './adapter-names.js';
 import { guarded, matchTensors, throwRefusal, type FoundTensor, type Refuse } from './adapter-tensors.js';
+import type { ChatTemplateSource } from './tokenizer-types.js';
 import { isMissing, readJsonObject, type JsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
@@ -50,7 +51,7 @@ export interface AdapterParts {
   files: string[];
   /** Of several files. */
   index?: SafetensorsIndex;
-  chatTemplate?: string;
+  chat?: ChatTemplateSource;
 }
 
 /**
@@ -83,14 +84,14 @@ export async function checkAdapter(
   const found = await readTensors(parts, pacer);
   const { tensors, baseTensors } = await matchTensors(found, targets, base, pacer);
   const ranks = targets.map(({ rank }) => rank);
-  const { chatTemplate } = parts;
+  const { chat } = parts;
   return {
     spec: {
       files: parts.files,
       tensors,
       sites: targets.map(({ site, rank, scale }) => ({ site: site.site, rank, scale })),
       baseTensors,
-      canonicalConfig: canonicalConfig(config, chatTemplate),
+      canonicalConfig: canonicalConfig(config, chat),
     },
     info: {
       rank: { min: Math.min(...ranks), max: Math.max(...ranks) },
@@ -98,7 +99,7 @@ export async function checkAdapter(
       parameters: tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
       bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
       warnings,
-      ...(chatTemplate === undefined ? {} : { chatTemplate }),
+      ...(chat === undefined ? {} : { chat }),
     },
   };
 }
@@ -117,7 +118,7 @@ export async function describeAdapterFolder(
   const description = await describeTensors(await readTensors(parts, pacer), path, pacer, throwRefusal);
   return {
     ...description,
-    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
+    ...(parts.chat === undefined ? {} : { chat: parts.chat }),
     ...(baseNameOrPath === undefined ? {} : { baseNameOrPath }),
   };
 }
@@ -164,9 +165,9 @@ export async function readParts(folder: string, pacer: Pacer): Promise<{ parts: 
   const config = await readJsonObject(join(folder, CONFIG), 'ERR_ADAPTER_CONFIG');
   if (!config) throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${CONFIG}`, { path: folder });
   const tensors = await findTensors(folder, present);
-  const chatTemplate = await readAdapterChatTemplate(folder, present, pacer);
+  const chat = await readAdapterChatTemplates(folder, present, pacer);
   pacer.checkAborted();
-  return { parts: { config, ...tensors, ...(chatTemplate === undefined ? {} : { chatTemplate }) }, present };
+  return { parts: { config, ...tensors, ...(chat === undefined ? {} : { chat }) }, present };
 }
 
 async function findTensors(folder: string, present: string[]): Promise<Pick<AdapterParts, 'files' | 'index'>> {

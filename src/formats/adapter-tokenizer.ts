@@ -1,16 +1,11 @@
-// What PEFT's users save beside an adapter: the tokenizer that they trained with, and a chat template.
+// What PEFT's users save beside an adapter: the tokenizer that they trained with, and chat templates.
 
 import { join } from 'node:path';
 import { OpenLoraError } from '../errors.js';
-import {
-  isJsonObject,
-  parseJsonObject,
-  readJsonObject,
-  readTextFile,
-  readTopLevelValues,
-  type JsonObject,
-} from './json.js';
+import { CHAT_KEYS, chatTemplatesOf } from './chat-template.js';
+import { isJsonObject, readJsonObject, readTextFile, readTopLevelValues, type JsonObject } from './json.js';
 import type { Pacer } from './pacer.js';
+import type { ChatTemplateSource } from './tokenizer-types.js';
 
 const CODE = 'ERR_ADAPTER_TOKENIZER';
 
@@ -62,27 +57,19 @@ async function addedTokens(folder: string, pacer: Pacer): Promise<JsonObject[]> 
   return (tokens as unknown[]).filter(isJsonObject);
 }
 
-/** The adapter's own chat template, in the order in which transformers looks: a file of its own, then the config. */
-export async function readAdapterChatTemplate(
+/** The adapter's own chat templates, found as a base's are, with the special tokens that its folder gives them. */
+export async function readAdapterChatTemplates(
   folder: string,
   present: string[],
   pacer: Pacer,
-): Promise<string | undefined> {
-  if (present.includes('chat_template.jinja')) return readTextFile(join(folder, 'chat_template.jinja'), CODE);
-  if (present.includes('chat_template.json')) {
-    const path = join(folder, 'chat_template.json');
-    const text = await readTextFile(path, CODE);
-    if (text !== undefined) return defaultTemplate(parseJsonObject(text, path, CODE).chat_template);
-  }
-  if (!present.includes('tokenizer_config.json')) return undefined;
-  const values = await readTopLevelValues(join(folder, 'tokenizer_config.json'), ['chat_template'], CODE, pacer);
-  return defaultTemplate(values?.get('chat_template'));
-}
-
-/** One template, or a list of named ones of which `default` is meant. */
-function defaultTemplate(value: unknown): string | undefined {
-  if (typeof value === 'string') return value;
-  if (!Array.isArray(value)) return undefined;
-  const found = (value as unknown[]).find((item) => isJsonObject(item) && item.name === 'default');
-  return isJsonObject(found) && typeof found.template === 'string' ? found.template : undefined;
+): Promise<ChatTemplateSource | undefined> {
+  const has = (name: string) => present.includes(name);
+  const path = (name: string) => join(folder, name);
+  const jinja = has('chat_template.jinja') ? await readTextFile(path('chat_template.jinja'), CODE) : undefined;
+  const own = has('chat_template.json') ? await readJsonObject(path('chat_template.json'), CODE) : undefined;
+  const config = has('tokenizer_config.json')
+    ? await readTopLevelValues(path('tokenizer_config.json'), CHAT_KEYS, CODE, pacer)
+    : undefined;
+  const source = chatTemplatesOf(Object.fromEntries(config ?? []), jinja, own ?? {});
+  return Object.keys(source.templates).length > 0 ? source : undefined;
 }

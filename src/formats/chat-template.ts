@@ -6,18 +6,12 @@ import { marker, marksIn, markTexts, plain } from './chat-template-marks.js';
 import { renderTemplate } from './chat-template-render.js';
 import { strftime } from './chat-template-time.js';
 import { TemplateError, fromJs, toText, type Value } from './chat-template-value.js';
-import type { ChatMessage, RenderChatOptions } from './tokenizer-types.js';
-
-/** What a folder says of its templates. Plain values: it is posted from the worker. */
-export interface ChatTemplateSource {
-  /** Jinja source by name; the only one is `default`. */
-  templates: Record<string, string>;
-  /** `bos_token`, `eos_token`, … as text, and lists of them, given to every template. */
-  specialTokens: Record<string, string>;
-  extraSpecialTokens: string[];
-}
+import type { ChatMessage, ChatTemplateSource, RenderChatOptions } from './tokenizer-types.js';
 
 const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+const EXTRA_TOKENS = ['additional_special_tokens', 'extra_special_tokens'];
+/** What of tokenizer_config.json is read here. */
+export const CHAT_KEYS: readonly string[] = ['chat_template', ...SPECIAL_TOKENS, ...EXTRA_TOKENS];
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -51,28 +45,33 @@ function templatesOf(value: unknown): Record<string, string> {
   return templates;
 }
 
-/**
- * Reads the texts of a folder's files (undefined: there is none). chat_template.jinja goes before tokenizer_config.json, and
- * that before chat_template.json. Throws ERR_TOKENIZER_UNSUPPORTED for a file that is not JSON.
- */
+/** Reads the texts of a folder's files (undefined: there is none). Throws ERR_TOKENIZER_UNSUPPORTED for one that is not JSON. */
 export function readChatTemplates(files: {
   tokenizerConfig: string | undefined;
   jinja: string | undefined;
   chatTemplateJson: string | undefined;
 }): ChatTemplateSource {
   const config = parseConfig(files.tokenizerConfig, 'tokenizer_config.json');
-  const own = parseConfig(files.chatTemplateJson, 'chat_template.json');
+  return chatTemplatesOf(config, files.jinja, parseConfig(files.chatTemplateJson, 'chat_template.json'));
+}
+
+/** The same from what was parsed: chat_template.jinja goes before tokenizer_config.json, and that before chat_template.json. */
+export function chatTemplatesOf(
+  config: Readonly<Record<string, unknown>>,
+  jinja: string | undefined,
+  own: Readonly<Record<string, unknown>>,
+): ChatTemplateSource {
   const specialTokens: Record<string, string> = {};
   for (const key of SPECIAL_TOKENS) {
     const text = tokenText(config[key]);
     if (text !== undefined) specialTokens[key] = text;
   }
-  const extra = config.additional_special_tokens ?? config.extra_special_tokens;
+  const extra = EXTRA_TOKENS.map((key) => config[key]).find((value) => value !== undefined && value !== null);
   return {
     templates: {
       ...templatesOf(own.chat_template),
       ...templatesOf(config.chat_template),
-      ...(files.jinja !== undefined && { default: files.jinja }),
+      ...(jinja !== undefined && { default: jinja }),
     },
     specialTokens,
     extraSpecialTokens: (Array.isArray(extra) ? (extra as unknown[]) : []).flatMap((token) => tokenText(token) ?? []),
@@ -127,8 +126,9 @@ export class ChatTemplates {
 
   #renderer(options: RenderChatOptions): (inputs: Inputs) => string {
     const { addGenerationPrompt = true } = options;
-    const body = this.#parse(options.template ?? this.#choose(options.tools !== undefined));
-    const { specialTokens, extraSpecialTokens } = this.#source;
+    const source = options.template === undefined ? this.#source : ofAdapter(this.#source, options.template);
+    const body = this.#parse(choose(source.templates, options.tools !== undefined));
+    const { specialTokens, extraSpecialTokens } = source;
     const now = this.#now();
     const globals: [string, Value][] = [
       ['documents', null],
@@ -142,15 +142,6 @@ export class ChatTemplates {
       renderTemplate(body, new Map([['messages', messages], ['tools', tools], ...globals]));
   }
 
-  #choose(hasTools: boolean): string {
-    const { templates } = this.#source;
-    const source = (hasTools ? templates.tool_use : undefined) ?? templates.default;
-    if (source !== undefined) return source;
-    const names = Object.keys(templates);
-    const found = names.length > 0 ? `only templates named ${names.join(', ')}` : 'no chat template';
-    throw new OpenLoraError('ERR_CHAT_TEMPLATE_MISSING', `the tokenizer has ${found}; give \`prompt\` or a template`);
-  }
-
   #parse(source: string): Statement[] {
     const body = this.#parsed.get(source) ?? parseTemplate(source);
     this.#parsed.delete(source);
@@ -161,6 +152,29 @@ export class ChatTemplates {
     }
     return body;
   }
+}
+
+function choose(templates: Readonly<Record<string, string>>, hasTools: boolean): string {
+  const source = (hasTools ? templates.tool_use : undefined) ?? templates.default;
+  if (source !== undefined) return source;
+  const names = Object.keys(templates);
+  const found = names.length > 0 ? `only templates named ${names.join(', ')}` : 'no chat template';
+  throw new OpenLoraError('ERR_CHAT_TEMPLATE_MISSING', `the tokenizer has ${found}; give \`prompt\` or a template`);
+}
+
+/** A template and nothing else. */
+export function singleTemplate(template: string): ChatTemplateSource {
+  return { templates: { default: template }, specialTokens: {}, extraSpecialTokens: [] };
+}
+
+/** An adapter's templates and tokens; what it doesn't say is the base's. */
+function ofAdapter(base: ChatTemplateSource, template: string | ChatTemplateSource): ChatTemplateSource {
+  const own = typeof template === 'string' ? singleTemplate(template) : template;
+  return {
+    templates: own.templates.default === undefined ? { ...base.templates, ...own.templates } : own.templates,
+    specialTokens: { ...base.specialTokens, ...own.specialTokens },
+    extraSpecialTokens: own.extraSpecialTokens.length > 0 ? own.extraSpecialTokens : base.extraSpecialTokens,
+  };
 }
 
 interface Inputs {

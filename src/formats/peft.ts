@@ -21,6 +21,7 @@
 // | ERR_ADAPTER_RANK                  | a rank outside 1–256, or not the tensor's                                   |
 // | ERR_ADAPTER_PATTERN               | a pattern that Python refuses, or that this matcher doesn't have            |
 
+import type { ChatTemplateSource } from './tokenizer-types.js';
 import { OpenLoraError } from '../errors.js';
 import { ConfigReader } from './config-reader.js';
 import { canonicalJson, isJsonObject, type JsonObject } from './json.js';
@@ -185,15 +186,15 @@ function readBase(config: ConfigReader): Pick<LoraConfig, 'baseNameOrPath'> {
 }
 
 /**
- * RFC 8785 text of everything that decides what the adapter computes, and of its chat template. Patterns become lists
+ * RFC 8785 text of everything that decides what the adapter computes, and of its chat templates. Patterns become lists
  * of pairs, since their order counts and RFC 8785 sorts keys; lists of names are sorted, since theirs doesn't (PEFT
  * keeps sets).
  */
-export function canonicalConfig(config: LoraConfig, chatTemplate: string | undefined): Uint8Array {
+export function canonicalConfig(config: LoraConfig, chat: ChatTemplateSource | undefined): Uint8Array {
   const names = (value: string[] | string) => (typeof value === 'string' ? value : [...new Set(value)].sort());
   const text = canonicalJson({
     alpha_pattern: config.alphaPattern,
-    chat_template: chatTemplate ?? null,
+    chat: chat === undefined ? null : { ...chat },
     exclude_modules: names(config.excludes),
     layers_pattern: config.layersPatterns,
     layers_to_transform: config.layers ? [...new Set(config.layers)].sort((a, b) => a - b) : null,

@@ -1,9 +1,8 @@
 // Messages between a tokenizer's owner and its worker thread. Each request has exactly one reply.
 
 import { OpenLoraError } from '../errors.js';
-import type { ChatTemplateSource } from './chat-template.js';
 import type { TokenTable } from './token-bytes.js';
-import type { AddedToken, ChatMessage, EncodedChat, RenderChatOptions } from './tokenizer-types.js';
+import type { AddedToken, ChatMessage, ChatTemplateSource, EncodedChat, RenderChatOptions } from './tokenizer-types.js';
 
 /** The first request of a worker is `open`. */
 export type WorkerRequest =

@@ -28,8 +28,17 @@ export interface RenderChatOptions {
   tools?: readonly Tool[];
   /** Whether the prompt ends with the head of the assistant's answer. Default: true. */
   addGenerationPrompt?: boolean;
-  /** Jinja source used in place of the base's own template (an adapter's). */
-  template?: string;
+  /** An adapter's own, used in place of the base's: Jinja source, or all that its folder says. */
+  template?: string | ChatTemplateSource;
+}
+
+/** What a folder says of its chat templates. Plain values: it is posted between threads. */
+export interface ChatTemplateSource {
+  /** Jinja source by name; the only one is `default`, `tool_use` is for conversations with tools. */
+  templates: Record<string, string>;
+  /** `bos_token`, `eos_token`, … as text, and lists of them, given to every template. */
+  specialTokens: Record<string, string>;
+  extraSpecialTokens: string[];
 }
 
 export interface EncodeOptions {

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { OpenLoraError } from '../errors.js';
-import { ChatTemplates, readChatTemplates, type ChatTemplateSource } from './chat-template.js';
+import { ChatTemplates, readChatTemplates } from './chat-template.js';
 import { buildTokenTable } from './token-bytes.js';
 import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
 import { readTokenizerJson } from './tokenizer-json.js';
@@ -38,7 +38,7 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
     );
   }
   const source = readTokenizerJson(text);
-  const templates: ChatTemplateSource = readChatTemplates({
+  const templates = readChatTemplates({
     tokenizerConfig: await readOptional(folder, 'tokenizer_config.json'),
     jinja: await readOptional(folder, 'chat_template.jinja'),
     chatTemplateJson: await readOptional(folder, 'chat_template.json'),

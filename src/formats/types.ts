@@ -1,5 +1,6 @@
 // What the readers of src/formats give to the SDK. No JSON and no file name of the Hugging Face world goes further.
 
+import type { ChatTemplateSource } from './tokenizer-types.js';
 import type { AdapterSpec, BaseTensor, DType, ModelSpec } from '../native/binding.js';
 
 /** A linear module (or the embedding) that an adapter can act on. */
@@ -71,8 +72,8 @@ export interface AdapterDescription {
   /** Bytes of the A and B matrices as they were saved. */
   bytes: number;
   warnings: FormatWarning[];
-  /** The adapter's own chat template, if it has one. */
-  chatTemplate?: string;
+  /** The adapter's own chat templates, if it has any. */
+  chat?: ChatTemplateSource;
 }
 
 /** A checked adapter folder: everything that `NativeEngine.registerAdapter` needs but the handle. */

@@ -3,6 +3,7 @@
 import { OpenLoraError } from '../errors.js';
 import type { AdapterParts } from '../formats/index.js';
 import type { AdapterFolder, BaseFolder } from '../formats/types.js';
+import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { AdapterRegistry, type AdapterEntry } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
@@ -226,7 +227,11 @@ export class BaseModel implements Base {
     const { config, tensors, chatTemplate } = source;
     const spooled = await this.#spool.write(tensors, adapterBytesMax(folder), signal);
     try {
-      const parts = { config, files: [spooled.path], ...(chatTemplate === undefined ? {} : { chatTemplate }) };
+      const parts = {
+        config,
+        files: [spooled.path],
+        ...(chatTemplate === undefined ? {} : { chat: singleTemplate(chatTemplate) }),
+      };
       const read = await checkAdapter(parts, folder, { strictBase, signal });
       signal.throwIfAborted();
       return { ...read, spooled };
@@ -391,8 +396,8 @@ function optionalName(what: string, value: string | undefined): string | undefin
   return value === undefined ? undefined : checkName(what, value);
 }
 
-/** An adapter's own chat template is used for its requests. */
+/** An adapter's own chat templates are used for its requests. */
 function templateOf(entry: AdapterEntry | undefined): Pick<RenderChatOptions, 'template'> {
-  const template = entry?.description.chatTemplate;
+  const template = entry?.description.chat;
   return template === undefined ? {} : { template };
 }

@@ -147,8 +147,8 @@ export async function inspectAdapter(
 
 type Described = Awaited<ReturnType<typeof describeAdapterFolder>>;
 
-function inspected({ chatTemplate, ...described }: Described): InspectedAdapter {
-  return { kind: 'adapter', ...described, hasChatTemplate: chatTemplate !== undefined };
+function inspected({ chat, ...described }: Described): InspectedAdapter {
+  return { kind: 'adapter', ...described, hasChatTemplate: chat !== undefined };
 }
 
 async function inspectFit(

@@ -135,7 +135,7 @@ describe('an adapter folder', () => {
   test('has a canonical config that only what counts can change', async () => {
     const plain = await canonical({});
     expect(plain).toBe(
-      '{"alpha_pattern":[],"chat_template":null,"exclude_modules":[],"layers_pattern":[],"layers_to_transform":null,"lora_alpha":16,"peft_type":"LORA","r":4,"rank_pattern":[],"target_modules":["q_proj","v_proj"],"use_rslora":false}',
+      '{"alpha_pattern":[],"chat":null,"exclude_modules":[],"layers_pattern":[],"layers_to_transform":null,"lora_alpha":16,"peft_type":"LORA","r":4,"rank_pattern":[],"target_modules":["q_proj","v_proj"],"use_rslora":false}',
     );
     expect(
       await canonical({
@@ -174,23 +174,33 @@ describe('an adapter folder', () => {
   });
 
   test('brings its chat template, which its generation covers', async () => {
-    const config = { chat_template: 'from config', other: [1, { a: '}' }] };
+    const config = { chat_template: 'from config', other: [1, { a: '}' }], eos_token: { content: '<end>' } };
     const plain = await read();
-    expect(plain.info.chatTemplate).toBeUndefined();
+    expect(plain.info.chat).toBeUndefined();
     const named = {
       chat_template: [
-        { name: 'rag', template: 'no' },
+        { name: 'tool_use', template: 'tools' },
         { name: 'default', template: 'yes' },
       ],
     };
-    expect((await read({}, undefined, { 'tokenizer_config.json': config })).info.chatTemplate).toBe('from config');
-    expect((await read({}, undefined, { 'tokenizer_config.json': named })).info.chatTemplate).toBe('yes');
-    expect((await read({}, undefined, { 'chat_template.json': { chat_template: 'json' } })).info.chatTemplate).toBe(
-      'json',
-    );
+    const chatOf = async (files: Record<string, unknown>) => (await read({}, undefined, files)).info.chat;
+    expect(await chatOf({ 'tokenizer_config.json': config })).toEqual({
+      templates: { default: 'from config' },
+      specialTokens: { eos_token: '<end>' },
+      extraSpecialTokens: [],
+    });
+    expect((await chatOf({ 'tokenizer_config.json': named }))!.templates).toEqual({
+      default: 'yes',
+      tool_use: 'tools',
+    });
+    const json = { chat_template: 'json' };
+    expect((await chatOf({ 'chat_template.json': json }))!.templates).toEqual({ default: 'json' });
+    const both = { 'chat_template.json': json, 'tokenizer_config.json': config };
+    expect((await chatOf(both))!.templates).toEqual({ default: 'from config' });
+    expect(await chatOf({ 'tokenizer_config.json': { eos_token: '<end>' } })).toBeUndefined();
     const files = { 'tokenizer_config.json': config, 'chat_template.jinja': 'from file' };
     const { spec, info } = await read({}, undefined, files);
-    expect(info.chatTemplate).toBe('from file');
+    expect(info.chat!.templates).toEqual({ default: 'from file' });
     expect(spec.canonicalConfig).not.toEqual(plain.spec.canonicalConfig);
   });
 

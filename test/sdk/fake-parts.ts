@@ -1,5 +1,6 @@
 // A base of bytes (token = character code) in place of files and worker, on the fake addon.
 
+import { singleTemplate } from '../../src/formats/chat-template.js';
 import { OpenLoraError } from '../../src/errors.js';
 import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
 import type { ChatMessage, EncodeOptions, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
@@ -64,7 +65,7 @@ export function fakeAdapterFolder(path: string): AdapterFolder {
       parameters: 64,
       bytes: 128,
       warnings: path.includes('warned') ? [{ code: 'ERR_TEST', message: 'another base' }] : [],
-      ...(path.includes('template') ? { chatTemplate: 'own' } : {}),
+      ...(path.includes('template') ? { chat: singleTemplate('own') } : {}),
     },
   };
 }
@@ -102,7 +103,9 @@ export class FakeTokenizer implements Tokenizer {
   renderChat(messages: readonly ChatMessage[], options: RenderChatOptions = {}): string {
     const lines = messages.map(({ role, content }) => `${role}:${JSON.stringify(content).replaceAll('"', '')}`);
     const tools = options.tools ? `<${options.tools.length}>` : '';
-    return `[${options.template ?? 'base'}]${tools}${lines.join('|')}${options.addGenerationPrompt === false ? '' : '>'}`;
+    const { template } = options;
+    const name = typeof template === 'object' ? template.templates.default : template;
+    return `[${name ?? 'base'}]${tools}${lines.join('|')}${options.addGenerationPrompt === false ? '' : '>'}`;
   }
 
   decode(ids: ArrayLike<number>): string {
@@ -136,12 +139,12 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
       if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
       return fakeAdapterFolder(path);
     },
-    checkAdapter: async ({ files, config, chatTemplate }, _base, { signal }) => {
+    checkAdapter: async ({ files, config, chat }, _base, { signal }) => {
       await pause();
       signal?.throwIfAborted();
       if (config.peft_type !== 'LORA') throw new OpenLoraError('ERR_ADAPTER_PEFT_TYPE', 'no LoRA');
       const { spec, info } = fakeAdapterFolder(files[0]!);
-      return { spec, info: { ...info, ...(chatTemplate === undefined ? {} : { chatTemplate }) } };
+      return { spec, info: { ...info, ...(chat === undefined ? {} : { chat }) } };
     },
     openTokenizer: async ({ signal }) => {
       await pause();
