@@ -66,6 +66,13 @@ describe('openlora inspect of an adapter', () => {
     expect(stdout).toContain('alpha 16');
   });
 
+  it('takes an adapter_config.json that begins with a byte order mark, as the SDK does', async () => {
+    const path = await adapterFolder({}, undefined, {
+      'adapter_config.json': `\uFEFF${JSON.stringify({ ...LORA_CONFIG, lora_alpha: 12 })}`,
+    });
+    expect(await inspectJson(path)).toMatchObject({ code: 0, alpha: 12 });
+  });
+
   it('says that it fits a base, and with which scale', async () => {
     const [path, base] = [await adapterFolder(), await baseFolder()];
     expect(await inspectJson(path, '--base', base)).toMatchObject({ code: 0, base, fit: { fits: true, scales: [4] } });
