@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { OpenLoraError } from '../errors.js';
+import { readTemplateFiles } from './chat-template-files.js';
 import { CHAT_KEYS, chatTemplatesOf } from './chat-template.js';
 import { isJsonObject, readJsonObject, readTextFile, readTopLevelValues, type JsonObject } from './json.js';
 import type { Pacer } from './pacer.js';
@@ -65,11 +66,11 @@ export async function readAdapterChatTemplates(
 ): Promise<ChatTemplateSource | undefined> {
   const has = (name: string) => present.includes(name);
   const path = (name: string) => join(folder, name);
-  const jinja = has('chat_template.jinja') ? await readTextFile(path('chat_template.jinja'), CODE) : undefined;
+  const files = await readTemplateFiles(folder, CODE, (file) => readTextFile(file, CODE));
   const own = has('chat_template.json') ? await readJsonObject(path('chat_template.json'), CODE) : undefined;
   const config = has('tokenizer_config.json')
     ? await readTopLevelValues(path('tokenizer_config.json'), CHAT_KEYS, CODE, pacer)
     : undefined;
-  const source = chatTemplatesOf(Object.fromEntries(config ?? []), jinja, own ?? {});
+  const source = chatTemplatesOf(Object.fromEntries(config ?? []), files, own ?? {});
   return Object.keys(source.templates).length > 0 ? source : undefined;
 }

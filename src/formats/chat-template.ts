@@ -48,17 +48,21 @@ function templatesOf(value: unknown): Record<string, string> {
 /** Reads the texts of a folder's files (undefined: there is none). Throws ERR_TOKENIZER_UNSUPPORTED for one that is not JSON. */
 export function readChatTemplates(files: {
   tokenizerConfig: string | undefined;
-  jinja: string | undefined;
+  /** Of `readTemplateFiles`. */
+  templates: Readonly<Record<string, string>>;
   chatTemplateJson: string | undefined;
 }): ChatTemplateSource {
   const config = parseConfig(files.tokenizerConfig, 'tokenizer_config.json');
-  return chatTemplatesOf(config, files.jinja, parseConfig(files.chatTemplateJson, 'chat_template.json'));
+  return chatTemplatesOf(config, files.templates, parseConfig(files.chatTemplateJson, 'chat_template.json'));
 }
 
-/** The same from what was parsed: chat_template.jinja goes before tokenizer_config.json, and that before chat_template.json. */
+/**
+ * The same from what was parsed. As in transformers, template files replace all that tokenizer_config.json has; that goes
+ * before chat_template.json, which is a processor's.
+ */
 export function chatTemplatesOf(
   config: Readonly<Record<string, unknown>>,
-  jinja: string | undefined,
+  files: Readonly<Record<string, string>>,
   own: Readonly<Record<string, unknown>>,
 ): ChatTemplateSource {
   const specialTokens: Record<string, string> = {};
@@ -68,11 +72,10 @@ export function chatTemplatesOf(
   }
   const extra = EXTRA_TOKENS.map((key) => config[key]).find((value) => value !== undefined && value !== null);
   return {
-    templates: {
-      ...templatesOf(own.chat_template),
-      ...templatesOf(config.chat_template),
-      ...(jinja !== undefined && { default: jinja }),
-    },
+    templates:
+      Object.keys(files).length > 0
+        ? { ...files }
+        : { ...templatesOf(own.chat_template), ...templatesOf(config.chat_template) },
     specialTokens,
     extraSpecialTokens: (Array.isArray(extra) ? (extra as unknown[]) : []).flatMap((token) => tokenText(token) ?? []),
   };

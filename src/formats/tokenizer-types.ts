@@ -70,7 +70,10 @@ export interface EncodedChat {
 }
 
 export interface OpenTokenizerOptions {
-  /** Holds tokenizer.json, and optionally tokenizer_config.json, chat_template.jinja or chat_template.json. */
+  /**
+   * Holds tokenizer.json, and optionally tokenizer_config.json, chat_template.jinja, additional_chat_templates/NAME.jinja or
+   * chat_template.json.
+   */
   folder: string;
   /**
    * The model's vocabulary (rows of its embedding). `tokenOffsets` has one entry more; ids that the tokenizer doesn't

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { OpenLoraError } from '../errors.js';
+import { readTemplateFiles } from './chat-template-files.js';
 import { ChatTemplates, readChatTemplates } from './chat-template.js';
 import { buildTokenTable } from './token-bytes.js';
 import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
@@ -17,20 +18,17 @@ interface Opened {
   specialTokens: string[];
 }
 
-async function readOptional(folder: string, name: string): Promise<string | undefined> {
+async function readOptional(path: string): Promise<string | undefined> {
   try {
-    return await readFile(join(folder, name), 'utf8');
+    return await readFile(path, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new OpenLoraError(
-      'ERR_TOKENIZER_MISSING',
-      `${join(folder, name)} can't be read: ${(error as Error).message}`,
-    );
+    throw new OpenLoraError('ERR_TOKENIZER_MISSING', `${path} can't be read: ${(error as Error).message}`);
   }
 }
 
 async function open(folder: string, vocabSize?: number): Promise<{ opened: Opened; reply: WorkerReplies['open'] }> {
-  const text = await readOptional(folder, 'tokenizer.json');
+  const text = await readOptional(join(folder, 'tokenizer.json'));
   if (text === undefined) {
     throw new OpenLoraError(
       'ERR_TOKENIZER_MISSING',
@@ -39,9 +37,9 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   }
   const source = readTokenizerJson(text);
   const templates = readChatTemplates({
-    tokenizerConfig: await readOptional(folder, 'tokenizer_config.json'),
-    jinja: await readOptional(folder, 'chat_template.jinja'),
-    chatTemplateJson: await readOptional(folder, 'chat_template.json'),
+    tokenizerConfig: await readOptional(join(folder, 'tokenizer_config.json')),
+    templates: await readTemplateFiles(folder, 'ERR_TOKENIZER_MISSING', readOptional),
+    chatTemplateJson: await readOptional(join(folder, 'chat_template.json')),
   });
   const encoding = new TextEncoding(source);
   const addedTokens = source.addedTokens.map((token) => ({ ...token, text: encoding.textOf(token) }));

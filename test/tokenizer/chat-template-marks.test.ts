@@ -3,7 +3,7 @@ import { ChatTemplates, readChatTemplates } from '../../src/formats/chat-templat
 import type { ChatMessage, Tool } from '../../src/formats/tokenizer-types.js';
 
 const templates = new ChatTemplates(
-  readChatTemplates({ tokenizerConfig: '{"eos_token":"<T>"}', jinja: undefined, chatTemplateJson: undefined }),
+  readChatTemplates({ tokenizerConfig: '{"eos_token":"<T>"}', templates: {}, chatTemplateJson: undefined }),
 );
 const SPECIAL = ['<T>', '<I>', '[I]'];
 

@@ -13,11 +13,11 @@ interface Case {
 }
 
 const cases = JSON.parse(readFileSync(new URL('./golden/chat.json', import.meta.url), 'utf8')) as Case[];
-const noFiles = { tokenizerConfig: undefined, jinja: undefined, chatTemplateJson: undefined };
+const noFiles = { tokenizerConfig: undefined, templates: {}, chatTemplateJson: undefined };
 const now = (): Date => new Date(2025, 0, 2, 15, 4, 5);
 const user: ChatMessage[] = [{ role: 'user', content: 'hi' }];
 
-function templatesOf(files: Partial<Record<keyof typeof noFiles, string>>): ChatTemplates {
+function templatesOf(files: Partial<Parameters<typeof readChatTemplates>[0]>): ChatTemplates {
   return new ChatTemplates(readChatTemplates({ ...noFiles, ...files }), now);
 }
 const config = (value: object): { tokenizerConfig: string } => ({ tokenizerConfig: JSON.stringify(value) });
@@ -84,12 +84,15 @@ describe('where templates come from', () => {
     expect(named.render(user, { tools: [] })).toBe('tools');
   });
 
-  test('chat_template.jinja goes before tokenizer_config.json, and that before chat_template.json', () => {
+  test('files go before tokenizer_config.json, with all that it names, and that before chat_template.json', () => {
     const inConfig = config({ chat_template: 'config' });
     const chatTemplateJson = JSON.stringify({ chat_template: 'json' });
     expect(templatesOf({ chatTemplateJson }).render(user)).toBe('json');
     expect(templatesOf({ ...inConfig, chatTemplateJson }).render(user)).toBe('config');
-    expect(templatesOf({ ...inConfig, chatTemplateJson, jinja: 'jinja' }).render(user)).toBe('jinja');
+    const files = { default: 'file' };
+    expect(templatesOf({ ...inConfig, chatTemplateJson, templates: files }).render(user)).toBe('file');
+    const named = config({ chat_template: [{ name: 'tool_use', template: 'tools' }] });
+    expect(templatesOf({ ...named, templates: files }).render(user, { tools: [] })).toBe('file');
   });
 
   test('a file that is not JSON is named', () => {

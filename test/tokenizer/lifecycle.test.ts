@@ -34,6 +34,17 @@ beforeAll(buildTokenizerWorker);
 afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true })));
 
 describe('opening', () => {
+  test('named chat templates are read from the folder where transformers saves them', async () => {
+    const folder = folderOf({ 'tokenizer.json': llama2With({}), 'chat_template.jinja': 'plain' });
+    mkdirSync(join(folder, 'additional_chat_templates'));
+    writeFileSync(join(folder, 'additional_chat_templates', 'tool_use.jinja'), 'tools');
+    const tokenizer = await openTokenizer({ folder });
+    const messages = [{ role: 'user', content: 'hi' }];
+    expect(tokenizer.renderChat(messages)).toBe('plain');
+    expect((await tokenizer.encodeChat(messages, { tools: [] })).text).toBe('tools');
+    await tokenizer.dispose();
+  });
+
   test('no tokenizer.json is ERR_TOKENIZER_MISSING', async () => {
     await expect(openTokenizer({ folder: folderOf({}) })).rejects.toEqual(coded('ERR_TOKENIZER_MISSING'));
     await expect(openTokenizer({ folder: '/no/such/folder' })).rejects.toEqual(coded('ERR_TOKENIZER_MISSING'));

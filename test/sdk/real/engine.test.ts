@@ -1,6 +1,6 @@
 // The SDK on the real addon. Skipped where no addon was built (npm run build:native).
 
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadBase, type Base, type GenerateRequest, type LoadProgress, type Result } from '../../../src/index.js';
@@ -147,9 +147,15 @@ describe.skipIf(noAddon)('on the real addon', () => {
       '{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}',
     );
     writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify({ eos_token: '#end#' }));
+    mkdirSync(join(folder, 'additional_chat_templates'));
+    writeFileSync(
+      join(folder, 'additional_chat_templates/tool_use.jinja'),
+      '{{ bos_token }}{{ tools | length }} tools',
+    );
     await base.registerAdapter('own-template', folder);
     const messages = [{ role: 'user', content: 'hi' }];
     expect(base.renderChat(messages, { adapter: 'own-template' })).toBe('<s>hi#end#');
+    expect(base.renderChat(messages, { adapter: 'own-template', tools: [] })).toBe('<s>0 tools');
     expect(base.renderChat(messages)).toBe('<s>user:hi;>');
     const ask = { adapter: 'own-template', maxTokens: 5, ignoreEos: true };
     const byChat = await base.generate({ ...ask, messages, promptLogprobs: 0 }).result;

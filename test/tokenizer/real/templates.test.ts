@@ -31,7 +31,10 @@ function renderHashed(render: () => string): string {
 
 function templatesOf(template: string): ChatTemplates {
   const tokenizerConfig = JSON.stringify({ bos_token: '<s>', eos_token: '</s>' });
-  return new ChatTemplates(readChatTemplates({ tokenizerConfig, jinja: template, chatTemplateJson: undefined }), now);
+  return new ChatTemplates(
+    readChatTemplates({ tokenizerConfig, templates: { default: template }, chatTemplateJson: undefined }),
+    now,
+  );
 }
 
 test('the real chat templates render every conversation as transformers does, or refuse it as it does', () => {
