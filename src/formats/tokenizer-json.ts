@@ -98,7 +98,7 @@ export function readTokenizerJson(text: string): TokenizerJson {
     fusesUnknown: model.fuse_unk === true,
     ignoresMerges: model.ignore_merges === true,
   };
-  const canSplit = !bytePairs.ignoresMerges && !isByteLevel;
+  const canSplit = !bytePairs.ignoresMerges && !isByteLevel && vocab.has('▁'); // else unknown ones would fuse over it
   const library: JsonObject = {
     added_tokens: [], // added-tokens.ts finds them
     normalizer: rewriteNormalizer(root.normalizer ?? null),
