@@ -72,9 +72,10 @@ export const fastSteps = [
   },
   {
     name: 'bench',
-    about: 'a short run of the native bench, results against the reference',
+    about: 'a short run of the native bench, results against the reference, and of the tokenizers',
     needs: ['native-build'],
-    run: () => commands([['build/release/openlora_bench', 'ops', '--quick']]),
+    run: () =>
+      commands([['build/release/openlora_bench', 'ops', '--quick'], node('bench/tokenizers.mjs', '--quick', 'llama2')]),
   },
   {
     name: 'ts-build',
