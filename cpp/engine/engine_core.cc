@@ -137,7 +137,6 @@ void EngineCore::SetPaused(int64_t request, bool is_paused) {
 
 void EngineCore::Register(int64_t handle, AdapterManifest manifest) {
   Adapter* adapter = residency_->Add(handle, std::move(manifest));
-  ++checking_;
   loader_.check(adapter);
 }
 
@@ -156,7 +155,6 @@ void EngineCore::ReleaseAdapter(Adapter* adapter) {
 void EngineCore::FinishLoader(LoaderResult result) {
   Adapter* adapter = result.adapter;
   if (result.is_check) {
-    --checking_;
     if (result.status.ok()) {
       residency_->SetChecked(adapter, std::move(result.identity));
       outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
@@ -190,6 +188,7 @@ bool EngineCore::IsReady(Sequence* sequence, uint64_t epoch) const {
 
 bool EngineCore::Step() {
   ExpireRequests();
+  pool_.Reclaim(step_);  // what adapters gave back since the last step: none is in flight
   // Once: the reader may take what there is at any moment, and whoever asks later must see what the plan saw.
   const uint64_t epoch = outbox_->epoch();
   const StepPlan plan = scheduler_->Plan([&](Sequence* sequence) { return IsReady(sequence, epoch); });
@@ -219,7 +218,7 @@ void EngineCore::ExpireRequests() {
 // Nothing was planned. True if that was resolved here and another plan may do better.
 bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
-  if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
+  if (residency_->adapters_loading() > 0) return false;  // the loader will call; what it checks holds no frames
   Sequence* stuck = plan.starved;
   if (stuck != nullptr) {
     Fail(stuck,

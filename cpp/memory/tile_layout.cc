@@ -144,6 +144,9 @@ Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identit
     for (float& value : values) value *= site.scale;
     OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
   }
+  // Not written to while it was read either.
+  for (size_t i = 0; i < files.size(); ++i)
+    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
   return Ok();
 }
 

@@ -42,8 +42,10 @@ void Finish(Session* session) {
 }
 
 void CallJs(napi_env env, napi_value callback, void* context, void*) {
+  // Node before 24.16 drains the queue after DeleteHolder when an environment goes: `context` is gone then.
+  if (env == nullptr || callback == nullptr) return;
   const SessionHolder session = *static_cast<SessionHolder*>(context);
-  if (env == nullptr || callback == nullptr || session->engine == nullptr) return;
+  if (session->engine == nullptr) return;
   const EventBatch batch = session->engine->Take();
   if (batch.records.empty() && batch.events.empty()) return;
   const bool is_closed = !batch.events.empty() && std::holds_alternative<ClosedEvent>(batch.events.back());

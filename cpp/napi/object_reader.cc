@@ -51,7 +51,7 @@ DType ObjectReader::DTypeOf(const char* name) {
 ObjectReader ObjectReader::Object(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   if (ok() && !value.IsObject()) Refuse(name, "an object");
-  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object(), path_ + "." + name);
+  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object::New(object_.Env()), path_ + "." + name);
   part.error_ = error_;
   return part;
 }

@@ -64,7 +64,10 @@ async function describeAdapter(path: string, basePath: string | undefined, io: I
   const base = basePath === undefined ? {} : { base: resolve(basePath) };
   const inspected = await inspectAdapter(path, { ...base, signal: io.signal });
   const text = await readFile(join(path, 'adapter_config.json'), 'utf8');
-  const { lora_alpha: alpha, use_rslora } = JSON.parse(text.replace(/^\uFEFF/, '')) as { lora_alpha?: unknown; use_rslora?: unknown };
+  const { lora_alpha: alpha, use_rslora } = JSON.parse(text.replace(/^\uFEFF/, '')) as {
+    lora_alpha?: unknown;
+    use_rslora?: unknown;
+  };
   return {
     ...inspected,
     path,

@@ -53,6 +53,39 @@ TEST_F(EngineCoreTest, BaseOnlyRequestsDoNoLoraWork) {
   EXPECT_GT(driver_->core().Stats().lora_ops, 0u);
 }
 
+// Options with a pool for one adapter of rank 32 and `kv_frames` besides.
+EngineOptions PoolForOneAdapter(const TestFolder& folder, int64_t kv_frames) {
+  EngineOptions options = TinyOptions(folder);
+  CoreDriver probe(options);
+  probe.Register(1, TinyAdapter(folder, "a", 32, 0, 5));
+  probe.core().Submit(MakeRequest(1, {1, 2}, 1, {{1, 1.0f}}));
+  probe.Run();
+  options.pool_bytes = probe.core().Stats().bytes_adapters + kv_frames * probe.core().pool().frame_bytes();
+  options.max_context = 32;
+  return options;
+}
+
+TEST_F(EngineCoreTest, FramesOfAnUnregisteredAdapterServeTheVeryNextRequest) {
+  Open(PoolForOneAdapter(folder_, 6));
+  driver_->Register(1, TinyAdapter(folder_, "a", 32, 0, 5));
+  driver_->Register(2, TinyAdapter(folder_, "b", 32, 0, 6));
+  EXPECT_EQ(Generate(MakeRequest(1, {1, 2}, 3, {{1, 1.0f}})).end, "length");
+  driver_->core().Unregister(1);
+  EXPECT_EQ(Generate(MakeRequest(2, {1, 2}, 3, {{2, 1.0f}})).end, "length");
+}
+
+TEST_F(EngineCoreTest, ARequestThatFindsNoRoomFailsThoughARegistrationIsBeingChecked) {
+  Open(PoolForOneAdapter(folder_, 2));  // a block of 16 tokens in each of two layers
+  driver_->Register(1, TinyAdapter(folder_, "a", 32, 0, 5));
+  driver_->core().Submit(MakeRequest(1, std::vector<int32_t>(14, 3), 18, {{1, 1.0f}}));
+  driver_->core().Step();
+  driver_->DoLoaderWork();                                          // its adapter is loaded
+  driver_->core().Register(2, TinyAdapter(folder_, "b", 1, 0, 5));  // a check that nobody does
+  for (int i = 0; i < 100 && driver_->core().requests() > 0; ++i) driver_->core().Step();
+  driver_->Read();
+  EXPECT_EQ(driver_->answer(1).end, kErrOutOfMemory);
+}
+
 TEST_F(EngineCoreTest, AnAdapterChangesTheAnswerAndTheNextBaseRequestIsUntouched) {
   Open(TinyOptions(folder_));
   driver_->Register(1, TinyAdapter(folder_, "a", 8, 0, 5));
