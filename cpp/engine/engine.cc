@@ -13,6 +13,8 @@ template <typename... Ts>
 struct Overloaded : Ts... {
   using Ts::operator()...;
 };
+template <typename... Ts>
+Overloaded(Ts...) -> Overloaded<Ts...>;  // clang 14 doesn't deduce aggregates
 
 // Nothing of ours throws; the standard library may, when memory is short.
 template <typename Body>
