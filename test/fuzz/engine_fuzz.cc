@@ -10,7 +10,7 @@
 namespace openlora::fuzz {
 namespace {
 
-constexpr int64_t kRequestsMax = 24;
+constexpr int64_t kRequestsMax = 16;
 
 template <typename T>
 bool IsPrefix(const std::vector<T>& part, const std::vector<T>& whole) {
@@ -120,7 +120,7 @@ class Session {
       request.tokens.insert(request.tokens.end(), part.begin(), part.end());
     for (int count = input_.Range(0, 4) - 1; count > 0; --count)
       request.adapters.push_back({AnyHandle(), input_.OneIn(4) ? input_.Any<float>() : 1.0f});
-    request.max_tokens = input_.OneIn(8) ? input_.Any<int32_t>() : input_.Range(1, 40);
+    request.max_tokens = input_.OneIn(8) ? input_.Any<int32_t>() : input_.Range(1, 24);
     const uint8_t fields = input_.Byte();
     if ((fields & 1) != 0) request.temperature = input_.OneIn(4) ? input_.Any<float>() : 0.8f;
     if ((fields & 2) != 0) request.seed = input_.Any<uint64_t>();
