@@ -49,7 +49,7 @@ function countArgument(value: Value, where: string): number {
 
 export function replaceText(text: string, from: string, to: string, count: number): string {
   if (count < 0) {
-    return from === '' ? [...['', ...Array.from(text)].map((c) => c + to)].join('') : text.replaceAll(from, () => to);
+    return from === '' ? [...['', ...Array.from(text)].map((c) => c + to)].join('') : text.split(from).join(to);
   }
   if (from === '') throw new TemplateError('replace() of an empty text with a count is not supported');
   const parts = text.split(from);
