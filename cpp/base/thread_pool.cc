@@ -40,10 +40,17 @@ int UsableProcessors() {
 
 ThreadPool::ThreadPool(int thread_count) : thread_count_(thread_count) {
   OPENLORA_CHECK(thread_count >= 1);
-  for (int member = 1; member < thread_count; ++member) workers_.emplace_back([this, member] { WorkerMain(member); });
+  try {
+    for (int member = 1; member < thread_count; ++member) workers_.emplace_back([this, member] { WorkerMain(member); });
+  } catch (...) {
+    Stop();  // a running thread that is destroyed ends the process
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   is_stopping_.store(true, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

@@ -16,6 +16,7 @@ int UsableProcessors();
 // queued behind another), so a body may wait for its team mates with TeamBarrier.
 class ThreadPool {
  public:
+  // Throws std::system_error when the system has no more threads.
   explicit ThreadPool(int thread_count);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -35,6 +36,7 @@ class ThreadPool {
   using Function = void (*)(const void* context, int member, int members);
   void RunErased(Function function, const void* context);
   void WorkerMain(int member);
+  void Stop();
 
   const int thread_count_;
   Function function_ = nullptr;

@@ -104,7 +104,7 @@ Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File*
 
 // The least magnitude that becomes infinite in `dtype`.
 constexpr float EndOf(DType dtype) {
-  if (dtype == DType::kF16) return 65520;       // halfway from 65504, the largest, to 65536
+  if (dtype == DType::kF16) return 65520;        // halfway from 65504, the largest, to 65536
   if (dtype == DType::kBF16) return 0x1.ffp127;  // likewise
   return std::numeric_limits<float>::infinity();
 }
@@ -115,11 +115,12 @@ Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>&
   const auto found = std::find_if_not(values.begin(), values.end(), fits);
   if (found == values.end()) return Ok();
   const int64_t cols = matrix == 'A' ? site.a.cols : site.b.cols, index = found - values.begin();
-  return Error(kErrAdapterNotFinite,
-               "lora_%c at site %d, with its scale, is %g at row %lld, column %lld: adapters are held as %s, where that "
-               "is infinite",
-               matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
-               static_cast<long long>(index % cols), NameOf(dtype));
+  return Error(
+      kErrAdapterNotFinite,
+      "lora_%c at site %d, with its scale, is %g at row %lld, column %lld: adapters are held as %s, where that "
+      "is infinite",
+      matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
+      static_cast<long long>(index % cols), NameOf(dtype));
 }
 
 }  // namespace

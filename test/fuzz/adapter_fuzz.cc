@@ -102,7 +102,8 @@ void FillContents(FuzzInput* input, Case* test) {
   for (auto& content : test->contents) {
     for (int count = input->Range(0, 5) - 3; count > 0 && !content->bytes.empty(); --count)
       content->bytes[input->Any<uint16_t>() % content->bytes.size()] = input->Byte();
-    if (input->OneIn(8)) content->bytes.resize(content->bytes.size() - std::min<size_t>(content->bytes.size(), input->Byte()));
+    if (input->OneIn(8))
+      content->bytes.resize(content->bytes.size() - std::min<size_t>(content->bytes.size(), input->Byte()));
     content->file.Write(content->bytes);
   }
   test->base.file.Write(test->base.bytes);
@@ -111,7 +112,8 @@ void FillContents(FuzzInput* input, Case* test) {
 void ReadCase(FuzzInput* input, Case* test) {
   std::vector<FuzzInput> spoilers;
   for (int count = input->Range(0, 5) - 2; count > 0; --count) spoilers.push_back(input->Part(12));
-  for (int count = input->Range(1, 4); count > 0; --count) test->shapes.push_back({input->Range(1, 150), input->Range(1, 150)});
+  for (int count = input->Range(1, 4); count > 0; --count)
+    test->shapes.push_back({input->Range(1, 150), input->Range(1, 150)});
   for (int count = input->Range(1, 2); count > 0; --count) test->contents.push_back(std::make_unique<Content>());
   for (int32_t number = 0; number < static_cast<int32_t>(test->shapes.size()); ++number) {
     if (input->OneIn(3)) continue;
@@ -133,9 +135,11 @@ void ReadCase(FuzzInput* input, Case* test) {
 }
 
 bool IsInside(const TensorRange& r, const std::vector<const Content*>& files) {
-  if (r.file < 0 || static_cast<size_t>(r.file) >= files.size() || r.rows < 1 || r.cols < 1 || r.offset < 0) return false;
+  if (r.file < 0 || static_cast<size_t>(r.file) >= files.size() || r.rows < 1 || r.cols < 1 || r.offset < 0)
+    return false;
   const __int128 bytes = __int128{r.rows} * r.cols * (r.dtype == DType::kF32 ? 4 : 2);
-  return bytes == r.bytes && __int128{r.offset} + bytes <= static_cast<__int128>(files[static_cast<size_t>(r.file)]->bytes.size());
+  return bytes == r.bytes &&
+         __int128{r.offset} + bytes <= static_cast<__int128>(files[static_cast<size_t>(r.file)]->bytes.size());
 }
 
 std::vector<float> Values(const TensorRange& range, const Content& content) {
@@ -192,7 +196,8 @@ bool Round(std::vector<float>* values, float scale, DType dtype) {
 }
 
 // One row, zero but for a one at `column`, through a base of zeros and the adapter: y = scale · B · A[:, column].
-void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const AdapterResidency& residency, int64_t column) {
+void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const AdapterResidency& residency,
+                  int64_t column) {
   const SiteShape& shape = test.shapes[static_cast<size_t>(site.site)];
   std::vector<uint8_t> zeros(static_cast<size_t>(ops->PackedBytes(DType::kF32, shape.out, shape.in)));
   const Weight weight{DType::kF32, shape.out, shape.in, zeros.data(), nullptr};
@@ -212,7 +217,8 @@ void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const Ada
   for (int64_t out = 0; out < shape.out; ++out) {
     double sum = 0, magnitude = 0;
     for (int32_t r = 0; r < site.rank; ++r) {
-      const double term = double{a[static_cast<size_t>(r * shape.in + column)]} * b[static_cast<size_t>(out * site.rank + r)];
+      const double term =
+          double{a[static_cast<size_t>(r * shape.in + column)]} * b[static_cast<size_t>(out * site.rank + r)];
       sum += term;
       magnitude += std::fabs(term);
     }

@@ -1,6 +1,6 @@
 // Requests with arbitrary fields, cancels, pauses, registrations, loads that fail and steps, in any order, against an
-// EngineCore with little memory. After each call its invariants hold; in the end every request has ended once, nothing is
-// held, and every answer is, bit for bit, what the request gets alone in an engine with plenty of memory.
+// EngineCore with little memory. After each call its invariants hold; in the end every request has ended once, nothing
+// is held, and every answer is, bit for bit, what the request gets alone in an engine with plenty of memory.
 
 #include <optional>
 #include <set>
@@ -14,7 +14,8 @@ constexpr int64_t kRequestsMax = 16;
 
 template <typename T>
 bool IsPrefix(const std::vector<T>& part, const std::vector<T>& whole) {
-  return part.size() <= whole.size() && (part.empty() || std::memcmp(part.data(), whole.data(), part.size() * sizeof(T)) == 0);
+  return part.size() <= whole.size() &&
+         (part.empty() || std::memcmp(part.data(), whole.data(), part.size() * sizeof(T)) == 0);
 }
 
 // One request after another, each alone; adapters of every kind are registered under their numbers + 1.
@@ -107,7 +108,8 @@ class Session {
 
   std::vector<int32_t> Tokens(int32_t count) {
     std::vector<int32_t> tokens;
-    for (; count > 0; --count) tokens.push_back(input_.OneIn(64) ? input_.Any<int32_t>() : input_.Range(0, kVocabulary - 1));
+    for (; count > 0; --count)
+      tokens.push_back(input_.OneIn(64) ? input_.Any<int32_t>() : input_.Range(0, kVocabulary - 1));
     return tokens;
   }
 

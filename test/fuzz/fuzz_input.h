@@ -13,14 +13,14 @@
 namespace openlora::fuzz {
 
 // A finding that no sanitizer sees: an oracle of a target disagrees. libFuzzer keeps the input.
-#define FUZZ_CHECK(condition, ...)                                               \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
-      std::fprintf(stderr, "%s:%d: %s\n  ", __FILE__, __LINE__, #condition);     \
-      std::fprintf(stderr, __VA_ARGS__);                                         \
-      std::fputc('\n', stderr);                                                  \
-      std::abort();                                                              \
-    }                                                                            \
+#define FUZZ_CHECK(condition, ...)                                           \
+  do {                                                                       \
+    if (!(condition)) {                                                      \
+      std::fprintf(stderr, "%s:%d: %s\n  ", __FILE__, __LINE__, #condition); \
+      std::fprintf(stderr, __VA_ARGS__);                                     \
+      std::fputc('\n', stderr);                                              \
+      std::abort();                                                          \
+    }                                                                        \
   } while (false)
 
 // Reads values from a fuzzer's bytes, front to back, so that a change of one byte changes one value. Past the end

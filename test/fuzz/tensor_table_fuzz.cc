@@ -1,5 +1,5 @@
-// The table of a base's tensors, a config and limits into ModelWeights and EngineCore::Open: what doesn't fit its files or
-// its config is refused by a code, and what is packed is what the files hold.
+// The table of a base's tensors, a config and limits into ModelWeights and EngineCore::Open: what doesn't fit its files
+// or its config is refused by a code, and what is packed is what the files hold.
 
 #include <algorithm>
 #include <memory>
@@ -58,8 +58,12 @@ ModelConfig ReadConfig(FuzzInput* input) {
 // [in, out] by role, written down from the architecture once more.
 std::optional<SiteShape> WantedShape(const ModelConfig& c, int32_t role) {
   const int64_t q = int64_t{c.heads} * c.head_dim, kv = int64_t{c.kv_heads} * c.head_dim;
-  const SiteShape sites[] = {{c.hidden, q},  {c.hidden, kv},           {c.hidden, kv},
-                             {q, c.hidden},  {c.hidden, c.intermediate}, {c.hidden, c.intermediate},
+  const SiteShape sites[] = {{c.hidden, q},
+                             {c.hidden, kv},
+                             {c.hidden, kv},
+                             {q, c.hidden},
+                             {c.hidden, c.intermediate},
+                             {c.hidden, c.intermediate},
                              {c.intermediate, c.hidden}};
   if (role < 0 || role >= 19) return std::nullopt;
   if (role < 2) return SiteShape{c.hidden, c.vocab};
@@ -148,7 +152,8 @@ bool IsSound(const Case& test, const BaseTensor& tensor) {
   if (r.file < 0 || static_cast<size_t>(r.file) >= test.contents.size() || r.rows < 1 || r.cols < 1) return false;
   const __int128 bytes = __int128{r.rows} * r.cols * (r.dtype == DType::kF32 ? 4 : 2);
   const __int128 end = __int128{r.offset} + r.bytes;
-  if (bytes != r.bytes || r.offset < 0 || end > static_cast<__int128>(test.contents[static_cast<size_t>(r.file)].size()))
+  if (bytes != r.bytes || r.offset < 0 ||
+      end > static_cast<__int128>(test.contents[static_cast<size_t>(r.file)].size()))
     return false;
   const std::optional<SiteShape> shape = WantedShape(test.config, role);
   if (!shape || (role < 3 ? tensor.layer >= 0 : tensor.layer < 0 || tensor.layer >= test.config.layers)) return false;
@@ -156,7 +161,9 @@ bool IsSound(const Case& test, const BaseTensor& tensor) {
   return r.rows * r.cols == shape->in;
 }
 
-bool IsCoded(const Status& status) { return std::string(status.code()).starts_with("ERR_") && !status.message().empty(); }
+bool IsCoded(const Status& status) {
+  return std::string(status.code()).starts_with("ERR_") && !status.message().empty();
+}
 
 float ValueIn(const Case& test, const TensorRange& range, int64_t index) {
   const std::vector<uint8_t>& content = test.contents[static_cast<size_t>(range.file)];
@@ -194,8 +201,10 @@ void CheckPacked(const Case& test, const ModelWeights& weights) {
 
 bool IsComplete(const Case& test) {
   std::set<std::pair<int32_t, int32_t>> found;
-  for (const BaseTensor& tensor : test.tensors) found.insert({static_cast<int32_t>(tensor.role), std::max(tensor.layer, -1)});
-  bool is_complete = found.contains({0, -1}) && found.contains({2, -1}) && (test.config.is_tied || found.contains({1, -1}));
+  for (const BaseTensor& tensor : test.tensors)
+    found.insert({static_cast<int32_t>(tensor.role), std::max(tensor.layer, -1)});
+  bool is_complete =
+      found.contains({0, -1}) && found.contains({2, -1}) && (test.config.is_tied || found.contains({1, -1}));
   for (int32_t layer = 0; layer < test.config.layers; ++layer) {
     for (int32_t role = 3; role < 12; ++role) is_complete &= found.contains({role, layer});
   }
@@ -206,16 +215,19 @@ void LoadWeights(const Case& test) {
   const std::unique_ptr<Ops> ops = CreateReferenceOps();
   ModelWeights weights;
   const Status opened = weights.Open(test.config, test.paths(), test.tensors, test.dtype, *ops);
-  const bool is_sound = CheckConfig(test.config).ok() &&
-                        std::all_of(test.tensors.begin(), test.tensors.end(), [&](const BaseTensor& t) { return IsSound(test, t); });
+  const bool is_sound =
+      CheckConfig(test.config).ok() &&
+      std::all_of(test.tensors.begin(), test.tensors.end(), [&](const BaseTensor& t) { return IsSound(test, t); });
   FUZZ_CHECK(opened.ok() == is_sound, "%s", opened.message().c_str());
   FUZZ_CHECK(opened.ok() || IsCoded(opened), "%s", opened.code());
   if (!opened.ok() || weights.bytes() == 0) return;
   // Not pages but a block of exactly that size: AddressSanitizer sees its ends.
-  const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(4096, static_cast<size_t>(weights.bytes())), std::free);
+  const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(4096, static_cast<size_t>(weights.bytes())),
+                                                      std::free);
   const std::atomic<bool> is_cancelled{false};
   LoadProgress last;
-  const Status loaded = weights.Load(memory.get(), ops.get(), [&](LoadProgress progress) { last = progress; }, is_cancelled);
+  const Status loaded =
+      weights.Load(memory.get(), ops.get(), [&](LoadProgress progress) { last = progress; }, is_cancelled);
   FUZZ_CHECK(loaded.ok() == IsComplete(test), "%s", loaded.message().c_str());
   FUZZ_CHECK(last.bytes_done <= last.bytes_total, "progress beyond its end");
   if (loaded.ok()) CheckPacked(test, weights);

@@ -1,11 +1,10 @@
-// Tokens' bytes and stop strings into TextStream, against a model that keeps the whole answer and looks at all of it anew
-// for every token.
-
-#include "engine/text_stream.h"
+// Tokens' bytes and stop strings into TextStream, against a model that keeps the whole answer and looks at all of it
+// anew for every token.
 
 #include <algorithm>
 #include <array>
 
+#include "engine/text_stream.h"
 #include "fuzz/fuzz_input.h"
 
 namespace openlora::fuzz {

@@ -65,8 +65,14 @@ class TinyFiles {
 
   TinyFiles() {
     ModelConfig& model = options_.model;
-    model = {.layers = 2, .hidden = 16, .heads = 2, .kv_heads = 1, .head_dim = 8, .intermediate = 24,
-             .vocab = kVocabulary, .context = 400};
+    model = {.layers = 2,
+             .hidden = 16,
+             .heads = 2,
+             .kv_heads = 1,
+             .head_dim = 8,
+             .intermediate = 24,
+             .vocab = kVocabulary,
+             .context = 400};
     model.attention_scale = 0.35f;
     model.rope_inv_freq = {1, 0.3f, 0.1f, 0.02f};
     options_.poisons_freed = options_.checks_invariants = true;
@@ -99,8 +105,8 @@ class TinyFiles {
   }
   // Letters, parts of characters of two to four bytes, bytes that no character has, and nothing at all.
   void MakeTokens() {
-    const std::string texts[] = {"", "a", "ab", "\xC3", "\xA9", "\xE2\x82", "\xAC", "\xF0\x9F", "\x98\x80", "\xFF",
-                                 "b\xE2", "\x82\xAC", " ", "\n", "aaa", "ba"};
+    const std::string texts[] = {"",         "a",    "ab",    "\xC3",     "\xA9", "\xE2\x82", "\xAC", "\xF0\x9F",
+                                 "\x98\x80", "\xFF", "b\xE2", "\x82\xAC", " ",    "\n",       "aaa",  "ba"};
     for (int32_t token = 0; token <= kVocabulary; ++token) {
       options_.token_offsets.push_back(static_cast<uint32_t>(options_.token_bytes.size()));
       const std::string& text = texts[static_cast<size_t>(token) % std::size(texts)];
@@ -183,8 +189,8 @@ class TinyEngine {
         Finish(end->request, kNames[static_cast<size_t>(end->reason)]);
       } else if (const auto* failed = std::get_if<FailedEvent>(&event)) {
         const std::string code = failed->status.code();
-        FUZZ_CHECK(code.starts_with("ERR_") && code != kErrInternal && code != kErrEngineStalled, "%s: %s", code.c_str(),
-                   failed->status.message().c_str());
+        FUZZ_CHECK(code.starts_with("ERR_") && code != kErrInternal && code != kErrEngineStalled, "%s: %s",
+                   code.c_str(), failed->status.message().c_str());
         Finish(failed->request, code);
       }
     }

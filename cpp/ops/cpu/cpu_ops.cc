@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <system_error>
 
 #include "base/check.h"
 #include "ops/cpu/cpu_ops_impl.h"
@@ -59,7 +60,11 @@ Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
     for (const SimdLevel has : levels) names += std::string(names.empty() ? "" : ", ") + NameOf(has);
     return Error(kErrSimdLevel, "no SIMD level '%s' on this machine; it has: %s", NameOf(level), names.c_str());
   }
-  *ops = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  try {
+    *ops = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  } catch (const std::system_error& error) {
+    return Error(kErrOutOfMemory, "%d threads can't be started: %s", threads, error.what());
+  }
   return Ok();
 }
 

@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/file.h"
@@ -96,6 +98,24 @@ TEST(ThreadPoolTest, EveryMemberRunsOnceAndTheyRunTogether) {
     }
   }
 }
+
+// In a process of its own, whose address space has no room for so many stacks; the sanitizers need more than that
+// themselves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(ThreadPoolTest, ThrowsWhereTheSystemHasNotSoManyThreads) {
+  const auto make = [] {
+    const rlimit limit{rlim_t{1} << 30, rlim_t{1} << 30};
+    if (::setrlimit(RLIMIT_AS, &limit) != 0) std::exit(2);
+    try {
+      const ThreadPool pool(1000);
+    } catch (const std::system_error&) {
+      std::exit(0);
+    }
+    std::exit(1);
+  };
+  EXPECT_EXIT(make(), testing::ExitedWithCode(0), "");
+}
+#endif
 
 TEST(ThreadPoolTest, PiecesCoverEveryItemOnce) {
   for (const int64_t count : {0, 1, 31, 32, 33, 1000}) {
