@@ -10,7 +10,7 @@
           "outputs": ["build/release/openlora.node"],
           "action": [
             "sh", "-c",
-            "cd '<(module_root_dir)' && cmake -S . -B build/release -DOPENLORA_TESTS=OFF && cmake --build build/release --target openlora_addon --parallel"
+            "cd '<(module_root_dir)' && if [ -e dist/cli.js ]; then node dist/cli.js build; else node scripts/build-native.mjs; fi"
           ]
         }
       ]

@@ -1,6 +1,6 @@
 // The public API of openlora.
 
-import { readAdapterFolder, readBaseFolder } from './formats/index.js';
+import { checkAdapter, readAdapterFolder, readBaseFolder } from './formats/index.js';
 import { openTokenizer } from './formats/tokenizer.js';
 import { loadNative } from './native/load.js';
 import { createLoadBase } from './sdk/load-base.js';
@@ -19,11 +19,20 @@ export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadB
   loadNative: () => loadNative(),
   readBaseFolder,
   readAdapterFolder,
+  checkAdapter,
   openTokenizer,
 });
 
 export { OpenLoraError } from './errors.js';
 export { inspectAdapter, inspectBase } from './sdk/inspect.js';
-export type { InspectedAdapter, InspectedBase, InspectedError } from './sdk/inspect.js';
+export type {
+  AdapterExtents,
+  AdapterFit,
+  AdapterMisfit,
+  InspectedAdapter,
+  InspectedBase,
+  InspectedError,
+  Misfit,
+} from './sdk/inspect.js';
 export type * from './sdk/types.js';
 export type * from './sdk/request-types.js';

@@ -30,6 +30,7 @@ inline constexpr char kErrOutOfMemory[] = "ERR_OUT_OF_MEMORY";
 inline constexpr char kErrIo[] = "ERR_IO";
 inline constexpr char kErrInternal[] = "ERR_INTERNAL";
 inline constexpr char kErrAborted[] = "ERR_ABORTED";
+inline constexpr char kErrThreads[] = "ERR_THREADS";
 
 #define OPENLORA_RETURN_IF_ERROR(expression)   \
   do {                                         \

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <exception>
 
 #include "base/check.h"
 
@@ -42,19 +43,20 @@ ThreadPool::ThreadPool(int thread_count) : thread_count_(thread_count) {
   OPENLORA_CHECK(thread_count >= 1);
   try {
     for (int member = 1; member < thread_count; ++member) workers_.emplace_back([this, member] { WorkerMain(member); });
-  } catch (...) {
-    Stop();  // a running thread that is destroyed ends the process
-    throw;
+  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+    JoinAll();
+    thread_count_ = 1;
   }
 }
 
-ThreadPool::~ThreadPool() { Stop(); }
+ThreadPool::~ThreadPool() { JoinAll(); }
 
-void ThreadPool::Stop() {
+void ThreadPool::JoinAll() {
   is_stopping_.store(true, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
 }
 
 void ThreadPool::RunErased(Function function, const void* context) {

@@ -16,7 +16,7 @@ int UsableProcessors();
 // queued behind another), so a body may wait for its team mates with TeamBarrier.
 class ThreadPool {
  public:
-  // Throws std::system_error when the system has no more threads.
+  // Of fewer members, only the caller, where the system doesn't start that many threads.
   explicit ThreadPool(int thread_count);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -36,9 +36,9 @@ class ThreadPool {
   using Function = void (*)(const void* context, int member, int members);
   void RunErased(Function function, const void* context);
   void WorkerMain(int member);
-  void Stop();
+  void JoinAll();
 
-  const int thread_count_;
+  int thread_count_;
   Function function_ = nullptr;
   const void* context_ = nullptr;
   std::atomic<uint32_t> generation_{0};  // a change starts a run

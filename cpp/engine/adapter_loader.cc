@@ -1,5 +1,7 @@
 #include "engine/adapter_loader.h"
 
+#include "base/guarded.h"
+
 namespace openlora {
 
 AdapterLoader::AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
@@ -48,9 +50,11 @@ void AdapterLoader::Main() {
 
 LoaderResult AdapterLoader::Run(Adapter* adapter, bool is_check) const {
   LoaderResult result{adapter, is_check, {}, {}};
-  result.status = is_check ? CheckAdapter(adapter->manifest, shapes_, base_files_, is_stopping_, &result.identity)
-                           : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format_,
-                                       *pool_, device_, is_stopping_);
+  result.status = Guarded([&] {
+    return is_check ? CheckAdapter(adapter->manifest, shapes_, base_files_, is_stopping_, &result.identity)
+                    : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format_, *pool_,
+                                device_, is_stopping_);
+  });
   return result;
 }
 

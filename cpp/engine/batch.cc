@@ -57,6 +57,7 @@ void Batch::BuildRows(const std::vector<PlannedRows>& planned) {
   row_token_.clear();
   row_pos_.clear();
   row_sequence_.clear();
+  row_is_long_.clear();
   logit_row_.clear();
   logit_use_.clear();
   kv_table_.clear();
@@ -75,6 +76,7 @@ void Batch::BuildRows(const std::vector<PlannedRows>& planned) {
       row_token_.push_back(sequence->tokens[static_cast<size_t>(pos)]);
       row_pos_.push_back(pos);
       row_sequence_.push_back(static_cast<int32_t>(i));
+      row_is_long_.push_back(sequence->is_long ? 1 : 0);
     }
   }
 }
@@ -103,7 +105,7 @@ void Batch::BuildEntries(const std::vector<PlannedRows>& planned) {
 BatchView Batch::View(KvView kv, const AdapterPages& pages) const {
   kv.table = kv_table_.data();
   kv.table_begin = kv_begin_.data();
-  const RowsView rows_view{rows(), row_token_.data(), row_pos_.data(), row_sequence_.data()};
+  const RowsView rows_view{rows(), row_token_.data(), row_pos_.data(), row_sequence_.data(), row_is_long_.data()};
   return {rows_view, entries_.View(), kv, pages, logit_row_, logit_entries_.View()};
 }
 
@@ -124,7 +126,11 @@ void Batch::SampleRows(std::vector<SampleRow>* rows_out) const {
       row.seed = request.seed;
       row.draw_index = static_cast<uint64_t>(sequence.output());
       row.logprobs = request.logprobs;
-      if (sequence.output() < request.min_tokens) row.bias = sequence.bias;
+      row.bias = sequence.output() < request.min_tokens ? sequence.early_bias : request.logit_bias;
+      row.repetition_penalty = request.repetition_penalty;
+      row.presence_penalty = request.presence_penalty;
+      row.frequency_penalty = request.frequency_penalty;
+      row.seen = sequence.seen.tokens();
     }
     rows_out->push_back(row);
   }

@@ -42,6 +42,7 @@ class Batch {
   void BuildEntries(const std::vector<PlannedRows>& planned);
 
   std::vector<int32_t> row_token_, row_pos_, row_sequence_;
+  std::vector<uint8_t> row_is_long_;
   std::vector<int32_t> logit_row_;   // rows whose logits are wanted
   std::vector<LogitRow> logit_use_;  // the same, by use
   std::vector<uint32_t> kv_table_;

@@ -1,10 +1,9 @@
 #include "engine/engine.h"
 
 #include <chrono>
-#include <exception>
-#include <new>
 
 #include "base/clock.h"
+#include "base/guarded.h"
 
 namespace openlora {
 namespace {
@@ -16,28 +15,20 @@ struct Overloaded : Ts... {
 template <typename... Ts>
 Overloaded(Ts...) -> Overloaded<Ts...>;  // clang 14 doesn't deduce aggregates
 
-// Nothing of ours throws; the standard library may, when memory is short.
-template <typename Body>
-Status Guarded(const Body& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return Status(kErrOutOfMemory, "the host's memory is exhausted");
-  } catch (const std::exception& exception) {
-    return Status(kErrInternal, exception.what());
-  }
-}
-
 }  // namespace
 
 Engine::Engine(EngineOptions options, std::function<void()> wake)
-    : max_queued_(options.max_queued),
-      outbox_(std::move(wake)),
-      thread_([this, moved = std::move(options)]() mutable { Main(std::move(moved)); }) {}
+    : max_queued_(options.max_queued), outbox_(std::move(wake)) {
+  const Status status = Guarded([&] {
+    thread_ = std::thread([this, moved = std::move(options)]() mutable { Main(std::move(moved)); });
+    return Ok();
+  });
+  if (!status.ok()) End(status);
+}
 
 Engine::~Engine() {
   Close();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Engine::Submit(Request request) {
@@ -92,7 +83,11 @@ bool Engine::FindTier(int64_t handle, Tier* tier) const {
 }
 
 void Engine::Main(EngineOptions options) {
-  const Status status = Guarded([&] { return Serve(std::move(options)); });
+  End(Guarded([&] { return Serve(std::move(options)); }));
+}
+
+// The last events.
+void Engine::End(const Status& status) {
   const Status closed = status.ok() ? Status(kErrClosed, "the base was disposed") : status;
   std::vector<Message> left;  // nobody will look at these any more
   {
@@ -105,7 +100,7 @@ void Engine::Main(EngineOptions options) {
       outbox_.Push(AdapterFailedEvent{adapter->handle, closed});
   }
   if (!is_open_) outbox_.Push(OpenFailedEvent{closed});
-  outbox_.Push(ClosedEvent{});
+  outbox_.Push(ClosedEvent{status});
   outbox_.Flush();
 }
 

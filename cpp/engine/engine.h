@@ -58,6 +58,7 @@ class Engine {
 
   void Post(Message message);
   void Main(EngineOptions options);
+  void End(const Status& status);
   Status Serve(EngineOptions options);
   void Loop(EngineCore* core);
   void Wait(const EngineCore& core);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -16,14 +17,19 @@ bool Contains(const std::vector<int32_t>& list, int32_t value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
+// The request's bias with EOS and stop tokens forbidden.
 std::vector<TokenBias> ForbidEnds(const Request& request) {
-  std::vector<TokenBias> bias;
-  if (request.min_tokens == 0) return bias;
+  if (request.min_tokens == 0) return {};
+  std::vector<TokenBias> bias = request.logit_bias;
   for (const std::vector<int32_t>* list : {&request.eos_tokens, &request.stop_tokens}) {
     for (const int32_t token : *list) {
-      const bool is_known =
-          std::any_of(bias.begin(), bias.end(), [token](const TokenBias& b) { return b.token == token; });
-      if (!is_known) bias.push_back({token, -INFINITY});
+      const auto known =
+          std::find_if(bias.begin(), bias.end(), [token](const TokenBias& b) { return b.token == token; });
+      if (known == bias.end()) {
+        bias.push_back({token, -INFINITY});
+      } else {
+        known->bias = -INFINITY;
+      }
     }
   }
   return bias;
@@ -47,6 +53,32 @@ Status CheckNumbers(const Request& request) {
   return Ok();
 }
 
+// Of the prompt only where a penalty counts it.
+SeenTokens CountPrompt(const Request& request) {
+  SeenTokens seen;
+  if (request.repetition_penalty == 1) return seen;
+  for (const int32_t token : request.tokens) seen.AddPrompt(token);
+  return seen;
+}
+
+Status CheckLogitChanges(const Request& request, int32_t vocab) {
+  if (!(request.repetition_penalty > 0) || !std::isfinite(request.repetition_penalty) ||
+      !std::isfinite(request.presence_penalty) || !std::isfinite(request.frequency_penalty))
+    return Error(kErrInvalidRequest,
+                 "penalties of %g (repetition), %g (presence), %g (frequency): finite and, the first, above 0",
+                 static_cast<double>(request.repetition_penalty), static_cast<double>(request.presence_penalty),
+                 static_cast<double>(request.frequency_penalty));
+  std::unordered_set<int32_t> tokens;
+  for (const auto& [token, bias] : request.logit_bias) {
+    if (token < 0 || token >= vocab)
+      return Error(kErrTokenRange, "logitBias: token id %d, the vocabulary has 0 to %d", token, vocab - 1);
+    if (!(bias < INFINITY) || !tokens.insert(token).second)
+      return Error(kErrInvalidRequest, "logitBias: token %d has %g or stands twice, wanted one number or -Infinity",
+                   token, static_cast<double>(bias));
+  }
+  return Ok();
+}
+
 }  // namespace
 
 Status EngineCore::CheckRequest(const Request& request) const {
@@ -66,7 +98,8 @@ Status EngineCore::CheckRequest(const Request& request) const {
   if (request.logprobs > kTopLogprobsMax || request.prompt_logprobs > kTopLogprobsMax)
     return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d",
                  std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
-  return CheckNumbers(request);
+  OPENLORA_RETURN_IF_ERROR(CheckNumbers(request));
+  return CheckLogitChanges(request, model.vocab);
 }
 
 Status EngineCore::FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const {
@@ -101,8 +134,10 @@ void EngineCore::Submit(Request request) {
     ++adapter->references;
     sequence->tiers.push_back(TierOf(*adapter));
   }
+  sequence->is_long = options_.model.rope_switch > 0 && sequence->known() > options_.model.rope_switch;
   sequence->text = TextStream(request.stop);
-  sequence->bias = ForbidEnds(request);
+  sequence->early_bias = ForbidEnds(request);
+  sequence->seen = CountPrompt(request);
   sequence->request = std::move(request);
   stats_.tokens_in += static_cast<uint64_t>(sequence->prompt());
   scheduler_->Add(sequence.get());
@@ -280,6 +315,7 @@ void EngineCore::AcceptScore(Sequence* sequence, int32_t prompt_index, const Sam
 void EngineCore::AcceptToken(Sequence* sequence, const SampleResult& result) {
   const Request& request = sequence->request;
   sequence->tokens.push_back(result.token);
+  if (request.has_penalties()) sequence->seen.AddOutput(result.token);
   ++stats_.tokens_out;
   if (sequence->first_token_ms == 0) sequence->first_token_ms = NowMs();
   std::string released;
@@ -293,7 +329,17 @@ void EngineCore::AcceptToken(Sequence* sequence, const SampleResult& result) {
   PushRecord(sequence, RecordKind::kToken, result, request.logprobs >= 0, released);
   if (is_eos) return End(sequence, FinishReason::kEos);
   if (is_stop_token || is_stop_text) return End(sequence, FinishReason::kStop);
-  if (is_full) End(sequence, FinishReason::kLength);
+  if (is_full) return End(sequence, FinishReason::kLength);
+  if (options_.model.rope_switch > 0) SwitchRope(sequence);
+}
+
+// Beyond the switch all positions are rotated by the long frequencies, as transformers does it: the KV so far is void.
+void EngineCore::SwitchRope(Sequence* sequence) {
+  const bool is_long = sequence->known() > options_.model.rope_switch;
+  if (is_long == sequence->is_long) return;
+  sequence->is_long = is_long;
+  sequence->computed = 0;
+  kv_->Release(&sequence->kv, step_);
 }
 
 void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
@@ -405,6 +451,12 @@ Status EngineCore::CheckInvariants() const {
       ++references[adapter];
       pins[adapter] += sequence->has_pins ? 1 : 0;
     }
+    if (!sequence->request.has_penalties()) continue;
+    int32_t counted = 0;
+    for (const SeenToken& seen : sequence->seen.tokens()) counted += seen.count;
+    if (counted != sequence->output())
+      return Error(kErrInternal, "request %lld has %d tokens, its penalties count %d", static_cast<long long>(id),
+                   sequence->output(), counted);
   }
   for (const auto& [handle, adapter] : residency_->adapters()) {
     adapter_frames += static_cast<int64_t>(adapter->frames.size());

@@ -71,6 +71,7 @@ class EngineCore {
   void RunBatch(const StepPlan& plan);
   void Deliver();
   void AcceptToken(Sequence* sequence, const SampleResult& result);
+  void SwitchRope(Sequence* sequence);
   void AcceptScore(Sequence* sequence, int32_t prompt_index, const SampleResult& result);
   void PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
                   std::string_view text);

@@ -39,13 +39,16 @@ Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
   OPENLORA_RETURN_IF_ERROR(options_.open_backend(&backend_));
   OPENLORA_RETURN_IF_ERROR(
       weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));
-  OPENLORA_RETURN_IF_ERROR(OpenMemory());
-  OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(weights_.bytes()), &weight_memory_));
-  const auto report = [this](LoadProgress progress) {
-    outbox_->Push(ProgressEvent{true, progress.bytes_done, progress.bytes_total});
+  const auto report = [this](bool is_packing, LoadProgress progress) {
+    outbox_->Push(ProgressEvent{is_packing, progress.bytes_done, progress.bytes_total});
     outbox_->Flush();
   };
-  OPENLORA_RETURN_IF_ERROR(weights_.Load(weight_memory_, backend_.ops.get(), report, is_aborted));
+  const int64_t file_bytes = weights_.file_bytes();
+  report(false, {file_bytes, file_bytes});
+  OPENLORA_RETURN_IF_ERROR(OpenMemory());
+  OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(weights_.bytes()), &weight_memory_));
+  const auto report_packing = [&](LoadProgress progress) { report(true, progress); };
+  OPENLORA_RETURN_IF_ERROR(weights_.Load(weight_memory_, backend_.ops.get(), report_packing, is_aborted));
   outbox_->Push(OpenedEvent{weights_.digest(), backend_.simd, backend_.threads, weights_.bytes(),
                             pool_.frames_total() * pool_.frame_bytes(), pool_.frame_bytes(), max_context_});
   return Ok();

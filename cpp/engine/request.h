@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "ops/ops.h"
 
 namespace openlora {
 
@@ -25,6 +26,10 @@ struct Request {
   int32_t top_k = 0;
   float top_p = 1;
   float min_p = 0;
+  float repetition_penalty = 1;  // of the prompt's tokens and the output's
+  float presence_penalty = 0;    // of the output's
+  float frequency_penalty = 0;
+  std::vector<TokenBias> logit_bias;
   uint64_t seed = 0;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_tokens;
@@ -34,6 +39,8 @@ struct Request {
   int32_t priority = 0;    // larger goes first
   double deadline_ms = 0;  // from submission; 0: none
   double submitted_ms = 0;
+
+  bool has_penalties() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
 };
 
 enum class FinishReason : uint8_t { kEos, kStop, kLength, kCancelled };
@@ -100,7 +107,9 @@ struct FailedEvent {
   int64_t request = 0;
   Status status;
 };
-struct ClosedEvent {};
+struct ClosedEvent {
+  Status status;  // why, if nobody asked for it
+};
 
 using ControlEvent = std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
                                   AdapterRetiredEvent, EndEvent, FailedEvent, ClosedEvent>;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "engine/seen_tokens.h"
 #include "engine/text_stream.h"
 #include "memory/adapter_residency.h"
 #include "memory/kv_cache.h"
@@ -22,12 +23,14 @@ struct Sequence {
   std::vector<Adapter*> adapters;  // in the request's order; referenced until the end
   KvTable kv;
   TextStream text;
-  std::vector<TokenBias> bias;  // EOS and stop tokens, forbidden until min_tokens
+  std::vector<TokenBias> early_bias;  // until min_tokens: the request's, and EOS and stop tokens forbidden
+  SeenTokens seen;                    // empty for a request without penalties
 
   bool is_admitted = false;  // has rows in steps
   bool has_pins = false;     // its adapters' frames are reserved for it
   bool is_paused = false;
   bool is_cancelled = false;
+  bool is_long = false;  // has more tokens than ModelConfig::rope_switch: its KV is of the long frequencies
 
   // Undelivered records: counted since the outbox was last emptied (Outbox::epoch).
   uint64_t delivery_epoch = 0;

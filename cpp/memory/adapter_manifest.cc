@@ -63,6 +63,7 @@ Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes)
   if (site.site < 0 || site.site >= static_cast<int32_t>(shapes.size()))
     return Error(kErrAdapterShape, "site %d is outside the base's %zu sites", site.site, shapes.size());
   const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+  if (shape.in == 0) return Error(kErrAdapterShape, "the base has no module at site %d", site.site);
   if (site.rank < 1 || site.rank > 256)
     return Error(kErrAdapterShape, "rank %d at site %d, supported are 1 to 256", site.rank, site.site);
   if (!std::isfinite(site.scale)) return Error(kErrAdapterShape, "the scale at site %d is not finite", site.site);

@@ -5,43 +5,66 @@
 namespace openlora {
 namespace {
 
+// Columns [begin, begin + cols) of a view.
+TensorView Columns(TensorView view, int64_t begin, int64_t cols) {
+  view.data = view.f32() + begin;
+  view.cols = cols;
+  return view;
+}
+
 // The buffers cut to the rows of one batch, and what every op of a layer needs.
 class Decoder {
  public:
   Decoder(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch, const DecoderBuffers& buffers,
           Ops* ops)
       : config_(config), weights_(weights), batch_(batch), ops_(*ops), b_(buffers) {
-    const int64_t rows = batch.rows.rows;
-    for (TensorView* view : {&b_.x, &b_.normed, &b_.q, &b_.k, &b_.v, &b_.context, &b_.gate, &b_.up, &b_.cos_sin})
-      view->rows = rows;
+    for (TensorView* view : {&b_.x, &b_.normed, &b_.qkv, &b_.context, &b_.gate_up, &b_.cos_sin[0], &b_.cos_sin[1]})
+      view->rows = batch.rows.rows;
     b_.last.rows = b_.logits.rows = static_cast<int64_t>(batch.logit_rows.size());
+    q_ = Columns(b_.qkv, 0, config.q_dim());
+    k_ = Columns(b_.qkv, config.q_dim(), config.kv_dim());
+    v_ = Columns(b_.qkv, config.q_dim() + config.kv_dim(), config.kv_dim());
+    gate_ = Columns(b_.gate_up, 0, config.intermediate);
+    up_ = Columns(b_.gate_up, config.intermediate, config.intermediate);
   }
 
   void Begin() {
     ops_.Embed({batch_.rows.row_token, batch_.rows.rows, &weights_.embed(), config_.embedding_scale, b_.x,
                 EmbedSite(config_), &batch_.entries, &batch_.pages});
-    ops_.RopeTable(batch_.rows.row_pos, batch_.rows.rows, config_.rope_inv_freq, config_.rope_factor, b_.cos_sin);
+    for (size_t i = 0; i < config_.ropes.size(); ++i) {
+      const RopeOptions& rope = config_.ropes[i];
+      ops_.RopeTable(batch_.rows, {rope.inv_freq, rope.long_inv_freq, rope.factor}, b_.cos_sin[i]);
+    }
   }
 
   void Layer(int32_t layer) {
     const LayerWeights& w = weights_.layers()[static_cast<size_t>(layer)];
+    const LayerOptions& o = config_.layer_options[static_cast<size_t>(layer)];
     const auto product = [&](LayerSite site, const TensorView& out) {
       return Product{&w.sites[site], out, SiteOf(layer, site), false};
     };
-    const auto added = [&](LayerSite site) { return Product{&w.sites[site], b_.x, SiteOf(layer, site), true}; };
 
-    ops_.RmsNorm(b_.x, w.attn_norm, config_.hidden, config_.norm_eps, b_.normed);
-    Project(b_.normed, std::array{product(kQ, b_.q), product(kK, b_.k), product(kV, b_.v)});
-    ops_.Rope(b_.q, config_.heads, config_.head_dim, b_.cos_sin);
-    ops_.Rope(b_.k, config_.kv_heads, config_.head_dim, b_.cos_sin);
-    ops_.KvAppend(b_.k, b_.v, batch_.rows, batch_.kv, layer);
-    ops_.Attention({b_.q, b_.context, batch_.rows, batch_.kv, layer, config_.heads, config_.attention_scale, 0, 0});
-    Project(b_.context, std::array{added(kO)});
+    const TensorView attended = Normed(w.attn_norm);
+    if (config_.is_fused) {
+      Project(attended, std::array{product(kQkv, b_.qkv)});
+    } else {
+      Project(attended, std::array{product(kQ, q_), product(kK, k_), product(kV, v_)});
+    }
+    NormAndRotate(q_, config_.heads, w.q_norm, o.rope);
+    NormAndRotate(k_, config_.kv_heads, w.k_norm, o.rope);
+    ops_.KvAppend(k_, v_, batch_.rows, batch_.kv, layer);
+    ops_.Attention({q_, b_.context, batch_.rows, batch_.kv, layer, config_.heads, config_.attention_scale, o.window,
+                    config_.attention_soft_cap});
+    AddToResidual(b_.context, product(kO, b_.x), w.attn_post_norm);
 
-    ops_.RmsNorm(b_.x, w.mlp_norm, config_.hidden, config_.norm_eps, b_.normed);
-    Project(b_.normed, std::array{product(kGate, b_.gate), product(kUp, b_.up)});
-    ops_.SiluMul(b_.gate, b_.up);
-    Project(b_.gate, std::array{added(kDown)});
+    const TensorView read = Normed(w.mlp_norm);
+    if (config_.is_fused) {
+      Project(read, std::array{product(kGateUp, b_.gate_up)});
+    } else {
+      Project(read, std::array{product(kGate, gate_), product(kUp, up_)});
+    }
+    ops_.GatedActivation(config_.activation, gate_, up_);
+    AddToResidual(gate_, product(kDown, b_.x), w.mlp_post_norm);
   }
 
   // Only the rows whose logits are wanted.
@@ -51,6 +74,7 @@ class Decoder {
     ops_.RmsNorm(b_.last, weights_.final_norm(), config_.hidden, config_.norm_eps, b_.last);
     const std::array products{Product{&weights_.head(), b_.logits, HeadSite(config_), false}};
     ops_.Project({b_.last, products, &batch_.logit_entries, &batch_.pages});
+    if (config_.logit_soft_cap > 0) ops_.SoftCap(b_.logits, config_.logit_soft_cap);
   }
 
  private:
@@ -59,32 +83,50 @@ class Decoder {
     ops_.Project({x, products, &batch_.entries, &batch_.pages});
   }
 
+  // The residual stream as attention or the MLP reads it.
+  TensorView Normed(const float* gain) {
+    if (gain == nullptr) return b_.x;
+    ops_.RmsNorm(b_.x, gain, config_.hidden, config_.norm_eps, b_.normed);
+    return b_.normed;
+  }
+
+  // q or k, [T, heads * head_dim].
+  void NormAndRotate(const TensorView& x, int32_t heads, const float* gain, int32_t rope) {
+    const int64_t dim = config_.qk_norm == QkNorm::kAll ? x.cols : config_.head_dim;
+    if (gain != nullptr) ops_.RmsNorm(x, gain, dim, config_.norm_eps, x);
+    if (rope >= 0) ops_.Rope(x, heads, config_.head_dim, b_.cos_sin[rope]);
+  }
+
+  // b_.x += scale * norm(product of x). Nobody reads b_.normed any more.
+  void AddToResidual(const TensorView& x, Product product, const float* gain) {
+    const bool is_plain = gain == nullptr && config_.residual_scale == 1;
+    product.out = is_plain ? b_.x : b_.normed;
+    product.accumulates = is_plain;
+    Project(x, std::array{product});
+    if (gain != nullptr) ops_.RmsNorm(b_.normed, gain, config_.hidden, config_.norm_eps, b_.normed);
+    if (!is_plain) ops_.AddScaled(b_.normed, config_.residual_scale, b_.x);
+  }
+
   const ModelConfig& config_;
   const ModelWeights& weights_;
   const BatchView& batch_;
   Ops& ops_;
   DecoderBuffers b_;
+  TensorView q_, k_, v_, gate_, up_;  // columns of b_.qkv and b_.gate_up
 };
 
-struct BufferShape {
-  TensorView DecoderBuffers::* view;
-  int64_t rows;
-  int64_t cols;
-};
-
-std::array<BufferShape, 11> BufferShapes(const ModelConfig& config, int64_t rows, int64_t logit_rows) {
-  const auto rotary = 2 * static_cast<int64_t>(config.rope_inv_freq.size());
-  return {{{&DecoderBuffers::x, rows, config.hidden},
-           {&DecoderBuffers::normed, rows, config.hidden},
-           {&DecoderBuffers::q, rows, config.q_dim()},
-           {&DecoderBuffers::k, rows, config.kv_dim()},
-           {&DecoderBuffers::v, rows, config.kv_dim()},
-           {&DecoderBuffers::context, rows, config.q_dim()},
-           {&DecoderBuffers::gate, rows, config.intermediate},
-           {&DecoderBuffers::up, rows, config.intermediate},
-           {&DecoderBuffers::cos_sin, rows, rotary},
-           {&DecoderBuffers::last, logit_rows, config.hidden},
-           {&DecoderBuffers::logits, logit_rows, config.vocab}}};
+// Each(view, rows, cols) for every buffer.
+template <typename Each>
+void ForEachBuffer(const ModelConfig& config, int64_t rows, int64_t logit_rows, DecoderBuffers* buffers,
+                   const Each& each) {
+  each(&buffers->x, rows, config.hidden);
+  each(&buffers->normed, rows, config.hidden);
+  each(&buffers->qkv, rows, config.q_dim() + 2 * config.kv_dim());
+  each(&buffers->context, rows, config.q_dim());
+  each(&buffers->gate_up, rows, 2 * config.intermediate);
+  for (size_t i = 0; i < config.ropes.size(); ++i) each(&buffers->cos_sin[i], rows, config.rotary_dim());
+  each(&buffers->last, logit_rows, config.hidden);
+  each(&buffers->logits, logit_rows, config.vocab);
 }
 
 // Rows and buffers begin at multiples of 64 bytes. A stride that is a multiple of 4 KiB puts the same column of all
@@ -97,20 +139,21 @@ int64_t StrideOf(int64_t cols) {
 }  // namespace
 
 int64_t DecoderBufferBytes(const ModelConfig& config, int32_t rows, int32_t logit_rows) {
+  DecoderBuffers unused;
   int64_t bytes = 0;
-  for (const BufferShape& shape : BufferShapes(config, rows, logit_rows))
-    bytes += shape.rows * StrideOf(shape.cols) * 4;
+  ForEachBuffer(config, rows, logit_rows, &unused,
+                [&](TensorView*, int64_t count, int64_t cols) { bytes += count * StrideOf(cols) * 4; });
   return bytes;
 }
 
 DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, int32_t rows, int32_t logit_rows, void* memory) {
   DecoderBuffers buffers;
   float* next = static_cast<float*>(memory);
-  for (const BufferShape& shape : BufferShapes(config, rows, logit_rows)) {
-    const int64_t stride = StrideOf(shape.cols);
-    buffers.*shape.view = {next, DType::kF32, shape.rows, shape.cols, stride};
-    next += shape.rows * stride;
-  }
+  ForEachBuffer(config, rows, logit_rows, &buffers, [&](TensorView* view, int64_t count, int64_t cols) {
+    const int64_t stride = StrideOf(cols);
+    *view = {next, DType::kF32, count, cols, stride};
+    next += count * stride;
+  });
   return buffers;
 }
 

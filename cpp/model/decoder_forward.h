@@ -22,17 +22,14 @@ struct BatchView {
 
 // Activations of a step of up to T rows, f32, in the memory of the ops' device.
 struct DecoderBuffers {
-  TensorView x;        // [T, H] the residual stream
-  TensorView normed;   // [T, H]
-  TensorView q;        // [T, heads * head_dim]
-  TensorView k;        // [T, kv_heads * head_dim]
-  TensorView v;        // [T, kv_heads * head_dim]
-  TensorView context;  // [T, heads * head_dim]
-  TensorView gate;     // [T, intermediate]
-  TensorView up;       // [T, intermediate]
-  TensorView cos_sin;  // [T, rotary_dim]
-  TensorView last;     // [logit rows, H]
-  TensorView logits;   // [logit rows, V]
+  TensorView x;                   // [T, H] the residual stream
+  TensorView normed;              // [T, H]
+  TensorView qkv;                 // [T, (heads + 2 kv_heads) * head_dim]
+  TensorView context;             // [T, heads * head_dim]
+  TensorView gate_up;             // [T, 2 * intermediate]
+  TensorView cos_sin[kRopesMax];  // [T, rotary_dim]
+  TensorView last;                // [logit rows, H]
+  TensorView logits;              // [logit rows, V]
 };
 
 // Bytes that buffers for `rows` rows and `logit_rows` rows of logits need, and the views over such memory.

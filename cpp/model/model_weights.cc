@@ -22,10 +22,32 @@ bool IsOfLayer(WeightRole role) { return role >= WeightRole::kAttnNorm; }
 
 SiteShape ShapeOf(const ModelConfig& config, WeightRole role) {
   if (role == WeightRole::kEmbed || role == WeightRole::kHead) return {config.hidden, config.vocab};
+  const bool is_over_heads = config.qk_norm == QkNorm::kAll;
+  if (role == WeightRole::kQNorm) return {is_over_heads ? config.q_dim() : config.head_dim, 1};
+  if (role == WeightRole::kKNorm) return {is_over_heads ? config.kv_dim() : config.head_dim, 1};
   if (role < WeightRole::kSite0) return {config.hidden, 1};
   const std::vector<SiteShape> shapes = SiteShapes(config);
   if (role < WeightRole::kBias0) return shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kSite0)];
   return {shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kBias0)].out, 1};
+}
+
+// Whether a model of this config has such a tensor. Biases: any may be there.
+bool IsPromised(const ModelConfig& config, WeightRole role) {
+  switch (role) {
+    case WeightRole::kHead:
+      return !config.is_tied;
+    case WeightRole::kAttnNorm:
+    case WeightRole::kMlpNorm:
+      return config.has_pre_norms;
+    case WeightRole::kAttnPostNorm:
+    case WeightRole::kMlpPostNorm:
+      return config.has_post_norms;
+    case WeightRole::kQNorm:
+    case WeightRole::kKNorm:
+      return config.qk_norm != QkNorm::kNone;
+    default:
+      return role < WeightRole::kSite0 || ShapeOf(config, role).in > 0;
+  }
 }
 
 }  // namespace
@@ -54,6 +76,9 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
         IsOfLayer(tensor.role) != (tensor.layer >= 0) || tensor.layer >= config_.layers)
       return Error(kErrModelTensor, "role %d in layer %d doesn't exist", static_cast<int>(tensor.role), tensor.layer);
     const SiteShape shape = ShapeOf(config_, tensor.role);
+    if (!IsPromised(config_, tensor.role))
+      return Error(kErrModelTensor, "role %d in layer %d isn't part of this model", static_cast<int>(tensor.role),
+                   tensor.layer);
     const bool is_matrix = IsMatrix(tensor.role);
     const bool fits =
         is_matrix ? range.rows == shape.out && range.cols == shape.in : range.rows * range.cols == shape.in;
@@ -68,6 +93,12 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
   return Ok();
 }
 
+int64_t ModelWeights::file_bytes() const {
+  int64_t bytes = 0;
+  for (const Item& item : items_) bytes += item.tensor.range.bytes;
+  return bytes;
+}
+
 Weight* ModelWeights::WeightOf(WeightRole role, int32_t layer) {
   if (role == WeightRole::kEmbed) return &embed_;
   if (role == WeightRole::kHead) return &head_;
@@ -77,15 +108,28 @@ Weight* ModelWeights::WeightOf(WeightRole role, int32_t layer) {
 
 const float** ModelWeights::VectorOf(WeightRole role, int32_t layer) {
   if (role == WeightRole::kFinalNorm) return &final_norm_;
-  if (role == WeightRole::kAttnNorm) return &layers_[static_cast<size_t>(layer)].attn_norm;
-  if (role == WeightRole::kMlpNorm) return &layers_[static_cast<size_t>(layer)].mlp_norm;
-  return &WeightOf(role, layer)->bias;
+  LayerWeights& of_layer = layers_[static_cast<size_t>(layer)];
+  switch (role) {
+    case WeightRole::kAttnNorm:
+      return &of_layer.attn_norm;
+    case WeightRole::kMlpNorm:
+      return &of_layer.mlp_norm;
+    case WeightRole::kAttnPostNorm:
+      return &of_layer.attn_post_norm;
+    case WeightRole::kMlpPostNorm:
+      return &of_layer.mlp_post_norm;
+    case WeightRole::kQNorm:
+      return &of_layer.q_norm;
+    case WeightRole::kKNorm:
+      return &of_layer.k_norm;
+    default:
+      return &WeightOf(role, layer)->bias;
+  }
 }
 
 Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
                           const std::atomic<bool>& is_cancelled) {
-  LoadProgress progress;
-  for (const Item& item : items_) progress.bytes_total += item.tensor.range.bytes;
+  LoadProgress progress{0, file_bytes()};
   for (const Item& item : items_) {
     void* target = static_cast<uint8_t*>(memory) + item.offset;
     if (IsMatrix(item.tensor.role)) {
@@ -93,7 +137,11 @@ Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadP
       continue;
     }
     const TensorRange& range = item.tensor.range;
-    ops->PackVector({item.file->data() + range.offset, range.dtype, 1, item.shape.in}, static_cast<float*>(target));
+    const bool is_norm = item.tensor.role < WeightRole::kSite0;
+    // The head's product is linear in what the final norm gives it, adapters included.
+    const float scale = item.tensor.role == WeightRole::kFinalNorm ? config_.logit_scale : 1;
+    ops->PackVector({item.file->data() + range.offset, range.dtype, 1, item.shape.in},
+                    is_norm ? config_.norm_offset : 0, scale, static_cast<float*>(target));
     *VectorOf(item.tensor.role, item.tensor.layer) = static_cast<const float*>(target);
     progress.bytes_done += range.bytes;
   }
@@ -129,9 +177,14 @@ Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadPr
 
 Status ModelWeights::CheckComplete() const {
   bool is_complete = embed_.data != nullptr && head_.data != nullptr && final_norm_ != nullptr;
+  const std::vector<SiteShape> shapes = SiteShapes(config_);
+  const bool has_qk_norm = config_.qk_norm != QkNorm::kNone;
   for (const LayerWeights& layer : layers_) {
-    is_complete &= layer.attn_norm != nullptr && layer.mlp_norm != nullptr;
-    for (const Weight& weight : layer.sites) is_complete &= weight.data != nullptr;
+    is_complete &= !config_.has_pre_norms || (layer.attn_norm != nullptr && layer.mlp_norm != nullptr);
+    is_complete &= !config_.has_post_norms || (layer.attn_post_norm != nullptr && layer.mlp_post_norm != nullptr);
+    is_complete &= !has_qk_norm || (layer.q_norm != nullptr && layer.k_norm != nullptr);
+    for (size_t site = 0; site < kLayerSites; ++site)
+      is_complete &= layer.sites[site].data != nullptr || shapes[site].in == 0;
   }
   if (is_complete) return Ok();
   return Error(kErrModelTensor, "a tensor of the %d layers, the embedding, the head or the final norm is missing",
@@ -140,10 +193,31 @@ Status ModelWeights::CheckComplete() const {
 
 void ModelWeights::MakeDigest() {
   Sha256 hash;
-  const int32_t shape[] = {config_.layers,   config_.hidden,       config_.heads, config_.kv_heads,
-                           config_.head_dim, config_.intermediate, config_.vocab, config_.is_tied};
+  const int32_t shape[] = {config_.layers,
+                           config_.hidden,
+                           config_.heads,
+                           config_.kv_heads,
+                           config_.head_dim,
+                           config_.intermediate,
+                           config_.vocab,
+                           config_.is_tied,
+                           config_.is_fused,
+                           config_.has_pre_norms,
+                           config_.has_post_norms,
+                           static_cast<int32_t>(config_.activation),
+                           static_cast<int32_t>(config_.qk_norm),
+                           config_.rope_switch};
   hash.Update(shape, sizeof(shape));
-  hash.Update(config_.rope_inv_freq.data(), config_.rope_inv_freq.size() * sizeof(float));
+  const float scales[] = {config_.norm_eps,        config_.attention_scale, config_.attention_soft_cap,
+                          config_.embedding_scale, config_.residual_scale,  config_.logit_scale,
+                          config_.logit_soft_cap,  config_.norm_offset};
+  hash.Update(scales, sizeof(scales));
+  for (const RopeOptions& rope : config_.ropes) {
+    hash.Update(rope.inv_freq.data(), rope.inv_freq.size() * sizeof(float));
+    hash.Update(rope.long_inv_freq.data(), rope.long_inv_freq.size() * sizeof(float));
+    hash.Update(&rope.factor, sizeof(float));
+  }
+  hash.Update(config_.layer_options.data(), config_.layer_options.size() * sizeof(LayerOptions));
   for (const Item& item : items_) {
     const TensorRange& range = item.tensor.range;
     const int64_t table[] = {static_cast<int64_t>(item.tensor.role), item.tensor.layer,

@@ -15,13 +15,17 @@
 
 namespace openlora {
 
-// What a base tensor is. The seven linear modules of a layer stand in the order of LayerSite, then their biases.
+// What a base tensor is. The linear modules of a layer stand in the order of LayerSite, then their biases.
 enum class WeightRole : int32_t {
   kEmbed,
   kHead,
   kFinalNorm,
   kAttnNorm,
   kMlpNorm,
+  kAttnPostNorm,
+  kMlpPostNorm,
+  kQNorm,
+  kKNorm,
   kSite0,
   kBias0 = kSite0 + kLayerSites,
   kEnd = kBias0 + kLayerSites
@@ -34,8 +38,13 @@ struct BaseTensor {
 };
 
 struct LayerWeights {
-  const float* attn_norm = nullptr;  // [H]
-  const float* mlp_norm = nullptr;   // [H]
+  // Null where the model has none.
+  const float* attn_norm = nullptr;       // [H] of what attention reads
+  const float* mlp_norm = nullptr;        // [H] of what the MLP reads
+  const float* attn_post_norm = nullptr;  // [H] of what attention adds
+  const float* mlp_post_norm = nullptr;   // [H] of what the MLP adds
+  const float* q_norm = nullptr;          // [head_dim], or [heads * head_dim]
+  const float* k_norm = nullptr;          // [head_dim], or [kv_heads * head_dim]
   std::array<Weight, kLayerSites> sites;
 };
 
@@ -61,6 +70,8 @@ class ModelWeights {
   const float* final_norm() const { return final_norm_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   int64_t bytes() const { return bytes_; }
+  // Of the tensors in their files, until loaded.
+  int64_t file_bytes() const;
   // SHA-256 over the shape, the tensor table and the first 4 KiB of every tensor: tells checkpoints apart, proves
   // nothing about the rest of their content.
   const std::string& digest() const { return digest_; }

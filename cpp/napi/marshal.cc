@@ -9,9 +9,15 @@ namespace {
 
 // In the order of WeightRole.
 constexpr std::array<const char*, static_cast<size_t>(WeightRole::kEnd)> kRoles = {
-    "embed_tokens", "lm_head",     "final_norm",     "attn_norm",    "mlp_norm",      "q_proj",      "k_proj",
-    "v_proj",       "o_proj",      "gate_proj",      "up_proj",      "down_proj",     "q_proj_bias", "k_proj_bias",
-    "v_proj_bias",  "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias"};
+    "embed_tokens", "lm_head", "final_norm", "attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm", "q_norm",
+    "k_norm",
+    // Sites
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj",
+    // Their biases
+    "q_proj_bias", "k_proj_bias", "v_proj_bias", "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias",
+    "qkv_proj_bias", "gate_up_proj_bias"};
+constexpr const char* kActivationNames[] = {"silu", "gelu_tanh"};
+constexpr const char* kQkNormNames[] = {"none", "head", "all"};
 
 constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
@@ -34,6 +40,26 @@ WeightRole ReadRole(ObjectReader* reader) {
   return static_cast<WeightRole>(found == kRoles.end() ? 0 : found - kRoles.begin());
 }
 
+// The place of a string among `names`, as an enum.
+template <typename Enum, size_t kCount>
+Enum ReadName(ObjectReader* reader, const char* name, const char* const (&names)[kCount]) {
+  const std::string value = reader->String(name);
+  const auto found = std::find(std::begin(names), std::end(names), value);
+  if (found == std::end(names)) reader->Refuse(name, "one of its names");
+  return static_cast<Enum>(found == std::end(names) ? 0 : found - std::begin(names));
+}
+
+// Calls each(reader) for every object of an array; stops at the first that doesn't fit.
+template <typename Each>
+void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
+  parent->ForEach(name, [&](uint32_t i, const Napi::Value& value) {
+    if (!value.IsObject()) return parent->Refuse(name, "an array of objects");
+    ObjectReader reader(value.As<Napi::Object>(), std::string(name) + "[" + std::to_string(i) + "]");
+    each(&reader);
+    parent->Adopt(reader);
+  });
+}
+
 ModelConfig ReadModel(ObjectReader* reader) {
   ModelConfig model;
   model.layers = reader->Int32("layers");
@@ -46,22 +72,35 @@ ModelConfig ReadModel(ObjectReader* reader) {
   model.context = reader->Int32("context");
   model.norm_eps = static_cast<float>(reader->Number("normEps"));
   model.attention_scale = static_cast<float>(reader->Number("attentionScale"));
+  model.attention_soft_cap = static_cast<float>(reader->Number("attentionSoftCap"));
   model.embedding_scale = static_cast<float>(reader->Number("embeddingScale"));
-  model.rope_inv_freq = reader->Typed<float>("ropeInvFreq");
-  model.rope_factor = static_cast<float>(reader->Number("ropeFactor"));
+  model.residual_scale = static_cast<float>(reader->Number("residualScale"));
+  model.logit_scale = static_cast<float>(reader->Number("logitScale"));
+  model.logit_soft_cap = static_cast<float>(reader->Number("logitSoftCap"));
+  model.norm_offset = static_cast<float>(reader->Number("normOffset"));
+  model.activation = ReadName<Activation>(reader, "activation", kActivationNames);
+  model.qk_norm = ReadName<QkNorm>(reader, "qkNorm", kQkNormNames);
+  model.has_pre_norms = reader->Bool("hasPreNorms");
+  model.has_post_norms = reader->Bool("hasPostNorms");
+  model.is_fused = reader->Bool("isFused");
   model.is_tied = reader->Bool("isTied");
+  ForEachObject(reader, "ropes", [&](ObjectReader* rope) {
+    model.ropes.push_back(
+        {rope->Typed<float>("invFreq"), rope->Typed<float>("longInvFreq"), static_cast<float>(rope->Number("factor"))});
+  });
+  model.rope_switch = reader->Int32("ropeSwitch");
+  ForEachObject(reader, "layerOptions", [&](ObjectReader* layer) {
+    model.layer_options.push_back({layer->Int32("window"), layer->Int32("rope")});
+  });
   return model;
 }
 
-// Calls each(reader) for every object of an array; stops at the first that doesn't fit.
-template <typename Each>
-void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
-  parent->ForEach(name, [&](uint32_t i, const Napi::Value& value) {
-    if (!value.IsObject()) return parent->Refuse(name, "an array of objects");
-    ObjectReader reader(value.As<Napi::Object>(), std::string(name) + "[" + std::to_string(i) + "]");
-    each(&reader);
-    parent->Adopt(reader);
-  });
+void ReadBias(ObjectReader* reader, Request* request) {
+  const std::vector<uint32_t> tokens = reader->Typed<uint32_t>("biasTokens");
+  const std::vector<float> values = reader->Typed<float>("biasValues");
+  if (tokens.size() != values.size()) return reader->Refuse("biasValues", "as long as biasTokens");
+  for (size_t i = 0; i < tokens.size(); ++i)
+    request->logit_bias.push_back({tokens[i] <= INT32_MAX ? static_cast<int32_t>(tokens[i]) : -1, values[i]});
 }
 
 }  // namespace
@@ -151,6 +190,10 @@ std::string ReadRequest(Napi::Object object, Request* request) {
   request->top_k = reader.Int32("topK");
   request->top_p = static_cast<float>(reader.Number("topP"));
   request->min_p = static_cast<float>(reader.Number("minP"));
+  request->repetition_penalty = static_cast<float>(reader.Number("repetitionPenalty"));
+  request->presence_penalty = static_cast<float>(reader.Number("presencePenalty"));
+  request->frequency_penalty = static_cast<float>(reader.Number("frequencyPenalty"));
+  ReadBias(&reader, request);
   request->seed = static_cast<uint64_t>(reader.Integer("seed"));
   request->stop = reader.Strings("stop");
   if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); }))
@@ -255,7 +298,7 @@ Napi::Object Write(Napi::Env env, const EndEvent& e) {
 Napi::Object Write(Napi::Env env, const FailedEvent& e) {
   return EventWriter(env, "failed").Put("request", e.request).Put(e.status).object();
 }
-Napi::Object Write(Napi::Env env, const ClosedEvent&) { return EventWriter(env, "closed").object(); }
+Napi::Object Write(Napi::Env env, const ClosedEvent& e) { return EventWriter(env, "closed").Put(e.status).object(); }
 
 }  // namespace
 

@@ -12,6 +12,7 @@ struct RowsView {
   const int32_t* row_token = nullptr;     // [T]
   const int32_t* row_pos = nullptr;       // [T] position in its sequence, from 0
   const int32_t* row_sequence = nullptr;  // [T] index of the sequence within the batch, ascending
+  const uint8_t* row_is_long = nullptr;   // [T] or null: not 0 where the sequence is beyond RopeFrequencies' switch
 };
 
 // The adapters of the rows. One entry = (row, adapter, weight). Entries are grouped into segments of one adapter

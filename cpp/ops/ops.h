@@ -63,6 +63,19 @@ struct AttentionArgs {
   float soft_cap = 0;  // s = cap * tanh(s / cap); 0: none
 };
 
+// A rotary table: rotary_dim/2 inverse frequencies, scaling applied. `long_inv_freq`, if not empty, holds those of rows
+// whose sequence is long (RowsView::row_is_long).
+struct RopeFrequencies {
+  std::span<const float> inv_freq;
+  std::span<const float> long_inv_freq;
+  float factor = 1;  // of cos and sin
+};
+
+enum class Activation : int32_t {
+  kSilu,      // x / (1 + e^-x)
+  kGeluTanh,  // x/2 · (1 + tanh(sqrt(2/pi) · (x + 0.044715 x³))): Hendrycks & Gimpel 2016, arXiv:1606.08415
+};
+
 // Most alternatives that `logprobs` can ask for.
 inline constexpr int kTopLogprobsMax = 20;
 
@@ -71,7 +84,18 @@ struct TokenBias {
   float bias;  // added to the logit; -inf forbids
 };
 
-// What to do with one row of logits.
+// A distinct token of a sequence.
+struct SeenToken {
+  int32_t token;
+  int32_t count;  // in the output; 0: in the prompt alone
+};
+
+// What to do with one row of logits. A drawn token's logits x are changed first of all, for a greedy choice too:
+//   bias        x += bias
+//   repetition  x = x < 0 ? x * repetition_penalty : x / repetition_penalty; beyond f32: ±the largest, not infinity
+//   frequency   x -= frequency_penalty * count
+//   presence    x -= presence_penalty where count > 0
+// the last three for seen tokens, each step rounded to f32. Then temperature, top_k, top_p, min_p.
 struct SampleRow {
   int32_t target = -1;    // >= 0: only report this token's logprob (prompt scoring); -1: draw
   float temperature = 0;  // 0: the most likely token, ties to the lowest id
@@ -79,9 +103,13 @@ struct SampleRow {
   float top_p = 1;
   float min_p = 0;
   uint64_t seed = 0;
-  uint64_t draw_index = 0;          // the index of the output token: draws are counter-based
-  int32_t logprobs = -1;            // -1: none; n: the chosen token's, and the n most likely tokens
-  std::span<const TokenBias> bias;  // applied before temperature, not seen by logprobs; a token at most once
+  uint64_t draw_index = 0;       // the index of the output token: draws are counter-based
+  int32_t logprobs = -1;         // -1: none; n: the chosen token's, and the n most likely tokens
+  float repetition_penalty = 1;  // > 0
+  float frequency_penalty = 0;
+  float presence_penalty = 0;
+  std::span<const TokenBias> bias;  // a token at most once
+  std::span<const SeenToken> seen;  // a token at most once; only these are penalised
 };
 
 struct SampleResult {
@@ -111,9 +139,9 @@ class Ops {
   // [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the last).
   virtual void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) = 0;
   static constexpr int64_t kPackRows = 32;
-  // Writes `source` [1, n], a norm's gain or a bias, as n floats.
-  virtual void PackVector(const SourceView& source, float* packed) {
-    for (int64_t i = 0; i < source.cols; ++i) packed[i] = LoadUnaligned(source, i);
+  // Writes `source` [1, n], a norm's gain or a bias, as n floats, each plus `offset`, then times `scale`.
+  virtual void PackVector(const SourceView& source, float offset, float scale, float* packed) {
+    for (int64_t i = 0; i < source.cols; ++i) packed[i] = (LoadUnaligned(source, i) + offset) * scale;
   }
 
   // --- adapter tiles, while an adapter loads; any thread ---
@@ -132,9 +160,8 @@ class Ops {
   virtual void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) = 0;
   // y = x·Wᵀ (+ bias) + Σ_a w_a · (x·A_aᵀ)·B_aᵀ for each product.
   virtual void Project(const ProjectArgs& args) = 0;
-  // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times `scale`.
-  virtual void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
-                         const TensorView& cos_sin) = 0;
+  // cos_sin[t] = rotary_dim/2 cosines, then as many sines, of pos[t] * inv_freq[i], both times the factor.
+  virtual void RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) = 0;
   // Rotates the first rotary_dim (= cos_sin.cols) of each head in place; pairs (i, i + rotary_dim/2), as Hugging Face
   // lays them out.
   virtual void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) = 0;
@@ -144,10 +171,16 @@ class Ops {
   // Bytes of one layer's K and V of `tokens` tokens.
   virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
-  // gate = silu(gate) * up, elementwise.
-  virtual void SiluMul(const TensorView& gate, const TensorView& up) = 0;
+  // gate = activation(gate) * up, elementwise.
+  virtual void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) = 0;
+  // out += scale * x
+  virtual void AddScaled(const TensorView& x, float scale, const TensorView& out) = 0;
+  // x = cap * tanh(x / cap)
+  virtual void SoftCap(const TensorView& x, float cap) = 0;
   // out[i,:] = x[rows[i],:]
   virtual void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) = 0;
+  // Reports log-probabilities of the logits as they are. May change a row while it draws from it; afterwards it is as
+  // before.
   virtual void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) = 0;
   // Waits for everything above; its outputs may be read afterwards.
   virtual Status Synchronize() = 0;

@@ -15,13 +15,18 @@ const ctest = (folder) => ['ctest', '--test-dir', folder, '--output-on-failure']
 const canFixAddresses = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
 const fixedAddresses = canFixAddresses ? ['setarch', '-R'] : [];
 
-/** Sanitizer builds hold the tests alone; OPENLORA_SMALL asks for small cases. */
+/** Sanitizer builds hold the tests alone. */
 async function sanitized(folder, sanitizers, prefix, env) {
   const definitions = { ...werror, OPENLORA_ADDON: 'OFF', OPENLORA_SANITIZE: sanitizers };
   const built = await commands(cmakeCommands(root, folder, definitions));
   if (built.failed > 0) return built;
-  return googleTest(folder.replace('/', '-'), [...prefix, ...ctest(folder)], { OPENLORA_SMALL: '1', ...env });
+  return googleTest(folder.replace('/', '-'), [...prefix, ...ctest(folder)], env);
 }
+
+const withAsan = (env) =>
+  sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1', ...env });
+const withTsan = (env) =>
+  sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1', ...env });
 
 export const fastSteps = [
   {
@@ -58,13 +63,13 @@ export const fastSteps = [
   },
   {
     name: 'native-asan',
-    about: 'the same under AddressSanitizer and UndefinedBehaviorSanitizer',
-    run: () => sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1' }),
+    about: 'small cases under AddressSanitizer and UndefinedBehaviorSanitizer',
+    run: () => withAsan({ OPENLORA_SMALL: '1' }),
   },
   {
     name: 'native-tsan',
-    about: 'the same under ThreadSanitizer',
-    run: () => sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1' }),
+    about: 'small cases under ThreadSanitizer',
+    run: () => withTsan({ OPENLORA_SMALL: '1' }),
   },
   {
     name: 'fuzz',
@@ -111,6 +116,16 @@ export const longSteps = [
     name: 'fuzz-long',
     about: '15 minutes each, over a corpus in build/fuzz-corpus that grows from run to run',
     run: () => fuzz(900, true),
+  },
+  {
+    name: 'asan-long',
+    about: 'all cases under AddressSanitizer and UndefinedBehaviorSanitizer',
+    run: () => withAsan({}),
+  },
+  {
+    name: 'tsan-long',
+    about: 'all cases under ThreadSanitizer',
+    run: () => withTsan({}),
   },
   {
     name: 'long',

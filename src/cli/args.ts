@@ -10,6 +10,17 @@ interface OptionBase {
   /** Left out of help. */
   isHidden?: boolean;
 }
+/** What a path on the command line should lead to; completion offers these first. */
+export type PathKind = 'base' | 'adapter' | 'model' | 'folder' | 'file';
+
+/** What stands on the command line without an option's name. */
+export interface Positional {
+  /** As help and errors call it. */
+  name: string;
+  choices?: readonly string[];
+  path?: PathKind;
+}
+
 interface FlagOption extends OptionBase {
   kind: 'flag';
 }
@@ -17,10 +28,12 @@ interface TextOption extends OptionBase {
   kind: 'text';
   value: string;
   choices?: readonly string[];
+  path?: PathKind;
 }
 interface ListOption extends OptionBase {
   kind: 'list';
   value: string;
+  path?: PathKind;
 }
 interface NumberOption extends OptionBase {
   kind: 'integer' | 'number';
@@ -104,7 +117,11 @@ function unknownOption(rawName: string, table: OptionTable): UsageError {
 
 function checkedText(rawName: string, text: string, option: TextOption): string {
   if (option.choices && !option.choices.includes(text)) {
-    throw new UsageError(`${rawName} is '${text}', wanted one of ${option.choices.join(', ')}`);
+    const guess = nearest(text, option.choices);
+    throw new UsageError(
+      `${rawName} is '${text}', wanted one of ${option.choices.join(', ')}`,
+      guess && `${rawName} ${guess}`,
+    );
   }
   return text;
 }
@@ -123,10 +140,19 @@ function checkedNumber(rawName: string, text: string, option: NumberOption): num
   );
 }
 
-/** The given number of positionals, or a usage error that names them. */
-export function takePositionals(given: string[], names: readonly string[]): string[] {
-  if (given.length > names.length) throw new UsageError(`unexpected argument '${given[names.length]}'`);
-  const missing = names[given.length];
-  if (missing !== undefined) throw new UsageError(`${missing} is missing`);
-  return given;
+/** Checks the positionals against those that a command has. `hint`: what an unexpected one was probably meant as. */
+export function checkPositionals(command: string, given: string[], wanted: readonly Positional[], hint?: string): void {
+  if (given.length > wanted.length) throw new UsageError(`unexpected argument '${given[wanted.length]}'`, hint);
+  wanted.forEach(({ name, choices }, i) => {
+    const text = given[i];
+    if (text === undefined)
+      throw new UsageError(`${name} is missing${choices ? `, wanted one of ${choices.join(', ')}` : ''}`);
+    if (choices && !choices.includes(text)) {
+      const guess = nearest(text, choices);
+      throw new UsageError(
+        `${name} is '${text}', wanted one of ${choices.join(', ')}`,
+        guess && `openlora ${command} ${guess}`,
+      );
+    }
+  });
 }

@@ -1,10 +1,11 @@
 // What generate and chat have in common: the base, its adapters, and how tokens are chosen.
 
-import { basename, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { existsSync } from 'node:fs';
 import type { Base, GenerateRequest } from '../index.js';
 import type { OptionTable, Values } from './args.js';
-import { CliError, UsageError, throwIfInterrupted } from './errors.js';
+import { CliError, UsageError, placed, throwIfInterrupted } from './errors.js';
+import { quoted } from './hints.js';
 import type { Io } from './io.js';
 import { ProgressBar } from './progress.js';
 
@@ -12,12 +13,14 @@ export const BASE_OPTIONS = {
   base: {
     kind: 'text',
     value: 'DIR',
+    path: 'base',
     short: 'b',
     summary: 'folder of the base: config.json, *.safetensors, tokenizer.json',
   },
   adapter: {
     kind: 'list',
     value: '[ID=]DIR',
+    path: 'adapter',
     short: 'a',
     summary: 'folder of a PEFT adapter; may be given several times',
   },
@@ -33,6 +36,24 @@ export const BASE_OPTIONS = {
     min: 1,
     max: 1024,
     summary: 'of the engine (default: the processors that the process may use)',
+  },
+  context: {
+    kind: 'integer',
+    value: 'N',
+    min: 1,
+    summary: 'longest conversation in tokens (default: what the base is made for, or what --memory holds)',
+  },
+  memory: {
+    kind: 'text',
+    value: 'SIZE',
+    summary:
+      'for the KV cache and adapters, such as 2GiB; the weights come on top (default: half of what is free at most)',
+  },
+  simd: {
+    kind: 'text',
+    value: 'LEVEL',
+    choices: ['auto', 'scalar', 'avx2', 'avx512', 'neon'],
+    summary: 'instructions to compute with (default: auto, the best that the processor has)',
   },
 } as const satisfies OptionTable;
 
@@ -56,6 +77,38 @@ export const SAMPLING_OPTIONS = {
     min: 0,
     max: 1,
     summary: 'sample among the likeliest tokens that have probability P together',
+  },
+  'min-p': {
+    kind: 'number',
+    value: 'P',
+    min: 0,
+    max: 1,
+    summary: 'sample among tokens at least P times as likely as the likeliest',
+  },
+  'repetition-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: 0,
+    summary: 'of tokens that the prompt or the answer has; 1 is none (default: as for temperature, else 1)',
+  },
+  'presence-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: -2,
+    max: 2,
+    summary: 'of tokens that the answer has; 0 is none',
+  },
+  'frequency-penalty': {
+    kind: 'number',
+    value: 'X',
+    min: -2,
+    max: 2,
+    summary: 'the same, times how often the answer has the token',
+  },
+  'logit-bias': {
+    kind: 'list',
+    value: 'ID=X',
+    summary: "add X, -100 to 100 or -Infinity, to a token's logit; may be given several times",
   },
   seed: {
     kind: 'integer',
@@ -90,48 +143,91 @@ export function parseAdapters(given: string[]): NamedFolder[] {
 
 export function requireFolder(option: string, path: string | undefined): string {
   if (path === undefined) throw new UsageError(`${option} is missing: the folder of a base`);
+  if (option === '--base' && isAdapterAlone(path)) {
+    const hint = `--base BASE --adapter ${quoted(path)}`;
+    throw new CliError('ERR_BASE_NOT_FOUND', `${path} holds an adapter, wanted a base`, hint);
+  }
   if (existsSync(path)) return path;
   const looksLikeHub = /^[\w.-]+\/[\w.-]+$/.test(path);
-  throw new CliError(
-    'ERR_NOT_FOUND',
-    `${path}: no such folder`,
-    looksLikeHub ? `openlora pull ${path}` : 'check the path',
-  );
+  throw new CliError('ERR_NOT_FOUND', `${path}: no such folder`, looksLikeHub ? `openlora pull ${path}` : undefined);
+}
+
+function isAdapterAlone(path: string): boolean {
+  return existsSync(join(path, 'adapter_config.json')) && !existsSync(join(path, 'config.json'));
 }
 
 export type BaseValues = Values<typeof BASE_OPTIONS>;
 export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
+type LoadValues = Partial<Pick<BaseValues, 'dtype' | 'threads' | 'simd' | 'context' | 'memory'>>;
+
 /** Loads with a progress bar on stderr; Ctrl-C ends it. */
-export async function openBase(path: string, options: Pick<BaseValues, 'dtype' | 'threads'>, io: Io): Promise<Base> {
+export async function openBase(path: string, options: LoadValues, io: Io): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
+  const { dtype, threads, simd, context, memory } = options;
+  const limits = {
+    ...(context === undefined ? {} : { maxContext: context }),
+    ...(memory === undefined ? {} : { deviceMemory: memory }),
+  };
   try {
-    return await loadBase({
-      path,
-      ...(options.dtype === undefined ? {} : { dtype: options.dtype }),
-      ...(options.threads === undefined ? {} : { threads: options.threads }),
-      signal: io.signal,
-      onProgress: ({ phase, bytesDone, bytesTotal }) => {
-        if (phase !== 'ready') bar.update(`loading ${phase}`, bytesDone, bytesTotal);
-      },
-    });
+    return await placed({ base: path }, () =>
+      loadBase({
+        path,
+        limits,
+        ...(dtype === undefined ? {} : { dtype }),
+        ...(threads === undefined ? {} : { threads }),
+        ...(simd === undefined ? {} : { simd }),
+        signal: io.signal,
+        onProgress: ({ phase, bytesDone, bytesTotal }) => {
+          if (phase !== 'ready') bar.update(`loading ${phase}`, bytesDone, bytesTotal);
+        },
+      }),
+    );
   } finally {
     bar.clear();
   }
 }
 
-/** Registers each folder; warnings go to stderr. */
-export async function registerAll(base: Base, adapters: NamedFolder[], io: Io): Promise<void> {
+/** Registers each folder on the base that was loaded from `folder`; warnings go to stderr. */
+export async function registerAll(base: Base, folder: string, adapters: NamedFolder[], io: Io): Promise<void> {
   for (const { id, path } of adapters) {
     requireFolder('--adapter', path);
-    const { warnings } = await base.registerAdapter(id, path, { signal: io.signal });
+    const { warnings } = await placed({ adapter: path, base: folder }, () =>
+      base.registerAdapter(id, path, { signal: io.signal }),
+    );
     for (const { message } of warnings) io.stderr.line(`${io.stderr.style.yellow('warning:')} ${id}: ${message}`);
   }
 }
 
-export type Sampling = Pick<GenerateRequest, 'maxTokens' | 'temperature' | 'topK' | 'topP' | 'seed' | 'stop'>;
+export type Sampling = Pick<
+  GenerateRequest,
+  | 'maxTokens'
+  | 'temperature'
+  | 'topK'
+  | 'topP'
+  | 'minP'
+  | 'repetitionPenalty'
+  | 'presencePenalty'
+  | 'frequencyPenalty'
+  | 'logitBias'
+  | 'seed'
+  | 'stop'
+>;
+
+/** `ID=X` each. */
+function parseLogitBias(given: string[]): Record<number, number> {
+  const bias: Record<number, number> = {};
+  for (const text of given) {
+    const [, id, value] = /^(\d+)=(\S+)$/.exec(text) ?? [];
+    if (id === undefined || Number.isNaN(Number(value)))
+      throw new UsageError(`--logit-bias is '${text}', wanted ID=X: a token id and a number`);
+    if (Object.hasOwn(bias, Number(id))) throw new UsageError(`--logit-bias was given twice for token ${id}`);
+    bias[Number(id)] = Number(value);
+  }
+  return bias;
+}
 
 export function samplingOf(values: SamplingValues): Sampling {
   const sampling: Sampling = {};
@@ -139,6 +235,11 @@ export function samplingOf(values: SamplingValues): Sampling {
   if (values.temperature !== undefined) sampling.temperature = values.temperature;
   if (values['top-k'] !== undefined) sampling.topK = values['top-k'];
   if (values['top-p'] !== undefined) sampling.topP = values['top-p'];
+  if (values['min-p'] !== undefined) sampling.minP = values['min-p'];
+  if (values['repetition-penalty'] !== undefined) sampling.repetitionPenalty = values['repetition-penalty'];
+  if (values['presence-penalty'] !== undefined) sampling.presencePenalty = values['presence-penalty'];
+  if (values['frequency-penalty'] !== undefined) sampling.frequencyPenalty = values['frequency-penalty'];
+  if (values['logit-bias'].length > 0) sampling.logitBias = parseLogitBias(values['logit-bias']);
   if (values.seed !== undefined) sampling.seed = values.seed;
   if (values.stop.length > 0) sampling.stop = values.stop;
   return sampling;

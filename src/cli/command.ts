@@ -1,12 +1,20 @@
 // A command: its words, its options, and what it does.
 
-import { COMMON_OPTIONS, parseOptions, type OptionTable, type Values } from './args.js';
+import {
+  COMMON_OPTIONS,
+  checkPositionals,
+  parseOptions,
+  type OptionTable,
+  type Positional,
+  type Values,
+} from './args.js';
 import type { Io } from './io.js';
 import type { Style } from './style.js';
 import { pad, wrap } from './text.js';
 
 export interface CommandContext<T extends OptionTable> {
   options: Values<T & typeof COMMON_OPTIONS>;
+  /** As many as the command has. */
   positionals: string[];
   io: Io;
 }
@@ -14,6 +22,9 @@ export interface CommandContext<T extends OptionTable> {
 export interface Command {
   readonly name: string;
   readonly summary: string;
+  /** All that are parsed, hidden ones too. */
+  readonly options: OptionTable;
+  readonly positionals: readonly Positional[];
   help(style: Style, columns: number): string[];
   /** Returns the exit code. */
   run(args: string[], io: Io): Promise<number>;
@@ -26,6 +37,10 @@ interface CommandDefinition<T extends OptionTable> {
   usage: string;
   /** What the summary doesn't say. */
   details?: string;
+  /** All are required; default none. */
+  positionals?: readonly Positional[];
+  /** What to try after an argument too many. */
+  surplusHint?: string;
   options: T;
   /** Whether `--json` makes no sense here. */
   isTextOnly?: boolean;
@@ -38,10 +53,13 @@ export function defineCommand<const T extends OptionTable>(definition: CommandDe
   const shown: OptionTable = definition.isTextOnly
     ? { ...options, json: { ...COMMON_OPTIONS.json, isHidden: true } }
     : options;
+  const wanted = definition.positionals ?? [];
   const help = (style: Style, columns: number) => helpLines(definition, shown, style, columns);
   return {
     name: definition.name,
     summary: definition.summary,
+    options: shown,
+    positionals: wanted,
     help,
     async run(args, io) {
       const { values, positionals } = parseOptions(args, options);
@@ -49,6 +67,7 @@ export function defineCommand<const T extends OptionTable>(definition: CommandDe
         for (const line of help(io.stdout.style, io.stdout.columns)) io.stdout.line(line);
         return 0;
       }
+      checkPositionals(definition.name, positionals, wanted, definition.surplusHint);
       return await definition.run({ options: values, positionals, io });
     },
   };

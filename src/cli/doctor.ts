@@ -1,7 +1,7 @@
 // `openlora doctor`: what this machine offers, and which binary runs on it.
 
 import { defineCommand } from './command.js';
-import { EXIT_FAILURE, EXIT_OK, UsageError } from './errors.js';
+import { EXIT_FAILURE, EXIT_OK } from './errors.js';
 import { json, type Io } from './io.js';
 import { diagnose, type Diagnosis } from './diagnosis.js';
 import { formatBytes } from './text.js';
@@ -14,8 +14,7 @@ export const doctor = defineCommand({
   options: {},
   examples: ['openlora doctor', 'openlora doctor --json > doctor.json'],
   // eslint-disable-next-line @typescript-eslint/require-await
-  async run({ options, positionals, io }) {
-    if (positionals[0] !== undefined) throw new UsageError(`unexpected argument '${positionals[0]}'`);
+  async run({ options, io }) {
     const diagnosis = diagnose();
     if (options.json) json(io, diagnosis);
     else print(diagnosis, io);

@@ -1,6 +1,7 @@
 // Errors as the command line shows them: what, got, wanted, and the next thing to try.
 
 import { OpenLoraError } from '../errors.js';
+import { hintOf, type Place } from './hints.js';
 import type { Output } from './io.js';
 import { printable } from './text.js';
 
@@ -44,39 +45,45 @@ export function throwIfInterrupted(signal: AbortSignal): void {
   if (signal.aborted) throw new Interrupted();
 }
 
-/** The next thing to try; the SDK's messages say what, got and wanted. */
-const HINTS: Record<string, string> = {
-  ERR_NATIVE_NOT_FOUND: 'run `openlora doctor` to see what was tried, `openlora build` to build it from source',
-  ERR_CHAT_TEMPLATE_MISSING: 'this base continues text: use `openlora generate --prompt …`',
-  ERR_TOKENIZER_MISSING: 'a base folder needs tokenizer.json beside its weights',
-  ERR_ADAPTER_FILES: 'run `openlora inspect DIR` to see what the folder holds',
-  ERR_ADAPTER_SHAPE: 'run `openlora inspect DIR --base BASE` to see whether the adapter is made for this base',
-  ERR_OVERLOADED: 'fewer requests at once, or a larger limit',
-  ERR_OUT_OF_MEMORY: 'run `openlora doctor` to see how much memory the process may use',
-};
-
 export interface ErrorReport {
   code: string;
   message: string;
-  hint?: string;
+  /** The next thing to try. */
+  hint: string;
 }
 
-export function reportOf(error: unknown): ErrorReport {
-  const withHint = (code: string, message: string, hint: string | undefined) =>
-    hint === undefined ? { code, message } : { code, message, hint };
-  if (error instanceof UsageError) return withHint('ERR_USAGE', error.message, error.hint);
-  if (error instanceof CliError) return withHint(error.code, error.message, error.hint);
-  if (OpenLoraError.is(error)) return withHint(error.code, error.message, HINTS[error.code]);
+export function reportOf(error: unknown, place: Place = {}): ErrorReport {
+  const report = (code: string, message: string, hint?: string) => ({
+    code,
+    message,
+    hint: hint ?? hintOf(code, place),
+  });
+  if (error instanceof UsageError) return report('ERR_USAGE', error.message, error.hint);
+  if (error instanceof CliError) return report(error.code, error.message, error.hint);
+  if (OpenLoraError.is(error)) {
+    return report(error.code, error.message, hintOf(error.code, { option: error.details.option, ...place }));
+  }
   if (error instanceof Error) {
     const { code } = error as NodeJS.ErrnoException;
-    return { code: typeof code === 'string' ? code : 'ERR_UNEXPECTED', message: error.message };
+    return report(typeof code === 'string' ? code : 'ERR_UNEXPECTED', error.message);
   }
-  return { code: 'ERR_UNEXPECTED', message: String(error) };
+  return report('ERR_UNEXPECTED', String(error));
+}
+
+/** Runs `action`; a coded error of the SDK leaves it with a hint that names the folders of `place`. */
+export async function placed<T>(place: Place, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!OpenLoraError.is(error)) throw error;
+    const { code, message, hint } = reportOf(error, place);
+    throw new CliError(code, message, hint);
+  }
 }
 
 export function printError(output: Output, report: ErrorReport): void {
   const { style } = output;
   const code = report.code === 'ERR_USAGE' ? '' : style.dim(` [${report.code}]`);
   output.line(`${style.red('error:')} ${printable(report.message)}${code}`);
-  if (report.hint !== undefined) output.line(`${style.dim('  try:')} ${report.hint}`);
+  output.line(`${style.dim('  try:')} ${report.hint}`);
 }

@@ -25,6 +25,7 @@ export const generate = defineCommand({
   usage: '--base DIR --prompt TEXT [options]',
   details:
     'The answer is streamed to stdout. With several --adapter the same prompt runs with each of them in one batch, and each answer carries its label.',
+  surplusHint: '--prompt TEXT, in quotes',
   options: {
     ...BASE_OPTIONS,
     prompt: { kind: 'text', value: 'TEXT', short: 'p', summary: "to continue; '-' reads it from stdin" },
@@ -43,9 +44,7 @@ export const generate = defineCommand({
     'openlora generate --base ./llama --prompt "Once upon a time" --max-tokens 64',
     'openlora generate --base ./llama --adapter ./tenant-a --adapter b=./tenant-b --prompt "Dear" --json',
   ],
-  async run({ options, positionals, io }) {
-    if (positionals[0] !== undefined)
-      throw new UsageError(`unexpected argument '${positionals[0]}'`, '--prompt TEXT, in quotes');
+  async run({ options, io }) {
     if (options.prompt === undefined) throw new UsageError('--prompt is missing');
     if (options.logprobs !== undefined && !options.json)
       throw new UsageError('--logprobs is printed with --json only', 'add --json');
@@ -54,7 +53,7 @@ export const generate = defineCommand({
     const prompt = options.prompt === '-' ? await readAll(io.stdin) : options.prompt;
     const base = await openBase(folder, options, io);
     try {
-      await registerAll(base, adapters, io);
+      await registerAll(base, folder, adapters, io);
       const ids: (string | undefined)[] = adapters.map(({ id }) => id);
       if (options['with-base'] || ids.length === 0) ids.unshift(undefined);
       const input = options.chat ? { messages: [{ role: 'user', content: prompt }] } : { prompt };

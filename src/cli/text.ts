@@ -1,5 +1,7 @@
 // Numbers, columns and widths as people read them.
 
+import { homedir } from 'node:os';
+import { relative } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -68,6 +70,14 @@ export function oneLine(text: string): string {
 /** What a model writes, without what a terminal would obey: only line ends and tabs stay. */
 export function printable(text: string): string {
   return text.replace(/(?![\n\t])\p{Cc}/gu, '�');
+}
+
+/** A path from here where that is shorter, from the home folder with `~`. */
+export function shortPath(path: string): string {
+  const home = homedir();
+  const fromHome = path.startsWith(`${home}/`) ? `~${path.slice(home.length)}` : path;
+  const fromHere = relative(process.cwd(), path) || '.';
+  return oneLine(fromHere.length < fromHome.length ? fromHere : fromHome);
 }
 
 /** Cuts plain text to `width` columns, with `…` where something is missing. */

@@ -1,8 +1,11 @@
-// An adapter folder as PEFT saves it: adapter_config.json and adapter_model.safetensors, perhaps a tokenizer.
+// An adapter folder as PEFT saves it: adapter_config.json and adapter_model.safetensors, perhaps a tokenizer. transformers
+// cuts the tensors of a large one into `adapter_model-00001-of-00002.safetensors` and so on, with an index that it calls
+// model.safetensors.index.json; other writers name it after the adapter.
 //
 // | code                       | meaning                                                                            |
 // |----------------------------|------------------------------------------------------------------------------------|
-// | ERR_ADAPTER_FILES          | no such folder, or adapter_config.json or adapter_model.safetensors is missing     |
+// | ERR_ADAPTER_FILES          | no such folder, or adapter_config.json or a tensor file is missing                 |
+// | ERR_ADAPTER_INDEX          | the index of several tensor files is malformed, or disagrees with them             |
 // | ERR_ADAPTER_BIN            | the weights are a pickle (.bin, .pt), which would run code                         |
 // | ERR_ADAPTER_BASE_NAME      | made for another base, with `strictBase`; else the warning WARN_ADAPTER_BASE_NAME   |
 // | ERR_ADAPTER_TOKENIZER      | its tokenizer files are malformed                                                  |
@@ -13,16 +16,23 @@ import { basename, join, resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import { LAYER_SITES } from '../native/binding.js';
 import { checkAddedTokens, readAdapterChatTemplate } from './adapter-tokenizer.js';
-import { matchTensors, parseTensorName } from './adapter-tensors.js';
+import { AdapterNames } from './adapter-names.js';
+import { guarded, matchTensors, throwRefusal, type FoundTensor, type Refuse } from './adapter-tensors.js';
 import { isMissing, readJsonObject, type JsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
 import { resolveTargets } from './peft-targets.js';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
+import { IndexCheck, readSafetensorsIndex, type IndexCodes, type SafetensorsIndex } from './safetensors-index.js';
 import type { AdapterDescription, AdapterFolder, BaseFolder, FormatWarning } from './types.js';
 
 const CONFIG = 'adapter_config.json';
 const TENSORS = 'adapter_model.safetensors';
+const SHARD = /^adapter_model-\d+-of-\d+\.safetensors$/;
+const INDEXES = ['adapter_model.safetensors.index.json', 'model.safetensors.index.json'];
+const INDEX_CODES: IndexCodes = { index: 'ERR_ADAPTER_INDEX', files: 'ERR_ADAPTER_FILES' };
+/** Tensor files of one adapter: all of them are open while it is loaded. */
+const FILES_MAX = 64;
 
 /** Options of {@link readAdapterFolder}. */
 export interface AdapterOptions {
@@ -36,8 +46,10 @@ export interface AdapterOptions {
 /** The parts of an adapter wherever they come from. */
 export interface AdapterParts {
   config: JsonObject;
-  /** Of a safetensors file. */
-  tensors: string;
+  /** Paths of its safetensors files, in the order of their names. */
+  files: string[];
+  /** Of several files. */
+  index?: SafetensorsIndex;
   chatTemplate?: string;
 }
 
@@ -68,13 +80,13 @@ export async function checkAdapter(
   const warnings: FormatWarning[] = [];
   checkBaseName(config, base, o.strictBase ?? false, warnings);
   const targets = await resolveTargets(config, base, warnings, pacer);
-  const header = await readHeader(parts.tensors, pacer);
-  const { tensors, baseTensors } = await matchTensors(header.tensors.values(), targets, base, pacer);
+  const found = await readTensors(parts, pacer);
+  const { tensors, baseTensors } = await matchTensors(found, targets, base, pacer);
   const ranks = targets.map(({ rank }) => rank);
   const { chatTemplate } = parts;
   return {
     spec: {
-      files: [parts.tensors],
+      files: parts.files,
       tensors,
       sites: targets.map(({ site, rank, scale }) => ({ site: site.site, rank, scale })),
       baseTensors,
@@ -101,51 +113,98 @@ export async function describeAdapterFolder(
 ): Promise<AdapterDescription & { baseNameOrPath?: string }> {
   const pacer = new Pacer(o.signal);
   const { parts } = await readParts(resolve(path), pacer);
-  const config = readLoraConfig(parts.config);
-  const header = await readHeader(parts.tensors, pacer);
+  const { baseNameOrPath } = readLoraConfig(parts.config);
+  const description = await describeTensors(await readTensors(parts, pacer), path, pacer, throwRefusal);
+  return {
+    ...description,
+    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
+    ...(baseNameOrPath === undefined ? {} : { baseNameOrPath }),
+  };
+}
+
+/** What the tensors of the adapter `path` alone say. What no base could fit is refused. */
+export async function describeTensors(
+  tensors: Iterable<FoundTensor>,
+  path: string,
+  pacer: Pacer,
+  refuse: Refuse,
+): Promise<AdapterDescription> {
+  const names = new AdapterNames();
   const ranks = new Map<string, number>();
   const halves = new Set<string>();
   let [parameters, bytes] = [0, 0];
-  for (const tensor of header.tensors.values()) {
+  for (const tensor of tensors) {
     if (pacer.isDue) await pacer.rest();
-    const { module, kind } = parseTensorName(tensor.name);
-    if (kind.startsWith('base')) continue;
+    const name = guarded(refuse, () => names.read(tensor.name));
+    if (!name || name.kind.startsWith('base')) continue;
+    const { module, kind } = name;
     if (!halves.delete(module)) halves.add(module);
     if (kind.endsWith('A')) ranks.set(module, tensor.shape[0] ?? 0);
     parameters += tensor.shape.reduce((product, size) => product * size, 1);
     bytes += tensor.bytes;
   }
-  for (const module of halves) throw new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`);
-  if (ranks.size === 0) throw new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${TENSORS} has no LoRA tensors`);
+  for (const module of halves) refuse(new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`));
+  if (ranks.size === 0) refuse(new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${path} has no LoRA tensors`));
+  const sizes = ranks.size > 0 ? [...ranks.values()] : [0];
   return {
-    rank: { min: Math.min(...ranks.values()), max: Math.max(...ranks.values()) },
+    rank: { min: Math.min(...sizes), max: Math.max(...sizes) },
     sites: [...ranks.keys()].sort(bySite),
     parameters,
     bytes,
     warnings: [],
-    ...(parts.chatTemplate === undefined ? {} : { chatTemplate: parts.chatTemplate }),
-    ...(config.baseNameOrPath === undefined ? {} : { baseNameOrPath: config.baseNameOrPath }),
   };
 }
 
-async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
+/** The files of a folder; `present` are their names. Throws ERR_ADAPTER_FILES, _BIN, _CONFIG, _TOKENIZER. */
+export async function readParts(folder: string, pacer: Pacer): Promise<{ parts: AdapterParts; present: string[] }> {
   const present = await readdir(folder).catch((cause: unknown) => {
     const why = isMissing(cause) ? 'is not a folder' : `can't be read: ${(cause as Error).message}`;
     throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} ${why}`, { path: folder }, cause);
   });
   const config = await readJsonObject(join(folder, CONFIG), 'ERR_ADAPTER_CONFIG');
   if (!config) throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${CONFIG}`, { path: folder });
-  if (!present.includes(TENSORS)) {
-    const pickle = present.find((name) => /^adapter_model\.(?:bin|pt|pth)$/.test(name));
-    if (pickle === undefined)
-      throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${TENSORS}`, { path: folder });
-    const message = `${folder} has its weights in ${pickle}, a pickle that could run code; save them as ${TENSORS}`;
-    throw new OpenLoraError('ERR_ADAPTER_BIN', message, { path: folder });
-  }
+  const tensors = await findTensors(folder, present);
   const chatTemplate = await readAdapterChatTemplate(folder, present, pacer);
   pacer.checkAborted();
-  const tensors = join(folder, TENSORS);
-  return { parts: { config, tensors, ...(chatTemplate === undefined ? {} : { chatTemplate }) }, present };
+  return { parts: { config, ...tensors, ...(chatTemplate === undefined ? {} : { chatTemplate }) }, present };
+}
+
+async function findTensors(folder: string, present: string[]): Promise<Pick<AdapterParts, 'files' | 'index'>> {
+  // PEFT and transformers look for the single file first.
+  if (present.includes(TENSORS)) return { files: [join(folder, TENSORS)] };
+  if (present.some((name) => SHARD.test(name))) {
+    const name = INDEXES.find((candidate) => present.includes(candidate));
+    if (name === undefined) {
+      throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has parts of its tensors, but not ${INDEXES[0]}`, {
+        path: folder,
+      });
+    }
+    const index = await readSafetensorsIndex(folder, name, present, INDEX_CODES);
+    if (index.files.length > FILES_MAX) {
+      throw new OpenLoraError('ERR_ADAPTER_INDEX', `${name} names ${index.files.length} files, more than ${FILES_MAX}`);
+    }
+    return { files: index.files.map((file) => join(folder, file)), index };
+  }
+  const pickle = present.find((name) => /^adapter_model\.(?:bin|pt|pth)$/.test(name));
+  if (pickle === undefined)
+    throw new OpenLoraError('ERR_ADAPTER_FILES', `${folder} has no ${TENSORS}`, { path: folder });
+  const message = `${folder} has its weights in ${pickle}, a pickle that could run code; save them as ${TENSORS}`;
+  throw new OpenLoraError('ERR_ADAPTER_BIN', message, { path: folder });
+}
+
+/** The tensors of all files of an adapter. */
+export async function readTensors({ files, index }: AdapterParts, pacer: Pacer): Promise<FoundTensor[]> {
+  const found: FoundTensor[] = [];
+  const check = index && new IndexCheck(index, INDEX_CODES);
+  for (const [file, path] of files.entries()) {
+    for (const tensor of (await readHeader(path, pacer)).tensors.values()) {
+      if (pacer.isDue) await pacer.rest();
+      check?.found(tensor.name, basename(path));
+      found.push({ ...tensor, file });
+    }
+  }
+  check?.finish();
+  return found;
 }
 
 async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
@@ -161,7 +220,12 @@ async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader
  * A hub id and a local copy of it are the same base when their last parts agree: adapters are trained from
  * `org/name`, from `/data/name`, and from a snapshot in the hub's cache.
  */
-function checkBaseName(config: LoraConfig, base: BaseFolder, isStrict: boolean, warnings: FormatWarning[]): void {
+export function checkBaseName(
+  config: Pick<LoraConfig, 'baseNameOrPath'>,
+  base: BaseFolder,
+  isStrict: boolean,
+  warnings: FormatWarning[],
+): void {
   const wanted = config.baseNameOrPath;
   if (wanted === undefined) return;
   const names = [base.path, ...(base.nameOrPath === undefined ? [] : [base.nameOrPath])];

@@ -1,6 +1,4 @@
-// The tensors of an adapter file against what its config and base promise. PEFT writes
-// `base_model.model.<module>.lora_A.weight` ([rank, in]) and `.lora_B.weight` ([out, rank]); for an embedding
-// `.lora_embedding_A` ([rank, vocabulary]) and `.lora_embedding_B` ([hidden, rank]).
+// The tensors of an adapter against what its config and base promise.
 //
 // | code                       | meaning                                                                            |
 // |----------------------------|------------------------------------------------------------------------------------|
@@ -12,53 +10,38 @@
 // | ERR_ADAPTER_SHAPE          | a tensor doesn't fit the base's module                                             |
 // | ERR_ADAPTER_DTYPE          | a tensor is neither F32, F16 nor BF16                                              |
 // | ERR_ADAPTER_BASE_TENSOR    | a saved base tensor that isn't the base's (equality is checked natively)           |
-// | ERR_ADAPTER_DORA, _BIAS, _LORA_BIAS, _MODULES_TO_SAVE, _TRAINABLE_TOKENS: such a tensor is there, whatever the config says |
 
 import { OpenLoraError } from '../errors.js';
 import type { AdapterBaseTensor, AdapterTensor, DType, TensorRange, WeightRole } from '../native/binding.js';
+import { AdapterNames, type AdapterTensorName } from './adapter-names.js';
 import type { Pacer } from './pacer.js';
 import type { TargetSite } from './peft-targets.js';
 import type { SafetensorsTensor } from './safetensors.js';
 import type { BaseFolder } from './types.js';
 
-const PREFIX = 'base_model.model.';
 const DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
-/** What a tensor's name says. */
-export interface AdapterTensorName {
-  module: string;
-  kind: 'A' | 'B' | 'embedding-A' | 'embedding-B' | 'base-weight' | 'base-bias';
+/** A tensor and the file that has it, by its place in `AdapterSpec.files`. */
+export interface FoundTensor extends SafetensorsTensor {
+  file: number;
 }
 
-const SUFFIXES: readonly [suffix: string, kind: AdapterTensorName['kind']][] = [
-  ['.lora_A.weight', 'A'],
-  ['.lora_B.weight', 'B'],
-  ['.lora_embedding_A', 'embedding-A'],
-  ['.lora_embedding_B', 'embedding-B'],
-  ['.base_layer.weight', 'base-weight'],
-  ['.base_layer.bias', 'base-bias'],
-];
+/** What becomes of a refusal: it is thrown, or noted while the rest is looked at. */
+export type Refuse = (error: OpenLoraError) => void;
 
-const REFUSED_NAMES: readonly [pattern: RegExp, kind: string, what: string][] = [
-  [/\.lora_magnitude_vector/, 'DORA', "DoRA's magnitudes"],
-  [/\.lora_[AB]\.bias$/, 'LORA_BIAS', 'a bias of lora_A or lora_B'],
-  [/\.modules_to_save\./, 'MODULES_TO_SAVE', 'a fully trained module'],
-  [/\.(?:token_adapter|trainable_tokens)/, 'TRAINABLE_TOKENS', 'trained token rows'],
-  [/\.bias$/, 'BIAS', 'a trained bias'],
-];
+export const throwRefusal: Refuse = (error) => {
+  throw error;
+};
 
-/** Throws ERR_ADAPTER_TENSOR_SURPLUS, or the refusal that the name calls for. */
-export function parseTensorName(name: string): AdapterTensorName {
-  if (name.startsWith(PREFIX)) {
-    const found = SUFFIXES.find(([suffix]) => name.endsWith(suffix));
-    if (found) return { module: name.slice(PREFIX.length, -found[0].length), kind: found[1] };
-    // PEFT saves these whole when the vocabulary was resized, or when it believes so.
-    const whole = /^base_model\.model\.(lm_head|(?:.*\.)?embed_tokens)\.weight$/.exec(name);
-    if (whole) return { module: whole[1]!, kind: 'base-weight' };
+/** Runs a check; what it refuses goes to `refuse`. */
+export function guarded<T>(refuse: Refuse, check: () => T): T | undefined {
+  try {
+    return check();
+  } catch (error) {
+    if (!OpenLoraError.is(error)) throw error;
+    refuse(error);
+    return undefined;
   }
-  const refused = REFUSED_NAMES.find(([pattern]) => pattern.test(name));
-  if (refused) throw error(refused[1], `tensor ${name} is ${refused[2]}, which is not supported`, name);
-  throw error('TENSOR_SURPLUS', `tensor ${name} is not a part of a LoRA adapter`, name);
 }
 
 export interface AdapterTensors {
@@ -67,35 +50,39 @@ export interface AdapterTensors {
 }
 
 interface Pair {
-  A?: SafetensorsTensor;
-  B?: SafetensorsTensor;
+  A?: FoundTensor;
+  B?: FoundTensor;
 }
 
-/** Pairs the tensors of one file with the sites that the config names. Throws the codes above. */
+/** Pairs an adapter's tensors with the sites that the config names. Refuses with the codes above and those of adapter-names.ts. */
 export async function matchTensors(
-  found: Iterable<SafetensorsTensor>,
+  found: Iterable<FoundTensor>,
   targets: TargetSite[],
   base: BaseFolder,
   pacer: Pacer,
+  refuse: Refuse = throwRefusal,
 ): Promise<AdapterTensors> {
   const pairs = new Map<string, Pair>(targets.map(({ site }) => [site.name, {}]));
   const baseTensors: AdapterBaseTensor[] = [];
+  const names = new AdapterNames();
   for (const tensor of found) {
     if (pacer.isDue) await pacer.rest();
-    const name = parseTensorName(tensor.name);
-    if (name.kind === 'base-weight' || name.kind === 'base-bias') {
-      baseTensors.push(baseTensor(tensor, name, base));
-      continue;
-    }
-    const pair = pairs.get(name.module);
-    const isEmbedding = name.kind.startsWith('embedding');
-    if (!pair || isEmbedding !== isEmbeddingModule(name.module)) throw surplus(tensor, name.module, base);
-    pair[name.kind.endsWith('A') ? 'A' : 'B'] = tensor;
+    guarded(refuse, () => {
+      const name = names.read(tensor.name);
+      if (name.kind === 'base-weight' || name.kind === 'base-bias') {
+        baseTensors.push(baseTensor(tensor, name, base));
+        return;
+      }
+      const pair = pairs.get(name.module);
+      const isEmbedding = name.kind.startsWith('embedding');
+      if (!pair || isEmbedding !== isEmbeddingModule(name.module)) throw surplus(tensor, name.module, base);
+      pair[name.kind.endsWith('A') ? 'A' : 'B'] = tensor;
+    });
   }
   const tensors: AdapterTensor[] = [];
   for (const target of targets) {
     if (pacer.isDue) await pacer.rest();
-    tensors.push(...checkPair(target, pairs.get(target.site.name)!));
+    tensors.push(...(guarded(refuse, () => checkPair(target, pairs.get(target.site.name)!, refuse)) ?? []));
   }
   return { tensors, baseTensors };
 }
@@ -116,14 +103,18 @@ function surplus(tensor: SafetensorsTensor, module: string, base: BaseFolder): O
   return error('TENSOR_SURPLUS', `tensor ${name} is not promised by adapter_config.json: ${why}`, name);
 }
 
-function checkPair(target: TargetSite, pair: Pair): [AdapterTensor, AdapterTensor] {
+function checkPair(target: TargetSite, pair: Pair, refuse: Refuse): [AdapterTensor, AdapterTensor] {
   const { site, rank } = target;
   const { A, B } = pair;
   if (!A && !B)
-    throw error('TENSOR_MISSING', `${site.name}: adapter_config.json targets it, the file has no tensors of it`);
-  if (!A || !B) throw error('HALF_PAIR', `${site.name} has ${A ? 'A without B' : 'B without A'}`);
-  checkShape(A, rank, [rank, site.in], 0);
-  checkShape(B, rank, [site.out, rank], 1);
+    throw error(
+      'TENSOR_MISSING',
+      `${site.name}: adapter_config.json targets it, the file has no tensors of it`,
+      site.name,
+    );
+  if (!A || !B) throw error('HALF_PAIR', `${site.name} has ${A ? 'A without B' : 'B without A'}`, site.name);
+  guarded(refuse, () => checkShape(A, rank, [rank, site.in], 0));
+  guarded(refuse, () => checkShape(B, rank, [site.out, rank], 1));
   return [
     { ...range(A, site.site), matrix: 'A' },
     { ...range(B, site.site), matrix: 'B' },
@@ -134,14 +125,15 @@ function checkShape(tensor: SafetensorsTensor, rank: number, wanted: [number, nu
   const { name, shape } = tensor;
   const text = `tensor ${name} is [${shape.join(', ')}]`;
   if (shape.length !== 2 || shape[1 - rankAxis] !== wanted[1 - rankAxis]) {
-    throw error('SHAPE', `${text}, the base needs [${wanted.join(', ')}]`, name);
+    throw error('SHAPE', `${text}, the base needs [${wanted.join(', ')}]`, name, { got: shape, wanted });
   }
   if (shape[rankAxis] !== rank) throw error('RANK', `${text}, adapter_config.json gives it rank ${rank}`, name);
 }
 
-function range(tensor: SafetensorsTensor, site: number): TensorRange & { site: number } {
+function range(tensor: FoundTensor, site: number): TensorRange & { site: number } {
   const [rows, cols] = tensor.shape as [number, number];
-  return { site, file: 0, offset: tensor.offset, bytes: tensor.bytes, dtype: dtypeOf(tensor), rows, cols };
+  const { file, offset, bytes } = tensor;
+  return { site, file, offset, bytes, dtype: dtypeOf(tensor), rows, cols };
 }
 
 function dtypeOf(tensor: SafetensorsTensor): DType {
@@ -155,12 +147,8 @@ function dtypeOf(tensor: SafetensorsTensor): DType {
 }
 
 /** A copy of one of the base's own tensors; that it is equal is checked where the bytes are read. */
-function baseTensor(
-  tensor: SafetensorsTensor,
-  { module, kind }: AdapterTensorName,
-  base: BaseFolder,
-): AdapterBaseTensor {
-  const { name, shape } = tensor;
+function baseTensor(tensor: FoundTensor, { module, kind }: AdapterTensorName, base: BaseFolder): AdapterBaseTensor {
+  const { name, shape, file, offset, bytes } = tensor;
   const layer = Number(/(?:^|\.)layers\.(\d+)\./.exec(module)?.[1] ?? -1);
   if (layer >= base.spec.layers || !base.sites.some((site) => site.name === module))
     throw surplus(tensor, module, base);
@@ -175,9 +163,9 @@ function baseTensor(
   if (shape.length !== wanted.length || !shape.every((size, i) => size === wanted[i])) {
     throw error('BASE_TENSOR', `tensor ${name} is [${shape.join(', ')}], the base's is [${wanted.join(', ')}]`, name);
   }
-  return { name, role, layer, file: 0, offset: tensor.offset, bytes: tensor.bytes, dtype: dtypeOf(tensor), rows, cols };
+  return { name, role, layer, file, offset, bytes, dtype: dtypeOf(tensor), rows, cols };
 }
 
-function error(kind: string, message: string, tensor?: string): OpenLoraError {
-  return new OpenLoraError(`ERR_ADAPTER_${kind}`, message, tensor === undefined ? {} : { tensor });
+function error(kind: string, message: string, tensor: string, more: Record<string, unknown> = {}): OpenLoraError {
+  return new OpenLoraError(`ERR_ADAPTER_${kind}`, message, { tensor, ...more });
 }

@@ -23,13 +23,16 @@ import type { BaseTensor, DType } from '../native/binding.js';
 import { ConfigReader } from './config-reader.js';
 import { findFamily } from './families/index.js';
 import type { Family, FamilyModel } from './families/family.js';
+import { ignoredSettings, isRepetitionPenalty } from './generation-config.js';
 import { isJsonObject, isMissing, readJsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { readSafetensorsHeader, type SafetensorsTensor } from './safetensors.js';
+import { IndexCheck, readSafetensorsIndex, type IndexCodes, type SafetensorsIndex } from './safetensors-index.js';
 import type { BaseFolder, GenerationDefaults } from './types.js';
 
 const INDEX = 'model.safetensors.index.json';
 const SINGLE = 'model.safetensors';
+const INDEX_CODES: IndexCodes = { index: 'ERR_BASE_INDEX', files: 'ERR_BASE_FILES' };
 
 /** safetensors' dtypes that weights may have. */
 export const WEIGHT_DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
@@ -80,8 +83,7 @@ function checkQuantization(config: ConfigReader): void {
 
 interface WeightFiles {
   files: string[];
-  /** Of the index: tensor → file. */
-  fileOf?: Map<string, string>;
+  index?: SafetensorsIndex;
 }
 
 async function weightFiles(folder: string): Promise<WeightFiles> {
@@ -90,50 +92,30 @@ async function weightFiles(folder: string): Promise<WeightFiles> {
   });
   // transformers looks for the single file first.
   if (present.includes(SINGLE)) return { files: [SINGLE] };
-  const index = present.includes(INDEX) ? await readJsonObject(join(folder, INDEX), 'ERR_BASE_INDEX') : undefined;
-  if (!index) {
-    const bin = present.find((name) => /\.(?:bin|pt|pth|gguf)$/.test(name));
-    const hint = bin === undefined ? '' : `; ${bin} is not supported`;
-    throw new OpenLoraError('ERR_BASE_FILES', `${folder} has neither ${SINGLE} nor ${INDEX}${hint}`, { path: folder });
+  if (present.includes(INDEX)) {
+    const index = await readSafetensorsIndex(folder, INDEX, present, INDEX_CODES);
+    return { files: index.files, index };
   }
-  const map = index.weight_map;
-  if (!isJsonObject(map) || !Object.values(map).every((name) => typeof name === 'string')) {
-    throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX}: weight_map is not a map of file names`);
-  }
-  const fileOf = new Map(Object.entries(map as Record<string, string>));
-  const files = [...new Set(fileOf.values())].sort();
-  for (const name of files) {
-    // A name with a separator could reach outside the folder.
-    if (/[/\\]/.test(name) || name === '..')
-      throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names ${name}, not a file beside it`);
-    if (!present.includes(name))
-      throw new OpenLoraError('ERR_BASE_FILES', `${INDEX} names ${name}, which isn't there`, { file: name });
-  }
-  if (files.length === 0) throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX}: weight_map is empty`);
-  return { files, fileOf };
+  const bin = present.find((name) => /\.(?:bin|pt|pth|gguf)$/.test(name));
+  const hint = bin === undefined ? '' : `; ${bin} is not supported`;
+  throw new OpenLoraError('ERR_BASE_FILES', `${folder} has neither ${SINGLE} nor ${INDEX}${hint}`, { path: folder });
 }
 
 type Weights = Pick<BaseFolder, 'tensors' | 'sourceDtype' | 'parameters'>;
 
 async function readWeights(folder: string, names: WeightFiles, model: FamilyModel, pacer: Pacer): Promise<Weights> {
   const tensors = new Map<string, BaseTensor>();
-  const inIndex = new Set(names.fileOf?.keys());
+  const index = names.index && new IndexCheck(names.index, INDEX_CODES);
   for (const [file, name] of names.files.entries()) {
     const header = await readHeader(join(folder, name), pacer);
     for (const tensor of header.tensors.values()) {
-      if (names.fileOf && names.fileOf.get(tensor.name) !== name) {
-        const other = names.fileOf.get(tensor.name) ?? 'none';
-        throw new OpenLoraError('ERR_BASE_INDEX', `${tensor.name} is in ${name}, its file in ${INDEX} is ${other}`);
-      }
-      inIndex.delete(tensor.name);
+      index?.found(tensor.name, name);
       const base = checkTensor(tensor, file, model);
       if (base) tensors.set(tensor.name, base);
       if (pacer.isDue) await pacer.rest();
     }
   }
-  const [lost] = inIndex;
-  if (lost !== undefined)
-    throw new OpenLoraError('ERR_BASE_INDEX', `${INDEX} names the tensor ${lost}, which its file lacks`);
+  index?.finish();
   return summarize(tensors, model);
 }
 
@@ -239,7 +221,14 @@ async function readGeneration(
     'a number from 0 to 1',
     (p) => (generation.minP = p),
   );
-  if (o.get('repetition_penalty') !== undefined) generation.repetitionPenalty = o.number('repetition_penalty');
+  set(
+    'repetition_penalty',
+    isRepetitionPenalty,
+    'a number above 0',
+    (penalty) => (generation.repetitionPenalty = penalty),
+  );
+  const ignored = ignoredSettings(o);
+  if (ignored.length > 0) generation.ignored = ignored;
   const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
     const usual = fallback === undefined ? [] : [fallback];
     // Ids outside the vocabulary (-1 in some configs) can never come up.

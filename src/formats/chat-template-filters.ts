@@ -2,6 +2,7 @@
 
 import { spendFor } from './chat-template-budget.js';
 import { capitalize, replaceText, splitLines, strip, textArgument } from './chat-template-methods.js';
+import { plain } from './chat-template-marks.js';
 import {
   Attributes,
   Float,
@@ -75,7 +76,7 @@ export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
 export function isIn(item: Value, container: Value): boolean {
   if (container === undefined) return false;
   spendFor(container);
-  if (typeof container === 'string') return container.includes(textArgument(item, 'in'));
+  if (typeof container === 'string') return plain(container).includes(plain(textArgument(item, 'in')));
   if (isDict(container)) return container.has(item);
   return iterate(container).some((one) => isEqual(one, item));
 }
@@ -174,6 +175,7 @@ function dictsort(value: Value, args: Value[], kwargs: Kwargs): Value {
 /** select, reject, selectattr, rejectattr: `(test, argument)`, after the attribute's name for the latter two. */
 function select(wanted: boolean, hasAttribute: boolean, getMember: GetMember): Filter {
   return (value, args) => {
+    if (!isTrue(value)) return []; // None, too
     const [attribute, ...rest] = hasAttribute ? args : [undefined, ...args];
     const test = rest.length > 0 ? testOf(rest[0]) : isTrue;
     return iterate(value).filter((item) => {
@@ -218,7 +220,7 @@ function unique(value: Value): Value[] {
 }
 
 const HTML: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', "'": '&#39;', '"': '&#34;' };
-const escapeHtml: Filter = (value) => toText(value).replace(/[&<>'"]/g, (character) => HTML[character] ?? character);
+const escapeHtml: Filter = (value) => toText(value).replace(/[&<>'"\p{Cs}]/gu, (c) => HTML[plain(c)] ?? c);
 
 const fallbackFor: Filter = (value, args, kwargs) => {
   const isEmpty = isTrue(args[1] ?? kwargs.get('boolean')) ? !isTrue(value) : value === undefined;
@@ -283,6 +285,7 @@ function iterateNothing(value: Value): Value[] {
 }
 
 function map(value: Value, args: Value[], kwargs: Kwargs, getMember: GetMember): Value[] {
+  if (!isTrue(value)) return [];
   const attribute = kwargs.get('attribute');
   if (attribute !== undefined) {
     return iterate(value).map((item) => memberAt(item, attribute, getMember) ?? kwargs.get('default'));

@@ -1,5 +1,6 @@
 // Methods of Python's str, dict and list, as templates call them. What is not here is refused by name.
 
+import { plain, splitText } from './chat-template-marks.js';
 import {
   type Callable,
   type Dict,
@@ -28,12 +29,13 @@ export function strip(text: string, chars: Value, sides: Sides): string {
     const kept = text.slice(0, end);
     return sides === 'right' ? kept : kept.replace(SPACES_START, '');
   }
-  const set = new Set(textArgument(chars, 'strip'));
+  const set = new Set(plain(textArgument(chars, 'strip')));
   const characters = Array.from(text);
+  const isCut = (i: number): boolean => set.has(plain(characters[i] ?? ''));
   let start = 0;
   let end = characters.length;
-  if (sides !== 'right') while (start < end && set.has(characters[start] ?? '')) start++;
-  if (sides !== 'left') while (end > start && set.has(characters[end - 1] ?? '')) end--;
+  if (sides !== 'right') while (start < end && isCut(start)) start++;
+  if (sides !== 'left') while (end > start && isCut(end - 1)) end--;
   return characters.slice(start, end).join('');
 }
 
@@ -49,10 +51,10 @@ function countArgument(value: Value, where: string): number {
 
 export function replaceText(text: string, from: string, to: string, count: number): string {
   if (count < 0) {
-    return from === '' ? [...['', ...Array.from(text)].map((c) => c + to)].join('') : text.split(from).join(to);
+    return from === '' ? [...['', ...Array.from(text)].map((c) => c + to)].join('') : splitText(text, from).join(to);
   }
   if (from === '') throw new TemplateError('replace() of an empty text with a count is not supported');
-  const parts = text.split(from);
+  const parts = splitText(text, from);
   const head = parts.slice(0, count + 1).join(to);
   return parts.length > count + 1 ? head + from + parts.slice(count + 1).join(from) : head;
 }
@@ -73,7 +75,7 @@ function split(text: string, separator: Value, limit: number, isFromRight: boole
   }
   const by = textArgument(separator, 'split');
   if (by === '') throw new TemplateError('split() by an empty separator');
-  const parts = text.split(by);
+  const parts = splitText(text, by);
   if (limit < 0 || parts.length <= limit + 1) return parts;
   const joinCount = parts.length - limit;
   return isFromRight
@@ -115,20 +117,20 @@ const TEXT_METHODS = new Map<string, TextMethod>([
   ['strip', (text, [chars]) => strip(text, chars, 'both')],
   ['lstrip', (text, [chars]) => strip(text, chars, 'left')],
   ['rstrip', (text, [chars]) => strip(text, chars, 'right')],
-  ['startswith', (text, [affix]) => hasAffix(affix, 'startswith', (a) => text.startsWith(a))],
-  ['endswith', (text, [affix]) => hasAffix(affix, 'endswith', (a) => text.endsWith(a))],
+  ['startswith', (text, [affix]) => hasAffix(affix, 'startswith', (a) => plain(text).startsWith(plain(a)))],
+  ['endswith', (text, [affix]) => hasAffix(affix, 'endswith', (a) => plain(text).endsWith(plain(a)))],
   [
     'removeprefix',
     (text, [a]) => {
       const prefix = textArgument(a, 'removeprefix');
-      return text.startsWith(prefix) ? text.slice(prefix.length) : text;
+      return plain(text).startsWith(plain(prefix)) ? text.slice(prefix.length) : text;
     },
   ],
   [
     'removesuffix',
     (text, [a]) => {
       const suffix = textArgument(a, 'removesuffix');
-      return suffix !== '' && text.endsWith(suffix) ? text.slice(0, -suffix.length) : text;
+      return suffix !== '' && plain(text).endsWith(plain(suffix)) ? text.slice(0, -suffix.length) : text;
     },
   ],
   ['split', (text, args, kwargs) => split(text, ...splitArguments(args, kwargs), false)],
@@ -148,11 +150,11 @@ const TEXT_METHODS = new Map<string, TextMethod>([
     'join',
     (text, [list]) => (Array.isArray(list) ? list.map((one) => textArgument(one, 'join')).join(text) : undefined),
   ],
-  ['count', (text, [part]) => text.split(textArgument(part, 'count')).length - 1],
+  ['count', (text, [part]) => splitText(text, textArgument(part, 'count')).length - 1],
   [
     'find',
     (text, [part]) => {
-      const at = text.indexOf(textArgument(part, 'find'));
+      const at = plain(text).indexOf(plain(textArgument(part, 'find')));
       return at < 0 ? -1 : Array.from(text.slice(0, at)).length;
     },
   ],

@@ -3,6 +3,8 @@
 
 import { spend, spendFor } from './chat-template-budget.js';
 
+import { hasMark, plain } from './chat-template-marks.js';
+
 /** A template that can't be rendered as Jinja2 would render it; ERR_CHAT_TEMPLATE carries its message. */
 export class TemplateError extends Error {}
 
@@ -30,13 +32,19 @@ export function isDict(value: Value): value is Dict {
   return value instanceof Map;
 }
 
+/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
+export function toWellFormed(text: string): string {
+  return text.replace(/\p{Surrogate}/gu, '\ufffd');
+}
+
 /** Plain data, as JSON would carry it: undefined members are left out. */
 export function fromJs(input: unknown): Value {
   switch (typeof input) {
     case 'undefined':
     case 'boolean':
-    case 'string':
       return input;
+    case 'string':
+      return toWellFormed(input);
     case 'number':
       return Number.isSafeInteger(input) && !Object.is(input, -0) ? input : new Float(input);
     case 'object':
@@ -45,7 +53,7 @@ export function fromJs(input: unknown): Value {
       return new Map(
         Object.entries(input)
           .filter(([, value]) => value !== undefined)
-          .map(([key, value]): [Value, Value] => [key, fromJs(value)]),
+          .map(([key, value]): [Value, Value] => [toWellFormed(key), fromJs(value)]),
       );
     default:
       throw new TemplateError(`a ${typeof input} can't be given to a chat template`);
@@ -90,7 +98,13 @@ export function isEqual(a: Value, b: Value): boolean {
     return isDict(b) && a.size === b.size && [...a].every(([key, item]) => b.has(key) && isEqual(item, b.get(key)));
   }
   spendFor(a);
+  if (typeof a === 'string' && typeof b === 'string') return isSameText(a, b);
   return a === b;
+}
+
+/** Marked characters are the same as their unmarked selves. */
+function isSameText(a: string, b: string): boolean {
+  return a === b || ((hasMark(a) || hasMark(b)) && plain(a) === plain(b));
 }
 
 /** The pairs of a dict, as `items()` gives them. */
@@ -115,7 +129,7 @@ export function compare(a: Value, b: Value): number {
 export function compareText(a: string, b: string): number {
   spendFor(a);
   spendFor(b);
-  const [left, right] = [Array.from(a), Array.from(b)];
+  const [left, right] = [Array.from(plain(a)), Array.from(plain(b))];
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
     const difference = (left[i]?.codePointAt(0) ?? 0) - (right[i]?.codePointAt(0) ?? 0);
     if (difference !== 0) return difference;
@@ -172,7 +186,7 @@ export function repr(value: Value): string {
 function reprText(text: string): string {
   spendFor(text);
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
-  const escaped = text.replace(/[\\'"\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Zs}]/gu, (character) => {
+  const escaped = text.replace(/[\\'"\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Zs}]/gu, (character) => {
     if (character === ' ') return character;
     if (character === '\\' || character === quote) return `\\${character}`;
     const named: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', "'": "'", '"': '"' };
@@ -232,5 +246,6 @@ function jsonText(text: string, style: JsonStyle): string {
   spendFor(text);
   const quoted = `"${text.replace(/["\\\p{Cc}]/gu, (character) => JSON.stringify(character).slice(1, -1))}"`;
   if (!style.ensureAscii) return quoted;
-  return quoted.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  const escape = (unit: string): string => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return quoted.replace(/[^ -~\p{Cs}]/gu, (character) => character.split('').map(escape).join(''));
 }

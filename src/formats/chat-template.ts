@@ -2,6 +2,7 @@
 
 import { OpenLoraError } from '../errors.js';
 import { parseTemplate, type Statement } from './chat-template-ast.js';
+import { marker, marksIn, markTexts, plain } from './chat-template-marks.js';
 import { renderTemplate } from './chat-template-render.js';
 import { strftime } from './chat-template-time.js';
 import { TemplateError, fromJs, toText, type Value } from './chat-template-value.js';
@@ -98,24 +99,47 @@ export class ChatTemplates {
 
   /** Throws ERR_CHAT_TEMPLATE_MISSING, or ERR_CHAT_TEMPLATE with the template's message or what it can't do. */
   render(messages: readonly ChatMessage[], options: RenderChatOptions = {}): string {
-    const { tools, addGenerationPrompt = true } = options;
-    const source = options.template ?? this.#choose(tools !== undefined);
-    const { specialTokens, extraSpecialTokens } = this.#source;
     try {
-      const globals = new Map<string, Value>([
-        ['messages', fromJs(messages)],
-        ['tools', fromJs(tools ?? null)],
-        ['documents', null],
-        ['add_generation_prompt', addGenerationPrompt],
-        ...Object.entries(specialTokens),
-        ...(extraSpecialTokens.length > 0 ? [['additional_special_tokens', extraSpecialTokens] as const] : []),
-        ['raise_exception', raiseException],
-        ['strftime_now', ([format]: Value[]): Value => strftime(this.#now(), toText(format))],
-      ]);
-      return renderTemplate(this.#parse(source), globals);
+      return this.#renderer(options)(inputsOf(messages, options));
     } catch (error) {
       throw toCoded(error);
     }
+  }
+
+  /**
+   * The same text, and the places in it where characters of messages and tools could begin one of `specialTokens`: all other
+   * special tokens are the template's own. Throws as `render`, and ERR_CHAT_TEMPLATE where the two can't be told apart.
+   */
+  renderMarked(
+    messages: readonly ChatMessage[],
+    options: RenderChatOptions,
+    specialTokens: readonly string[],
+  ): { text: string; inputs: Set<number> } {
+    try {
+      const render = this.#renderer(options);
+      const inputs = inputsOf(messages, options);
+      const text = render(inputs);
+      return { text, inputs: findInputs(text, inputs, specialTokens, render) };
+    } catch (error) {
+      throw toCoded(error);
+    }
+  }
+
+  #renderer(options: RenderChatOptions): (inputs: Inputs) => string {
+    const { addGenerationPrompt = true } = options;
+    const body = this.#parse(options.template ?? this.#choose(options.tools !== undefined));
+    const { specialTokens, extraSpecialTokens } = this.#source;
+    const now = this.#now();
+    const globals: [string, Value][] = [
+      ['documents', null],
+      ['add_generation_prompt', addGenerationPrompt],
+      ...Object.entries(specialTokens),
+      ...(extraSpecialTokens.length > 0 ? [['additional_special_tokens', extraSpecialTokens] as [string, Value]] : []),
+      ['raise_exception', raiseException],
+      ['strftime_now', ([format]: Value[]): Value => strftime(now, toText(format))],
+    ];
+    return ({ messages, tools }) =>
+      renderTemplate(body, new Map([['messages', messages], ['tools', tools], ...globals]));
   }
 
   #choose(hasTools: boolean): string {
@@ -137,6 +161,42 @@ export class ChatTemplates {
     }
     return body;
   }
+}
+
+interface Inputs {
+  messages: Value;
+  tools: Value;
+}
+
+function inputsOf(messages: readonly ChatMessage[], { tools }: RenderChatOptions): Inputs {
+  return { messages: fromJs(messages), tools: fromJs(tools ?? null) };
+}
+
+/** Marks all that could begin a special token; where a template handles such characters one by one, whole tokens only. */
+function findInputs(
+  text: string,
+  { messages, tools }: Inputs,
+  specialTokens: readonly string[],
+  render: (inputs: Inputs) => string,
+): Set<number> {
+  for (const everywhere of [true, false]) {
+    const mark = marker(specialTokens, everywhere);
+    let isMarked = false;
+    const markInput = (input: string): string => {
+      const marked = mark(input);
+      isMarked ||= marked !== input;
+      return marked;
+    };
+    try {
+      const inputs = { messages: markTexts(messages, markInput), tools: markTexts(tools, markInput) };
+      const marked = isMarked ? render(inputs) : text;
+      if (plain(marked) === text) return marksIn(marked);
+    } catch {
+      // the text itself was rendered: no marks, no more
+    }
+  }
+  const what = 'it changes what spells special tokens in the messages, which can not be told from its own';
+  throw new TemplateError(`${what}; parseSpecialTokens takes them for tokens`);
 }
 
 /** A template's own refusal: its message reaches the user as it is. */

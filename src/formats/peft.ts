@@ -98,7 +98,7 @@ export function readLoraConfig(object: JsonObject, where = 'adapter_config.json'
   if (type !== 'LORA') throw refused('PEFT_TYPE', `${where}: peft_type ${type} is not supported; supported is LORA`);
   const task = config.string('task_type', 'CAUSAL_LM');
   if (task !== 'CAUSAL_LM')
-    throw refused('TASK', `${where}: task_type ${task} is not supported; supported is CAUSAL_LM`);
+    throw refused('TASK', `${where}: task_type ${task} is not supported; supported is CAUSAL_LM`, 'task_type');
   for (const [key, value] of Object.entries(object)) {
     if (READ.has(key) || HARMLESS.has(key) || !isSet(value)) continue;
     const known = Object.hasOwn(REFUSED, key) ? REFUSED[key] : undefined;
@@ -110,7 +110,7 @@ export function readLoraConfig(object: JsonObject, where = 'adapter_config.json'
     );
   }
   const bias = config.string('bias', 'none');
-  if (bias !== 'none') throw refused('BIAS', `${where}: bias ${bias} is not supported; supported is none`);
+  if (bias !== 'none') throw refused('BIAS', `${where}: bias ${bias} is not supported; supported is none`, 'bias');
   checkInit(config, where);
   return { ...readTargets(config), ...readScales(config, where), ...readBase(config) };
 }
@@ -119,7 +119,7 @@ function checkInit(config: ConfigReader, where: string): void {
   const init = config.get('init_lora_weights') ?? true;
   if (typeof init === 'boolean' || (typeof init === 'string' && PLAIN_INITS.includes(init))) return;
   const message = `${where}: init_lora_weights ${JSON.stringify(init)} changes the base; save the adapter with path_initial_model_for_weight_conversion, which makes it plain LoRA`;
-  throw refused('INIT', message);
+  throw refused('INIT', message, 'init_lora_weights');
 }
 
 function readScales(config: ConfigReader, where: string) {
@@ -135,7 +135,8 @@ function readScales(config: ConfigReader, where: string) {
   const rank = config.number('r', 8);
   for (const [name, value] of [['r', rank] as const, ...rankPattern]) {
     if (!Number.isInteger(value) || value < 1 || value > RANK_MAX) {
-      throw refused('RANK', `${where}: the rank of ${name} is ${value}, not an integer in [1, ${RANK_MAX}]`);
+      const message = `${where}: the rank of ${name} is ${value}, not an integer in [1, ${RANK_MAX}]`;
+      throw refused('RANK', message, name === 'r' ? 'r' : 'rank_pattern');
     }
   }
   const alpha = config.number('lora_alpha', 8);

@@ -7,15 +7,33 @@ import type { ConfigReader } from './config-reader.js';
 
 const f = Math.fround;
 
-export const ROPE_TYPES = ['default', 'linear', 'dynamic', 'yarn', 'llama3'] as const;
+export const ROPE_TYPES = ['default', 'linear', 'dynamic', 'yarn', 'llama3', 'longrope'] as const;
 
 export interface RopeTable {
-  /** `headDim / 2` values. */
+  /** `rotaryDim / 2` values. */
   invFreq: Float32Array;
+  /** LongRoPE: those of sequences of more than `switch` tokens; else empty. */
+  longInvFreq: Float32Array;
   /** Multiplies cos and sin. */
   factor: number;
   /** Positions up to which the table is meant to be used. */
   context: number;
+  /** LongRoPE: tokens of a sequence from which on it uses `longInvFreq`, less one; else 0. */
+  switch: number;
+}
+
+export interface RopeOptions {
+  headDim: number;
+  /** `max_position_embeddings`. */
+  context: number;
+  /** Of `rope_theta`; default 10,000. */
+  thetaDefault?: number;
+  /** Whether a part of each head may stay as it is (`partial_rotary_factor`). */
+  canBePartial?: boolean;
+  /** Of `original_max_position_embeddings`, where it isn't `context`. */
+  originalDefault?: number;
+  /** What the family calls a type otherwise than the others. */
+  aliases?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -23,35 +41,89 @@ export interface RopeTable {
  * or `rope_parameters` (new), with `rope_type` or `type`. Throws ERR_BASE_ROPE for a type or setting that isn't
  * supported.
  */
-export function readRope(config: ConfigReader, headDim: number, context: number): RopeTable {
+export function readRope(config: ConfigReader, o: RopeOptions): RopeTable {
   // transformers: `rope_scaling or rope_parameters`, where an empty object counts as nothing.
   const old = config.child('rope_scaling');
-  const scaling = old && Object.keys(old.object).length > 0 ? old : config.child('rope_parameters');
-  const type = scaling?.string('rope_type', scaling.string('type', 'default')) ?? 'default';
-  const partial = scaling?.get('partial_rotary_factor') ?? config.get('partial_rotary_factor') ?? 1;
-  if (partial !== 1) throw ropeError(`partial_rotary_factor ${JSON.stringify(partial)} is not supported, only 1`);
-  const nested =
-    scaling && Object.entries(scaling.object).find(([, value]) => typeof value === 'object' && value !== null);
-  if (nested) throw ropeError(`${nested[0]}: rotary settings per layer type are not supported`);
-
+  const settings = old && Object.keys(old.object).length > 0 ? old : config.child('rope_parameters');
   const theta =
-    scaling?.get('rope_theta') === undefined ? config.positive('rope_theta', 10_000) : scaling.positive('rope_theta');
-  if (type === 'default' || !scaling) {
-    if (type !== 'default') throw ropeError(`rope type ${type} has no settings`);
-    return { invFreq: inverse(powers(theta, headDim)), factor: 1, context };
-  }
+    settings?.get('rope_theta') === undefined
+      ? config.positive('rope_theta', o.thetaDefault ?? 10_000)
+      : settings.positive('rope_theta');
+  return readRopeSettings(settings, theta, config, o);
+}
+
+/** The same where `settings` (a `rope_scaling`, or none) and `theta` have been found. */
+export function readRopeSettings(
+  settings: ConfigReader | undefined,
+  theta: number,
+  config: ConfigReader,
+  o: RopeOptions,
+): RopeTable {
+  const given = settings?.string('rope_type', settings.string('type', 'default')) ?? 'default';
+  const type = o.aliases?.[given] ?? given;
+  const nested =
+    settings &&
+    Object.entries(settings.object).find(([, v]) => typeof v === 'object' && v !== null && !Array.isArray(v));
+  if (nested) throw ropeError(`${nested[0]}: rotary settings per layer type are not supported`);
+  const { context } = o;
+  const dim = rotaryDim(settings, config, o);
+  const table = (invFreq: Float32Array): RopeTable => ({ ...PLAIN, invFreq, context });
+  if (type === 'default' || !settings) return table(inverse(powers(theta, dim)));
   switch (type) {
     case 'linear':
-      return { invFreq: linear(theta, headDim, scaling.positive('factor')), factor: 1, context };
+      return table(linear(theta, dim, settings.positive('factor')));
     case 'dynamic':
-      return { invFreq: dynamic(theta, headDim, scaling.positive('factor')), factor: 1, context };
+      return table(dynamic(theta, dim, settings.positive('factor')));
     case 'yarn':
-      return yarn(theta, headDim, context, scaling, config);
+      return yarn(theta, dim, context, settings, config);
     case 'llama3':
-      return { invFreq: llama3(theta, headDim, context, scaling, config), factor: 1, context };
+      return table(llama3(theta, dim, context, settings, config));
+    case 'longrope':
+      return longRope(theta, dim, settings, config, o);
     default:
       throw ropeError(`rope type ${type} is not supported; supported are ${ROPE_TYPES.join(', ')}`);
   }
+}
+
+const PLAIN = { longInvFreq: new Float32Array(0), factor: 1, switch: 0 } as const;
+
+function rotaryDim(settings: ConfigReader | undefined, config: ConfigReader, o: RopeOptions): number {
+  const partial = settings?.get('partial_rotary_factor') ?? config.get('partial_rotary_factor') ?? 1;
+  if (partial === 1) return o.headDim;
+  if (!o.canBePartial) throw ropeError(`partial_rotary_factor ${JSON.stringify(partial)} is not supported, only 1`);
+  const dim = typeof partial === 'number' ? Math.trunc(o.headDim * partial) : NaN;
+  if (!(dim >= 2 && dim <= o.headDim && dim % 2 === 0)) {
+    throw ropeError(`partial_rotary_factor ${JSON.stringify(partial)} of ${o.headDim} is no even dimension`);
+  }
+  return dim;
+}
+
+/**
+ * LongRoPE: Ding et al. 2024, arXiv:2402.13753. transformers rotates all positions of a sequence by the long factors as
+ * soon as it is longer than the original context, and computes what it has of it anew.
+ */
+function longRope(theta: number, dim: number, o: ConfigReader, config: ConfigReader, r: RopeOptions): RopeTable {
+  const original = originalContext(r.originalDefault ?? r.context, o, config);
+  const factor = o.get('factor') === undefined ? r.context / original : o.positive('factor');
+  const inferred = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
+  const attentionFactor = o.positive('attention_factor', inferred);
+  const frequencies = powers(theta, dim);
+  const scaled = (key: string) => {
+    const factors = o.get(key);
+    if (!Array.isArray(factors) || !factors.every((v) => typeof v === 'number' && v > 0 && Number.isFinite(v)))
+      throw ropeError(`${key} is not a list of numbers over 0`);
+    if (factors.length !== dim / 2) throw ropeError(`${key} has ${factors.length} numbers, ${dim / 2} are needed`);
+    return frequencies.map((value, i) => 1 / f(f(factors[i] as number) * value));
+  };
+  const [invFreq, longInvFreq] = [scaled('short_factor'), scaled('long_factor')];
+  const isLonger = r.context > original;
+  return {
+    invFreq,
+    longInvFreq: isLonger ? longInvFreq : PLAIN.longInvFreq,
+    factor: attentionFactor,
+    context: r.context,
+    switch: isLonger ? original : 0,
+  };
 }
 
 /** theta ** (2i / dim). torch rounds the scalar base to float32 before the power. */
@@ -96,7 +168,7 @@ function yarn(theta: number, dim: number, context: number, o: ConfigReader, conf
   });
   // Qwen2.5's recipe adds YaRN to a config and leaves max_position_embeddings as it was trained.
   const stretched = o.get('original_max_position_embeddings') === undefined ? context : Math.floor(original * factor);
-  return { invFreq, factor: attentionFactor, context: Math.max(context, stretched) };
+  return { ...PLAIN, invFreq, factor: attentionFactor, context: Math.max(context, stretched) };
 }
 
 function yarnScale(factor: number, mscale: number): number {

@@ -19,6 +19,9 @@ import type { Pacer } from './pacer.js';
 /** Of the JSON text; the reference reader has the same cap. */
 export const SAFETENSORS_HEADER_BYTES_MAX = 100_000_000;
 
+/** Of the header's entries the one that is no tensor. */
+const METADATA = '__metadata__';
+
 const DTYPE_BITS: Readonly<Record<string, number>> = {
   BOOL: 8,
   F4: 4,
@@ -105,8 +108,8 @@ export async function parseSafetensorsHeader(
   const scanner = new ObjectScanner(header, path);
   for (let name = scanner.nextKey(); name !== undefined; name = scanner.nextKey()) {
     const value = scanner.value();
-    if (name === '__metadata__') {
-      if (metadata) throw headerError(path, '__metadata__ is there twice');
+    if (name === METADATA) {
+      if (metadata) throw headerError(path, `${METADATA} is there twice`);
       metadata = parseMetadata(value, path);
       continue;
     }
@@ -208,11 +211,12 @@ async function checkContiguous(
   if (end !== fileBytes) throw rangeError(path, `${fileBytes - end} bytes after ${previous} belong to no tensor`);
 }
 
+/** A map of strings, or null as the reference reader takes it. */
 function parseMetadata(value: string, path: string): Record<string, string> {
-  const metadata = parseJson(value, path);
+  const metadata = parseJson(value, path) ?? {};
   const isMap = typeof metadata === 'object' && metadata !== null && !Array.isArray(metadata);
   if (!isMap || !Object.values(metadata).every((item) => typeof item === 'string')) {
-    throw headerError(path, '__metadata__ is not a map of strings');
+    throw headerError(path, `${METADATA} is not a map of strings`);
   }
   return metadata as Record<string, string>;
 }

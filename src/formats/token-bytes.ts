@@ -5,8 +5,9 @@
 // the text (Llama 2's `Strip`, `Metaspace`). That is a matter of a whole sequence's first token: `decodeTokens` does it as
 // `tokenizers` does. An answer that is streamed after a prompt is no beginning, and nothing is dropped from it.
 //
-// Where bytes are not valid UTF-8, each maximal invalid sequence becomes one U+FFFD (WHATWG); `tokenizers`' ByteFallback
-// gives one for each byte of the run instead.
+// Where bytes are not valid UTF-8, each maximal invalid sequence becomes one U+FFFD (WHATWG). `tokenizers`' ByteFallback gives
+// one for each byte of a run of byte tokens instead, the valid ones too; so does `decodeTokens`, and a stream, which can't
+// know how a run will end, does not.
 
 import { OpenLoraError } from '../errors.js';
 import type { Tokenizer } from './tokenizer-types.js';
@@ -29,9 +30,12 @@ export interface TokenTable {
   /** Bytes of the special tokens. */
   special: Map<number, Uint8Array>;
   leading: LeadingRule;
+  /** The byte tokens (`<0x0A>`) of a decoder with ByteFallback. */
+  byteTokens: Set<number>;
 }
 
 interface TokenDecoder {
+  hasByteFallback: boolean;
   /** The bytes that a token stands for wherever it isn't first. */
   toBytes(token: string): Uint8Array;
   /** The bytes when it is first, for `metaspace`. */
@@ -50,6 +54,17 @@ const BYTE_OF_CHARACTER = ((): Int16Array => {
   for (let b = 0; b < 256; b++) table[isPlain(b) ? b : next++] = b;
   return table;
 })();
+
+const CHARACTER_OF_BYTE = Array.from({ length: 256 }, (_, byte) =>
+  String.fromCharCode(BYTE_OF_CHARACTER.indexOf(byte)),
+);
+
+/** The text as byte-level vocabularies spell it: a character for each byte of its UTF-8. */
+export function toByteCharacters(text: string): string {
+  let characters = '';
+  for (const byte of utf8.encode(text)) characters += CHARACTER_OF_BYTE[byte];
+  return characters;
+}
 
 /** A token with a character that stands for no byte (an added token with a space, say) is its own text. */
 function byteLevelBytes(token: string): Uint8Array {
@@ -128,11 +143,18 @@ function readDecoder(decoder: Json): TokenDecoder {
       for (const step of list) if (typeof value === 'string') value = step(value);
       return typeof value === 'string' ? utf8.encode(value) : value;
     };
-  return { toBytes: run(steps), ...(firstSteps && { toFirstBytes: run(firstSteps) }), ...(strip && { strip }) };
+  return {
+    hasByteFallback: hasBytes,
+    toBytes: run(steps),
+    ...(firstSteps && { toFirstBytes: run(firstSteps) }),
+    ...(strip && { strip }),
+  };
 }
 
+const BYTE_TOKEN = /^<0x[0-9A-Fa-f]{2}>$/;
+
 function byteFallback(text: string): string | Uint8Array {
-  return /^<0x[0-9A-Fa-f]{2}>$/.test(text) ? Uint8Array.of(parseInt(text.slice(3, 5), 16)) : text;
+  return BYTE_TOKEN.test(text) ? Uint8Array.of(parseInt(text.slice(3, 5), 16)) : text;
 }
 
 /** Grows by doubling; 150,000 tokens are about a megabyte. */
@@ -177,10 +199,12 @@ export function buildTokenTable(source: TokenTableSource, vocabSize?: number): T
   const sink = new ByteSink();
   const special = new Map<number, Uint8Array>();
   const exact = new Map<number, Uint8Array>();
+  const byteTokens = new Set<number>();
   for (let id = 0; id < size; id++) {
     const token = tokens[id];
     if (token !== undefined) {
       const bytes = decoder.toBytes(token);
+      if (decoder.hasByteFallback && BYTE_TOKEN.test(token)) byteTokens.add(id);
       if (isSpecial.has(id)) special.set(id, bytes);
       else sink.push(bytes);
       if (decoder.toFirstBytes && token.includes(' ')) exact.set(id, decoder.toFirstBytes(token));
@@ -192,7 +216,7 @@ export function buildTokenTable(source: TokenTableSource, vocabSize?: number): T
     : decoder.toFirstBytes
       ? { kind: 'metaspace', exact }
       : { kind: 'none' };
-  return { bytes: sink.take(), offsets, special, leading };
+  return { bytes: sink.take(), offsets, special, leading, byteTokens };
 }
 
 /** One more than the largest id that the tokenizer has: an embedding may have more rows, which stand for nothing. */
@@ -204,12 +228,54 @@ export function vocabularyOf(tokenizer: Pick<Tokenizer, 'tokenOffsets' | 'addedT
   return Math.min(rows, Math.max(end, (addedTokens.at(-1)?.id ?? -1) + 1));
 }
 
+const REPLACEMENT = utf8.encode('\ufffd');
+
+/** Bytes of decoded pieces; a run of byte tokens that is not valid UTF-8 becomes one U+FFFD for each of them. */
+class PieceSink {
+  readonly #pieces: Uint8Array[] = [];
+  readonly #run: Uint8Array[] = [];
+
+  get isEmpty(): boolean {
+    return this.#pieces.length === 0 && this.#run.length === 0;
+  }
+
+  push(piece: Uint8Array, isByteToken: boolean): void {
+    if (!isByteToken) this.#endRun();
+    (isByteToken ? this.#run : this.#pieces).push(piece);
+  }
+
+  take(): Uint8Array {
+    this.#endRun();
+    return joined(this.#pieces);
+  }
+
+  #endRun(): void {
+    const run = this.#run.splice(0);
+    if (run.length === 0) return;
+    try {
+      new TextDecoder('utf-8', { fatal: true }).decode(joined(run));
+      this.#pieces.push(...run);
+    } catch {
+      this.#pieces.push(...run.map(() => REPLACEMENT));
+    }
+  }
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}
+
 /** Text of a whole sequence. Throws ERR_TOKEN_RANGE. */
 export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpecialTokens: boolean): string {
-  const { bytes, offsets, special, leading } = table;
+  const { bytes, offsets, special, leading, byteTokens } = table;
   const vocabSize = offsets.length - 1;
-  const pieces: Uint8Array[] = [];
-  let total = 0;
+  const sink = new PieceSink();
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i];
     if (id === undefined || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
@@ -219,19 +285,13 @@ export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpec
     if (specialBytes && skipSpecialTokens) continue;
     let piece = specialBytes ?? bytes.subarray(offsets[id], offsets[id + 1]);
     if (piece.length === 0) continue;
-    if (leading.kind === 'metaspace' && pieces.length === 0) {
+    if (leading.kind === 'metaspace' && sink.isEmpty) {
       piece = leading.exact.get(id) ?? piece.filter((byte) => byte !== SPACE);
     }
-    pieces.push(piece);
-    total += piece.length;
+    sink.push(piece, byteTokens.has(id));
   }
-  const joined = new Uint8Array(total);
-  let at = 0;
-  for (const piece of pieces) {
-    joined.set(piece, at);
-    at += piece.length;
-  }
+  const text = sink.take();
   let start = 0;
-  if (leading.kind === 'strip') while (start < leading.count && joined[start] === leading.byte) start++;
-  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(joined.subarray(start));
+  if (leading.kind === 'strip') while (start < leading.count && text[start] === leading.byte) start++;
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(text.subarray(start));
 }

@@ -10,8 +10,12 @@
 //   Metaspace add_prefix_space: false       ignored                              prepend_scheme never
 //   Replace content with $                  JS's replacement patterns            escaped
 //   Strip (normalizer)                      JS's whitespace                      Replace by pattern
+//   possessive and atomic parts of a Regex  as if they gave back                 a lookahead and a backreference
+//   added tokens: lstrip, rstrip            JS's whitespace                      found by added-tokens.ts
 
 import { OpenLoraError } from '../errors.js';
+import type { BytePairsSource } from './byte-pairs.js';
+import { withoutPossessives } from './tokenizer-regex.js';
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
@@ -22,11 +26,14 @@ export interface AddedTokenJson {
   special: boolean;
   /** Whether it is looked for in the normalized text; it then stands for its normalized content (`tokenizers` 0.23). */
   isNormalized: boolean;
+  /** Whether it takes in the space before it, and after it. */
+  lstrip: boolean;
+  rstrip: boolean;
 }
 
-/** A checked tokenizer.json. `library` is what the JS library is constructed from. */
+/** A checked tokenizer.json. `library` is what the JS library is constructed from, for its normalizers and pre-tokenizers. */
 export interface TokenizerJson {
-  vocab: Map<string, number>;
+  bytePairs: BytePairsSource;
   /** In the order of their ids. */
   addedTokens: AddedTokenJson[];
   decoder: Json;
@@ -77,23 +84,33 @@ export function readTokenizerJson(text: string): TokenizerJson {
     if (OpenLoraError.is(error)) throw error;
     throw unsupported('the file', `is not JSON: ${(error as Error).message}`);
   }
-  const model = checkModel(objectAt(root.model, 'model'));
+  const model = objectAt(root.model, 'model');
+  checkModel(model);
   const vocab = readVocab(objectAt(model.vocab, 'model.vocab'));
-  checkMerges(listAt(model.merges, 'model.merges'), vocab);
-  const addedTokens = readAddedTokens(root.added_tokens ?? []);
+  const merges = readMerges(listAt(model.merges, 'model.merges'), vocab);
+  const { pre, isByteLevel } = takeByteLevel(rewritePreTokenizer(root.pre_tokenizer ?? null));
+  const bytePairs = {
+    isByteLevel,
+    vocab,
+    merges: merges.ids,
+    byteFallback: model.byte_fallback === true,
+    unknownToken: typeof model.unk_token === 'string' ? model.unk_token : undefined,
+    fusesUnknown: model.fuse_unk === true,
+    ignoresMerges: model.ignore_merges === true,
+  };
+  const canSplit = !bytePairs.ignoresMerges && !isByteLevel && !merges.crossesSpaces;
   const library: JsonObject = {
-    ...root,
-    model,
-    added_tokens: root.added_tokens ?? [],
+    added_tokens: [], // added-tokens.ts finds them
     normalizer: rewriteNormalizer(root.normalizer ?? null),
-    pre_tokenizer: splitAtSpaces(rewritePreTokenizer(root.pre_tokenizer ?? null), model),
+    pre_tokenizer: canSplit ? splitAtSpaces(pre) : pre,
+    model: { type: 'BPE', vocab: {}, merges: [] }, // byte-pairs.ts does it
     post_processor: rewritePostProcessor(root.post_processor ?? null),
     decoder: null, // decoding is by the token table
   };
-  return { vocab, addedTokens, decoder: root.decoder ?? null, library };
+  return { bytePairs, addedTokens: readAddedTokens(root.added_tokens ?? []), decoder: root.decoder ?? null, library };
 }
 
-function checkModel(model: JsonObject): JsonObject {
+function checkModel(model: JsonObject): void {
   const type = model.type ?? (Array.isArray(model.merges) ? 'BPE' : null);
   if (type !== 'BPE') throw unsupported('model.type', `is ${JSON.stringify(type)}, supported: "BPE"`);
   for (const key of ['dropout', 'continuing_subword_prefix', 'end_of_word_suffix']) {
@@ -102,14 +119,6 @@ function checkModel(model: JsonObject): JsonObject {
       throw unsupported(`model.${key}`, `is ${JSON.stringify(value)}, supported: null`);
     }
   }
-  const isPair = (merge: Json): boolean =>
-    typeof merge === 'string'
-      ? merge.indexOf(' ') > 0 && merge.indexOf(' ') === merge.lastIndexOf(' ')
-      : Array.isArray(merge) && merge.length === 2 && merge.every((piece) => typeof piece === 'string');
-  const merges = listAt(model.merges, 'model.merges');
-  const broken = merges.findIndex((merge) => !isPair(merge) || typeof merge !== typeof merges[0]);
-  if (broken >= 0) throw unsupported(`model.merges[${broken}]`, `is ${JSON.stringify(merges[broken])}, wanted a pair`);
-  return { ...model, type };
 }
 
 function checkId(id: Json | undefined, part: string): number {
@@ -127,14 +136,36 @@ function readVocab(vocab: JsonObject): Map<string, number> {
   return tokens;
 }
 
-/** As the Rust library does: a merge of tokens that aren't there would silently never happen. */
-function checkMerges(merges: Json[], vocab: Map<string, number>): void {
-  merges.forEach((merge, i) => {
-    const pieces = typeof merge === 'string' ? merge.split(' ') : (merge as string[]); // checked by checkModel
-    const lost = [...pieces, pieces.join('')].find((token) => !vocab.has(token));
-    if (lost === undefined) return;
-    throw unsupported(`model.merges[${i}]`, `has the token ${JSON.stringify(lost)}, wanted one of model.vocab`);
+interface Merges {
+  /** Of each merge the ids of its two tokens, and of what they join to. */
+  ids: Uint32Array;
+  /** Whether one puts ▁ behind another character. */
+  crossesSpaces: boolean;
+}
+
+/** Refused, as by the Rust library: a merge of tokens that aren't there, which would silently never happen. */
+function readMerges(list: Json[], vocab: Map<string, number>): Merges {
+  const merges = { ids: new Uint32Array(list.length * 3), crossesSpaces: false };
+  const idOf = (token: string, i: number): number => {
+    const id = vocab.get(token);
+    if (id !== undefined) return id;
+    throw unsupported(`model.merges[${i}]`, `has the token ${JSON.stringify(token)}, wanted one of model.vocab`);
+  };
+  list.forEach((merge, i) => {
+    const [left, right] = readMerge(merge, i);
+    merges.crossesSpaces ||= right.startsWith('▁') && !left.endsWith('▁');
+    merges.ids[3 * i] = idOf(left, i);
+    merges.ids[3 * i + 1] = idOf(right, i);
+    merges.ids[3 * i + 2] = idOf(left + right, i);
   });
+  return merges;
+}
+
+function readMerge(merge: Json, i: number): [string, string] {
+  const pieces = typeof merge === 'string' ? merge.split(' ') : merge;
+  const [left, right] = Array.isArray(pieces) && pieces.length === 2 ? pieces : [];
+  if (typeof left === 'string' && typeof right === 'string' && left !== '' && right !== '') return [left, right];
+  throw unsupported(`model.merges[${i}]`, `is ${JSON.stringify(merge)}, wanted a pair`);
 }
 
 function readAddedTokens(list: Json): AddedTokenJson[] {
@@ -146,7 +177,9 @@ function readAddedTokens(list: Json): AddedTokenJson[] {
     if (token.single_word === true) throw unsupported(`added_tokens[${i}].single_word`, 'is true, supported: false');
     const special = token.special === true;
     const isNormalized = typeof token.normalized === 'boolean' ? token.normalized : !special;
-    return { id: checkId(token.id, `added_tokens[${i}]`), content: token.content, special, isNormalized };
+    const [lstrip, rstrip] = [token.lstrip === true, token.rstrip === true];
+    const id = checkId(token.id, `added_tokens[${i}]`);
+    return { id, content: token.content, special, isNormalized, lstrip, rstrip };
   });
   return tokens.sort((a, b) => a.id - b.id);
 }
@@ -176,11 +209,14 @@ function rewriteNormalizer(part: Json): Json {
   }
 }
 
-function replacePart(pattern: Json | undefined, content: string): Json {
-  return { type: 'Replace', pattern: pattern ?? null, content: content.replaceAll('$', '$$$$') };
+function replacePart(given: Json | undefined, content: string): Json {
+  const regex = isObject(given) ? given.Regex : undefined;
+  const pattern = typeof regex === 'string' ? { Regex: withoutPossessives(regex) } : (given ?? null);
+  return { type: 'Replace', pattern, content: content.replaceAll('$', '$$$$') };
 }
 
-function splitPart(regex: string, isMatchesOnly = false): JsonObject {
+function splitPart(pattern: string, isMatchesOnly = false): JsonObject {
+  const regex = withoutPossessives(pattern);
   const behavior = isMatchesOnly ? 'Removed' : 'Isolated';
   return { type: 'Split', pattern: { Regex: regex }, behavior, invert: isMatchesOnly };
 }
@@ -224,6 +260,17 @@ function rewritePreTokenizer(part: Json): Json {
   }
 }
 
+/** A last step that spells words by their bytes is left to byte-pairs.ts, which does it once for each word. */
+function takeByteLevel(pre: Json): { pre: Json; isByteLevel: boolean } {
+  if (!isObject(pre) || !Array.isArray(pre.pretokenizers)) return { pre, isByteLevel: false };
+  const steps = pre.pretokenizers;
+  const last = steps.at(-1) ?? null;
+  if (isObject(last) && last.type === 'ByteLevel')
+    return { pre: sequencePart(...steps.slice(0, -1)), isByteLevel: true };
+  const inner = takeByteLevel(last);
+  return { pre: sequencePart(...steps.slice(0, -1), inner.pre), isByteLevel: inner.isByteLevel };
+}
+
 function escapeRegex(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\/-]/g, String.raw`\$&`);
 }
@@ -235,7 +282,7 @@ function rewriteSplit(regex: string, behavior: string, isInverted: boolean): Jso
     case 'Isolated':
       return splitPart(regex);
     case 'Removed':
-      return { type: 'Split', pattern: { Regex: regex }, behavior, invert: isInverted };
+      return { type: 'Split', pattern: { Regex: withoutPossessives(regex) }, behavior, invert: isInverted };
     case 'Contiguous':
       if (!isInverted) return splitPart(`(?:${regex})+`);
       break;
@@ -250,19 +297,12 @@ function rewriteSplit(regex: string, behavior: string, isInverted: boolean): Jso
 }
 
 /**
- * SentencePiece models take the whole text for one word, which costs the library a heap of the text's size (20 kB/s). Where
- * no merge gives a token with ▁ after another character, no token goes over such a place, and the text may be cut there.
+ * SentencePiece models take the whole text for one word. Where no merge puts ▁ behind another character, no token goes over such
+ * a place, and the text may be cut there: words are shorter, and come again.
  */
-function splitAtSpaces(part: Json, model: JsonObject): Json {
-  const merges = Array.isArray(model.merges) ? model.merges : [];
-  const goesOver = (merge: Json): boolean => {
-    const pieces = typeof merge === 'string' ? merge.split(' ') : (merge as string[]); // checked by checkModel
-    return /[^▁]▁/.test(pieces.join(''));
-  };
-  const isByteLevel = JSON.stringify(part).includes('"ByteLevel"');
-  if (isByteLevel || model.ignore_merges === true || merges.some(goesOver)) return part;
+function splitAtSpaces(pre: Json): Json {
   const cut = splitPart('▁+[^▁]*|[^▁]+', true);
-  return part === null ? cut : sequencePart(part, cut);
+  return pre === null ? cut : sequencePart(pre, cut);
 }
 
 function rewriteMetaspace(pre: JsonObject): Json {

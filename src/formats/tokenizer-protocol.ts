@@ -8,8 +8,8 @@ import type { AddedToken, ChatMessage, EncodedChat, RenderChatOptions } from './
 /** The first request of a worker is `open`. */
 export type WorkerRequest =
   | { kind: 'open'; folder: string; vocabSize: number | undefined }
-  | { kind: 'encode'; text: string; addSpecialTokens: boolean }
-  | { kind: 'encodeChat'; messages: readonly ChatMessage[]; options: RenderChatOptions };
+  | { kind: 'encode'; text: string; addSpecialTokens: boolean; parseSpecialTokens: boolean }
+  | { kind: 'encodeChat'; messages: readonly ChatMessage[]; options: RenderChatOptions; parseSpecialTokens: boolean };
 
 export interface WorkerReplies {
   open: { table: TokenTable; addedTokens: AddedToken[]; templates: ChatTemplateSource };

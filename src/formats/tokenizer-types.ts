@@ -35,6 +35,8 @@ export interface RenderChatOptions {
 export interface EncodeOptions {
   /** Whether the post-processor adds BOS and the like. Default: true. */
   addSpecialTokens?: boolean;
+  /** Whether a special token that is spelled in the text becomes that token, as in `tokenizers`; else it stays text. Default: true. */
+  parseSpecialTokens?: boolean;
   /** Rejects with ERR_ABORTED; work that the worker has begun is finished and dropped. */
   signal?: AbortSignal;
 }
@@ -75,15 +77,16 @@ export interface OpenTokenizerOptions {
  * process alive while it is idle; decoding and `renderChat` happen on the caller's thread.
  */
 export interface Tokenizer {
-  /** Ids of `text`. Special tokens written in the text are recognised, as `tokenizers` does. Rejects with ERR_CLOSED after `dispose`. */
+  /** Ids of `text`. Rejects with ERR_CLOSED after `dispose`. */
   encode(text: string, options?: EncodeOptions): Promise<Uint32Array>;
   /**
    * Renders and encodes a conversation; nothing is added to what the template writes, so BOS is never doubled.
-   * Rejects as `renderChat` throws.
+   * Special tokens that are spelled in messages and tools stay text, unless `parseSpecialTokens` (default: false) says that
+   * they are tokens, as in transformers; the template's own always are. Rejects as `renderChat` throws.
    */
   encodeChat(
     messages: readonly ChatMessage[],
-    options?: RenderChatOptions & { signal?: AbortSignal },
+    options?: RenderChatOptions & { parseSpecialTokens?: boolean; signal?: AbortSignal },
   ): Promise<EncodedChat>;
   /** Throws ERR_CHAT_TEMPLATE_MISSING, or ERR_CHAT_TEMPLATE with the template's own message or what it can't do. */
   renderChat(messages: readonly ChatMessage[], options?: RenderChatOptions): string;

@@ -3,17 +3,18 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
-import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { OpenLoraError } from '../errors.js';
 import { ChatTemplates, readChatTemplates, type ChatTemplateSource } from './chat-template.js';
 import { buildTokenTable } from './token-bytes.js';
-import { readTokenizerJson, unsupported } from './tokenizer-json.js';
+import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
+import { readTokenizerJson } from './tokenizer-json.js';
 import { toWire, type WorkerReplies, type WorkerReply, type WorkerRequest } from './tokenizer-protocol.js';
 
 interface Opened {
-  library: LibraryTokenizer;
+  encoding: TextEncoding;
   templates: ChatTemplates;
   vocabSize: number;
+  specialTokens: string[];
 }
 
 async function readOptional(folder: string, name: string): Promise<string | undefined> {
@@ -42,40 +43,21 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
     jinja: await readOptional(folder, 'chat_template.jinja'),
     chatTemplateJson: await readOptional(folder, 'chat_template.json'),
   });
-  let library: LibraryTokenizer;
-  try {
-    library = new LibraryTokenizer(source.library, {});
-  } catch (error) {
-    throw unsupported('the file', `can't be used: ${(error as Error).message}`);
-  }
-  const addedTokens = source.addedTokens.map(({ id, content, special, isNormalized }) => {
-    const text = isNormalized ? (library.normalizer?.normalize(content) ?? content) : content;
-    return { id, content, special, text };
-  });
-  const { vocab, decoder } = source;
-  const table = buildTokenTable({ vocab, addedTokens, decoder }, vocabSize);
-  const opened = { library, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1 };
+  const encoding = new TextEncoding(source);
+  const addedTokens = source.addedTokens.map((token) => ({ ...token, text: encoding.textOf(token) }));
+  const { bytePairs, decoder } = source;
+  const table = buildTokenTable({ vocab: bytePairs.vocab, addedTokens, decoder }, vocabSize);
+  const specialTokens = addedTokens.filter(({ special }) => special).map(({ content }) => content);
+  const vocabSizeOrOwn = table.offsets.length - 1;
+  const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: vocabSizeOrOwn, specialTokens };
   return {
     opened,
     reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
   };
 }
 
-/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
-function toWellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
-}
-
-function encode({ library, vocabSize }: Opened, text: string, addSpecialTokens: boolean): Uint32Array {
-  const { ids } = library.encode(toWellFormed(text), { add_special_tokens: addSpecialTokens });
-  const tokens = new Uint32Array(ids.length);
-  ids.forEach((id: number | undefined, i) => {
-    if (id === undefined || id >= vocabSize) {
-      throw new OpenLoraError('ERR_TOKEN_RANGE', `the text has token ${id ?? 'unknown'}, the model has ${vocabSize}`);
-    }
-    tokens[i] = id;
-  });
-  return tokens;
+function encode({ encoding, vocabSize }: Opened, text: string, isAdding: boolean, textTokens: TextTokens): Uint32Array {
+  return checkedIds(encoding.encode(text, isAdding, textTokens), vocabSize);
 }
 
 function main(): void {
@@ -90,9 +72,12 @@ function main(): void {
       return result.reply;
     }
     if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
-    if (request.kind === 'encode') return encode(opened, request.text, request.addSpecialTokens);
-    const text = opened.templates.render(request.messages, request.options);
-    return { tokens: encode(opened, text, false), text };
+    if (request.kind === 'encode')
+      return encode(opened, request.text, request.addSpecialTokens, request.parseSpecialTokens ? 'none' : 'all');
+    const { messages, options } = request;
+    const specialTokens = request.parseSpecialTokens ? [] : opened.specialTokens;
+    const { text, inputs } = opened.templates.renderMarked(messages, options, specialTokens);
+    return { tokens: encode(opened, text, false, inputs), text };
   };
 
   let last = Promise.resolve();

@@ -26,10 +26,10 @@ function tokenizerOf(client: TokenizerClient, opened: WorkerReplies['open']): To
   const { table, addedTokens } = opened;
   const templates = new ChatTemplates(opened.templates);
   return {
-    encode: (text, { addSpecialTokens = true, signal } = {}) =>
-      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens }, signal),
-    encodeChat: (messages, { signal, ...options } = {}) =>
-      client.request<'encodeChat'>({ kind: 'encodeChat', messages, options }, signal),
+    encode: (text, { addSpecialTokens = true, parseSpecialTokens = true, signal } = {}) =>
+      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens, parseSpecialTokens }, signal),
+    encodeChat: (messages, { signal, parseSpecialTokens = false, ...options } = {}) =>
+      client.request<'encodeChat'>({ kind: 'encodeChat', messages, options, parseSpecialTokens }, signal),
     renderChat: (messages, chat) => templates.render(messages, chat),
     decode: (ids, { skipSpecialTokens = true } = {}) => decodeTokens(table, ids, skipSpecialTokens),
     tokenBytes: table.bytes,

@@ -21,7 +21,10 @@ export interface GenerationDefaults {
   topK?: number;
   topP?: number;
   minP?: number;
+  /** Applies to greedy answers, too. */
   repetitionPenalty?: number;
+  /** Keys of the file that would change answers and have no option in `generate`. */
+  ignored?: string[];
 }
 
 /** A checked base folder: everything that `NativeAddon.open` needs but the tokens' bytes. */

@@ -4,8 +4,21 @@
 export type DType = 'f32' | 'f16' | 'bf16';
 export type SimdLevel = 'scalar' | 'avx2' | 'avx512' | 'neon';
 
-/** Per-layer linear modules, in the order of their site numbers: site = layer * LAYER_SITES.length + index. */
-export const LAYER_SITES = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const;
+/**
+ * Per-layer linear modules, in the order of their site numbers: site = layer * LAYER_SITES.length + index. A model has either
+ * the last two or the five that they fuse.
+ */
+export const LAYER_SITES = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+  'qkv_proj',
+  'gate_up_proj',
+] as const;
 export type LayerSite = (typeof LAYER_SITES)[number];
 /** Sites outside the layers: numbers layers * LAYER_SITES.length + index. */
 export const MODEL_SITES = ['lm_head', 'embed_tokens'] as const;
@@ -13,7 +26,33 @@ export type ModelSite = (typeof MODEL_SITES)[number];
 
 /** What a base tensor is; `layer` is -1 for those outside the layers. `*_bias` are `[out]`, norms are `[dim]`. */
 export type WeightRole =
-  'embed_tokens' | 'lm_head' | 'final_norm' | 'attn_norm' | 'mlp_norm' | LayerSite | `${LayerSite}_bias`;
+  | 'embed_tokens'
+  | 'lm_head'
+  | 'final_norm'
+  | 'attn_norm'
+  | 'mlp_norm'
+  | 'attn_post_norm'
+  | 'mlp_post_norm'
+  | 'q_norm'
+  | 'k_norm'
+  | LayerSite
+  | `${LayerSite}_bias`;
+
+/** A rotary table: `rotaryDim / 2` inverse frequencies, scaling already applied, and a factor on cos and sin. */
+export interface RopeSpec {
+  invFreq: Float32Array;
+  /** Of sequences of more than `ropeSwitch` tokens; empty if that is 0. */
+  longInvFreq: Float32Array;
+  factor: number;
+}
+
+/** How a layer differs from its neighbours. */
+export interface LayerSpec {
+  /** Positions seen, a token's own included; 0: all. */
+  window: number;
+  /** Index into `ropes`; -1: no positions. */
+  rope: number;
+}
 
 /** A decoder's shape, as C++ needs it. Sizes count elements. */
 export interface ModelSpec {
@@ -29,11 +68,33 @@ export interface ModelSpec {
   normEps: number;
   /** Of q·k; 1/sqrt(headDim) for most families. */
   attentionScale: number;
+  /** Scores s become cap * tanh(s / cap); 0: they stay. */
+  attentionSoftCap: number;
   /** Multiplies the embedding; 1 for most families. */
   embeddingScale: number;
-  /** One rotary table: `rotaryDim / 2` inverse frequencies, scaling already applied, and a factor on cos and sin. */
-  ropeInvFreq: Float32Array;
-  ropeFactor: number;
+  /** Multiplies what attention and MLP add to the residual stream; 1 for most families. */
+  residualScale: number;
+  /** Multiplies the logits; 1 for most families. */
+  logitScale: number;
+  /** Logits l become cap * tanh(l / cap); 0: they stay. */
+  logitSoftCap: number;
+  /** Added to the gain of every norm; 0 for most families. */
+  normOffset: number;
+  activation: 'silu' | 'gelu_tanh';
+  /** What q and k are normalised over before they are rotated: nothing, each head, or all heads together. */
+  qkNorm: 'none' | 'head' | 'all';
+  /** Attention and MLP read the normed residual stream. */
+  hasPreNorms: boolean;
+  /** What they add to it is normed. */
+  hasPostNorms: boolean;
+  /** q, k and v are one module, and so are gate and up. */
+  isFused: boolean;
+  /** At most two, of one size. */
+  ropes: RopeSpec[];
+  /** Sequences of more tokens use `longInvFreq`; 0: none does. */
+  ropeSwitch: number;
+  /** One for each layer. */
+  layerOptions: LayerSpec[];
   /** The head reads the embedding's matrix; no `lm_head` tensor is given. */
   isTied: boolean;
 }
@@ -125,6 +186,14 @@ export interface RequestSpec {
   topK: number;
   topP: number;
   minP: number;
+  /** Of the prompt's tokens and the answer's; 1: none. */
+  repetitionPenalty: number;
+  /** Of the answer's tokens; 0: none. */
+  presencePenalty: number;
+  frequencyPenalty: number;
+  /** Distinct, and what is added to the logit of each; -Infinity forbids it. */
+  biasTokens: Uint32Array;
+  biasValues: Float32Array;
   /** An integer in [0, 2^53). */
   seed: number;
   stop: string[];
@@ -177,7 +246,8 @@ export type ControlEvent =
       adapters: { handle: number; tier: NativeTier }[];
     }
   | { kind: 'failed'; request: number; code: string; message: string }
-  | { kind: 'closed' };
+  /** `code` is empty if `close` asked for it. */
+  | { kind: 'closed'; code: string; message: string };
 
 export type NativeTier = 'registered' | 'host' | 'loading' | 'resident';
 

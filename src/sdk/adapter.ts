@@ -21,6 +21,8 @@ export interface AdapterEntry {
   readonly ready: Deferred<void>;
   /** The engine has freed it. */
   readonly retired: Deferred<void>;
+  /** So, and what it was loaded from is gone, if that was ours. Never rejects. */
+  readonly freed: Promise<void>;
 }
 
 export interface AdapterEngine {
@@ -60,8 +62,17 @@ export class AdapterRegistry {
     this.#reserved.delete(keyOf(id, tenant));
   }
 
-  /** An entry that the engine is about to hear of; not to be found by its name before `publish`. */
-  add(id: string, tenant: string | undefined, description: AdapterDescription): AdapterEntry {
+  /**
+   * An entry that the engine is about to hear of; not to be found by its name before `publish`. `free`, which
+   * never rejects, is called once the engine has freed it.
+   */
+  add(
+    id: string,
+    tenant: string | undefined,
+    description: AdapterDescription,
+    free: () => Promise<void> = () => Promise.resolve(),
+  ): AdapterEntry {
+    const retired = new Deferred<void>();
     const entry: AdapterEntry = {
       id,
       tenant,
@@ -72,7 +83,8 @@ export class AdapterRegistry {
       preparing: 0,
       isHidden: false,
       ready: new Deferred(),
-      retired: new Deferred(),
+      retired,
+      freed: retired.promise.then(free),
     };
     this.#byHandle.set(entry.handle, entry);
     return entry;

@@ -1,19 +1,22 @@
 // A base that is loaded: the public calls, and the order in which things happen in them.
 
 import { OpenLoraError } from '../errors.js';
+import type { AdapterParts } from '../formats/index.js';
 import type { AdapterFolder, BaseFolder } from '../formats/types.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { AdapterRegistry, type AdapterEntry } from './adapter.js';
+import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
 import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
-import { checkAdapterSource, checkRegisterOptions } from './load-options.js';
+import { checkRegisterOptions } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
 import { checkMessages, checkRequest, checkTools, resolveMaxTokens, textLengthMax } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
 import { linkSignals, whenAborted } from './signals.js';
+import { Spool, type SpooledFile } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
   AdapterFiles,
@@ -33,6 +36,11 @@ export type ReadAdapterFolder = (
   base: BaseFolder,
   options: { strictBase?: boolean; vocabulary?: number; signal?: AbortSignal },
 ) => Promise<AdapterFolder>;
+export type CheckAdapter = (
+  parts: AdapterParts,
+  base: BaseFolder,
+  options: { strictBase?: boolean; signal?: AbortSignal },
+) => Promise<AdapterFolder>;
 
 /** Characters that `tokenizer.encode` takes, if the context is not longer still: the tokenizer's one thread is everyone's. */
 const ENCODE_LENGTH_MAX = 2 ** 22;
@@ -51,6 +59,7 @@ export interface BaseParts {
   strictBase: boolean;
   logger: Logger;
   readAdapterFolder: ReadAdapterFolder;
+  checkAdapter: CheckAdapter;
 }
 
 export class BaseModel implements Base {
@@ -61,6 +70,7 @@ export class BaseModel implements Base {
   readonly #parts: BaseParts;
   readonly #registry: AdapterRegistry;
   readonly #closing = new AbortController();
+  readonly #spool = new Spool();
   readonly #control: RequestControl;
   /** Begins the ids of its generations. */
   readonly #name = drawName();
@@ -144,10 +154,12 @@ export class BaseModel implements Base {
   ): Promise<Uint32Array> {
     const { tokenizer } = this.#parts;
     if (prompt.kind === 'tokens') return prompt.tokens;
-    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { signal });
+    const { parseSpecialTokens } = prompt;
+    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { parseSpecialTokens, signal });
     const chat = await tokenizer.encodeChat(prompt.messages, {
       ...templateOf(entry),
       ...(prompt.tools === undefined ? {} : { tools: prompt.tools }),
+      parseSpecialTokens,
       signal,
     });
     return chat.tokens;
@@ -178,13 +190,21 @@ export class BaseModel implements Base {
   async registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo> {
     this.#assertOpen('registerAdapter');
     checkName('id', id);
-    const path = checkAdapterSource(source);
-    const { tenant, signal } = checkRegisterOptions(options);
+    const checked = checkAdapterSource(source);
+    const { tenant, expectedGeneration, signal } = checkRegisterOptions(options);
     throwIfAborted('registerAdapter', signal);
     this.#registry.reserve(id, tenant);
     const link = linkSignals(this.#closing.signal, signal);
     try {
-      return await this.#register(id, tenant, path, link.signal);
+      const { spec, info, spooled } = await this.#readAdapter(checked, link.signal);
+      const entry = this.#registry.add(id, tenant, info, spooled?.remove);
+      try {
+        await this.#register(entry, spec, expectedGeneration, link.signal);
+      } catch (error) {
+        await spooled?.remove();
+        throw error;
+      }
+      return this.#registry.info(entry);
     } catch (error) {
       if (this.#closing.signal.aborted) throw closedError('registerAdapter');
       if (signal?.aborted) throw abortedError('registerAdapter', signal);
@@ -195,15 +215,38 @@ export class BaseModel implements Base {
     }
   }
 
-  async #register(id: string, tenant: string | undefined, path: string, signal: AbortSignal): Promise<AdapterInfo> {
-    const { folder, strictBase, vocabulary, readAdapterFolder, logger } = this.#parts;
-    const { spec, info } = await readAdapterFolder(path, folder, { strictBase, vocabulary, signal });
-    signal.throwIfAborted();
-    const entry = this.#registry.add(id, tenant, info);
+  /** The adapter as the engine gets it. What was given in memory is in a file then, which goes when this rejects. */
+  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<AdapterFolder & { spooled?: SpooledFile }> {
+    const { folder, strictBase, vocabulary, readAdapterFolder, checkAdapter } = this.#parts;
+    if (typeof source === 'string') {
+      const read = await readAdapterFolder(source, folder, { strictBase, vocabulary, signal });
+      signal.throwIfAborted();
+      return read;
+    }
+    const { config, tensors, chatTemplate } = source;
+    const spooled = await this.#spool.write(tensors, adapterBytesMax(folder), signal);
+    try {
+      const parts = { config, files: [spooled.path], ...(chatTemplate === undefined ? {} : { chatTemplate }) };
+      const read = await checkAdapter(parts, folder, { strictBase, signal });
+      signal.throwIfAborted();
+      return { ...read, spooled };
+    } catch (error) {
+      await spooled.remove();
+      throw error;
+    }
+  }
+
+  async #register(
+    entry: AdapterEntry,
+    spec: AdapterFolder['spec'],
+    expected: string | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     const abort = whenAborted(signal);
     try {
       this.#tellEngine(entry, spec);
       await Promise.race([entry.ready.promise, abort.promise]);
+      if (expected !== undefined && expected !== entry.generation) throw otherGeneration(entry, expected);
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
@@ -211,8 +254,11 @@ export class BaseModel implements Base {
       abort.stop();
     }
     this.#registry.publish(entry);
-    for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { adapter: id, code }));
-    return this.#registry.info(entry);
+    const { id, description } = entry;
+    const { logger } = this.#parts;
+    for (const { code, message } of description.warnings) {
+      callUser(() => logger.warn?.(message, { adapter: id, code }));
+    }
   }
 
   #tellEngine(entry: AdapterEntry, spec: AdapterFolder['spec']): void {
@@ -231,7 +277,7 @@ export class BaseModel implements Base {
     const drain = options.drain === undefined || checkBoolean('drain', options.drain);
     const entry = this.#registry.findOwn(id, optionalName('tenant', options.tenant));
     this.#registry.hide(entry);
-    if (drain) await keepAlive(entry.retired.promise);
+    if (drain) await keepAlive(entry.freed);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
@@ -284,14 +330,20 @@ export class BaseModel implements Base {
     for (const request of [...host.requests.values()]) if (request.isPreparing) request.fail(closedError('generate'));
     await host.close();
     await tokenizer.dispose();
+    await this.#spool.dispose();
   }
 
-  async #encode(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<Uint32Array> {
+  async #encode(
+    text: string,
+    options: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean } = {},
+  ): Promise<Uint32Array> {
     this.#assertOpen('tokenizer.encode');
     checkText('text', text, 0, Math.max(ENCODE_LENGTH_MAX, textLengthMax(this.info.contextLength)));
-    checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), { addSpecialTokens: 0 });
-    const { addSpecialTokens } = options;
-    if (addSpecialTokens !== undefined) checkBoolean('addSpecialTokens', addSpecialTokens);
+    const known = { addSpecialTokens: 0, parseSpecialTokens: 0 };
+    checkKeys('tokenizer.encode', checkObject('tokenizer.encode', options), known);
+    for (const key of ['addSpecialTokens', 'parseSpecialTokens'] as const) {
+      if (options[key] !== undefined) checkBoolean(key, options[key]);
+    }
     return this.#parts.tokenizer.encode(text, options);
   }
 
@@ -322,11 +374,17 @@ export class BaseModel implements Base {
 
   #assertOpen(what: string): void {
     if (this.#disposal !== undefined) throw closedError(what);
+    if (this.#parts.host.failure !== undefined) throw this.#parts.host.failure;
   }
 }
 
 function pick({ id, generation, handle }: AdapterEntry): { id: string; generation: string; handle: number } {
   return { id, generation, handle };
+}
+
+function otherGeneration({ id, generation }: AdapterEntry, expected: string): OpenLoraError {
+  const message = `adapter '${id}' is of generation ${generation}, expected was ${expected}`;
+  return new OpenLoraError('ERR_ADAPTER_GENERATION', message, { generation, expected });
 }
 
 function optionalName(what: string, value: string | undefined): string | undefined {

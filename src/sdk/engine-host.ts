@@ -23,6 +23,7 @@ export class EngineHost implements RecordSink {
   readonly #opened = new Deferred<OpenedEvent>();
   readonly #closed = new Deferred<void>();
   #hasEnded = false;
+  #failure: OpenLoraError | undefined;
 
   private constructor(
     addon: NativeAddon,
@@ -51,6 +52,11 @@ export class EngineHost implements RecordSink {
     } finally {
       unwatch?.();
     }
+  }
+
+  /** Why the engine ended though nobody closed it: it does nothing any more. */
+  get failure(): OpenLoraError | undefined {
+    return this.#failure;
   }
 
   /** Resolves when the engine has freed everything. May be called again. */
@@ -101,14 +107,15 @@ export class EngineHost implements RecordSink {
       case 'failed':
         return this.requests.get(event.request)?.fail(new OpenLoraError(event.code, event.message));
       case 'closed':
-        return this.#onClosed();
+        return this.#onClosed(event);
     }
   }
 
-  #onClosed(): void {
+  #onClosed({ code, message }: Extract<ControlEvent, { kind: 'closed' }>): void {
     this.#hasEnded = true;
-    for (const request of [...this.requests.values()]) request.fail(closedError('generate'));
-    this.adapters?.close(closedError('registerAdapter'));
+    if (code !== '') this.#failure = new OpenLoraError(code, message);
+    for (const request of [...this.requests.values()]) request.fail(this.#failure ?? closedError('generate'));
+    this.adapters?.close(this.#failure ?? closedError('registerAdapter'));
     this.#opened.reject(closedError('loadBase'));
     this.#closed.resolve();
   }

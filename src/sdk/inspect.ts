@@ -3,10 +3,21 @@
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { OpenLoraError } from '../errors.js';
-import { describeAdapterFolder, readAdapterFolder, readBaseFolder } from '../formats/index.js';
+import {
+  describeAdapterFolder,
+  examineAdapterFolder,
+  readAdapterFolder,
+  readBaseFolder,
+  type AdapterExtents,
+} from '../formats/index.js';
+import type { BaseFolder } from '../formats/types.js';
 import { vocabularyOf } from '../formats/token-bytes.js';
 import { openTokenizer } from '../formats/tokenizer.js';
 import { toOpenLoraError } from './errors.js';
+import { basesLike } from './known-bases.js';
+import { groupRefusals, type Misfit } from './misfits.js';
+
+export type { AdapterExtents, Misfit };
 
 export interface InspectedError {
   code: string;
@@ -36,6 +47,8 @@ export interface InspectedBase {
   dtype: string;
   /** Of the weights as they were saved. */
   bytes: number;
+  /** Of the KV cache, for each token of a sequence, with keys and values of 2 bytes (f32 takes twice as much). */
+  kvBytesPerToken: number;
   eosTokens: number[];
   files: { name: string; bytes: number }[];
   /** `error`: why `loadBase` would refuse it. */
@@ -58,8 +71,26 @@ export interface InspectedAdapter {
   baseNameOrPath?: string;
   hasChatTemplate: boolean;
   warnings: InspectedError[];
-  /** Against the base that was given; `error` says why it would be refused. */
-  fit?: { fits: true; scales: number[] } | { fits: false; error: InspectedError };
+  /** Against the base that was given. */
+  fit?: AdapterFit | AdapterMisfit;
+}
+
+export interface AdapterFit {
+  fits: true;
+  /** α/r or α/√r of its modules, ascending, each once. */
+  scales: number[];
+}
+
+export interface AdapterMisfit {
+  fits: false;
+  /** What `registerAdapter` would reject with. */
+  error: InspectedError;
+  /** Every reason that was found; those that are true of many tensors are one. */
+  reasons: Misfit[];
+  /** Sizes of the base that it was made for, and names of well-known bases that have them. */
+  madeFor: AdapterExtents & { like: string[] };
+  /** The base that was given; `nameOrPath` as its config says. */
+  base: Required<AdapterExtents> & { path: string; family: string; parameters: number; nameOrPath?: string };
 }
 
 /** Describes a base's folder. Rejects with what `loadBase` rejects with for its config and weights; a tokenizer's error is part of the answer. */
@@ -84,6 +115,7 @@ export async function inspectBase(path: string, options: { signal?: AbortSignal 
       isTied: spec.isTied,
       dtype: base.sourceDtype,
       bytes: base.tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+      kvBytesPerToken: 2 * 2 * spec.layers * spec.kvHeads * spec.headDim,
       eosTokens: base.eosTokens,
       files: await Promise.all(base.files.map(sizeOf)),
       tokenizer: await inspectTokenizer(base.path, spec.vocab, options),
@@ -94,34 +126,69 @@ export async function inspectBase(path: string, options: { signal?: AbortSignal 
   }
 }
 
-/** Describes an adapter's folder; with `base`, whether `registerAdapter` on that base would take it. */
+/**
+ * Describes an adapter's folder; with `base`, whether `registerAdapter` on that base would take it, and if not, every
+ * reason that can be found. Rejects where the files can't be read, and without `base` also where no base could fit.
+ */
 export async function inspectAdapter(
   path: string,
   options: { base?: string; signal?: AbortSignal } = {},
 ): Promise<InspectedAdapter> {
   const withSignal = options.signal === undefined ? {} : { signal: options.signal };
   try {
-    const { chatTemplate, baseNameOrPath, ...described } = await describeAdapterFolder(path, withSignal);
-    const inspected: InspectedAdapter = {
-      kind: 'adapter',
-      ...described,
-      ...(baseNameOrPath === undefined ? {} : { baseNameOrPath }),
-      hasChatTemplate: chatTemplate !== undefined,
-    };
-    if (options.base === undefined) return inspected;
+    if (options.base === undefined) return inspected(await describeAdapterFolder(path, withSignal));
     const base = await readBaseFolder(options.base, withSignal);
     const vocabulary = await inspectVocabulary(base.path, base.spec.vocab, withSignal);
-    try {
-      const { spec, info } = await readAdapterFolder(path, base, { ...withSignal, vocabulary });
-      const scales = [...new Set(spec.sites.map(({ scale }) => scale))].sort((a, b) => a - b);
-      return { ...inspected, warnings: info.warnings, fit: { fits: true, scales } };
-    } catch (error) {
-      if (!OpenLoraError.is(error) || options.signal?.aborted) throw error;
-      return { ...inspected, fit: { fits: false, error: { code: error.code, message: error.message } } };
-    }
+    return await inspectFit(path, base, { ...withSignal, vocabulary });
   } catch (error) {
     throw toOpenLoraError(error, options.signal);
   }
+}
+
+type Described = Awaited<ReturnType<typeof describeAdapterFolder>>;
+
+function inspected({ chatTemplate, ...described }: Described): InspectedAdapter {
+  return { kind: 'adapter', ...described, hasChatTemplate: chatTemplate !== undefined };
+}
+
+async function inspectFit(
+  path: string,
+  base: BaseFolder,
+  options: { vocabulary: number; signal?: AbortSignal },
+): Promise<InspectedAdapter> {
+  let refused: OpenLoraError;
+  try {
+    const { spec, info } = await readAdapterFolder(path, base, options);
+    const scales = [...new Set(spec.sites.map(({ scale }) => scale))].sort((a, b) => a - b);
+    const described = await describeAdapterFolder(path, options);
+    return { ...inspected({ ...described, warnings: info.warnings }), fit: { fits: true, scales } };
+  } catch (error) {
+    if (!OpenLoraError.is(error) || options.signal?.aborted) throw error;
+    refused = error;
+  }
+  const { description, refusals, extents } = await examineAdapterFolder(path, base, options);
+  const { spec } = base;
+  return {
+    ...inspected(description),
+    fit: {
+      fits: false,
+      error: { code: refused.code, message: refused.message },
+      reasons: groupRefusals(refusals),
+      madeFor: { ...extents, like: basesLike(extents) },
+      base: {
+        path: base.path,
+        family: base.family,
+        parameters: base.parameters,
+        ...(base.nameOrPath === undefined ? {} : { nameOrPath: base.nameOrPath }),
+        layers: spec.layers,
+        hidden: spec.hidden,
+        intermediate: spec.intermediate,
+        queryWidth: spec.heads * spec.headDim,
+        kvWidth: spec.kvHeads * spec.headDim,
+        vocabSize: spec.vocab,
+      },
+    },
+  };
 }
 
 /** As `loadBase` counts it; without a usable tokenizer, the rows of the embedding. */

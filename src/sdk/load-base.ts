@@ -6,7 +6,7 @@ import type { BaseFolder } from '../formats/types.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import type { DType, NativeAddon, OpenOptions } from '../native/binding.js';
 import { vocabularyOf } from '../formats/token-bytes.js';
-import { BaseModel, type ReadAdapterFolder } from './base-model.js';
+import { BaseModel, type CheckAdapter, type ReadAdapterFolder } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
 import { checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
@@ -18,6 +18,7 @@ export interface SdkParts {
   loadNative(): { binding: NativeAddon; path: string; rejected: readonly { path: string; reason: string }[] };
   readBaseFolder(path: string, options: { signal?: AbortSignal }): Promise<BaseFolder>;
   readAdapterFolder: ReadAdapterFolder;
+  checkAdapter: CheckAdapter;
   openTokenizer(options: OpenTokenizerOptions): Promise<Tokenizer>;
 }
 
@@ -81,11 +82,11 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
     };
     const { strictBase } = options;
     const { maxQueued } = limits;
-    const { readAdapterFolder } = parts;
+    const { readAdapterFolder, checkAdapter } = parts;
     // prettier-ignore
     const base = new BaseModel({
       host, tokenizer, folder, info, rules, adapterDtype: dtype, vocabulary: vocabularyOf(tokenizer), maxQueued, strictBase, logger,
-      readAdapterFolder,
+      readAdapterFolder, checkAdapter,
     });
     report('ready', opened.weightBytes, opened.weightBytes);
     return base;
@@ -110,9 +111,9 @@ async function fileBytes(path: string): Promise<number> {
 }
 
 function warnOfIgnored({ generation }: BaseFolder, { logger }: CheckedLoadOptions): void {
-  const penalty = generation.repetitionPenalty ?? 1;
-  if (penalty === 1) return;
-  callUser(() => logger.warn?.(`generation_config.json: repetition_penalty ${penalty} is not applied yet`));
+  const { ignored = [] } = generation;
+  if (ignored.length === 0) return;
+  callUser(() => logger.warn?.(`generation_config.json: ${ignored.join(', ')}: not supported and not applied`));
 }
 
 function describeBase(folder: BaseFolder, dtype: DType, opened: OpenedEvent): BaseInfo {

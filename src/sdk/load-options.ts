@@ -16,6 +16,7 @@ import {
   checkOneOf,
   checkPath,
   checkSignal,
+  invalid,
 } from './validate.js';
 
 export const MAX_BATCH_TOKENS_DEFAULT = 256;
@@ -150,6 +151,7 @@ function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: DType):
 
 export interface CheckedRegisterOptions {
   tenant: string | undefined;
+  expectedGeneration: string | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -159,18 +161,16 @@ export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
   if (o.pin !== undefined && checkBoolean('pin', o.pin)) throw notSupportedError('pin', 'leave it out');
   const preload = checkOneOf('preload', o.preload ?? 'none', ['none', 'host', 'device']);
   if (preload !== 'none') throw notSupportedError(`preload: '${preload}'`, 'the first request loads the adapter');
-  if (o.expectedGeneration !== undefined)
-    throw notSupportedError('expectedGeneration', 'compare AdapterInfo.generation');
   return {
     tenant: o.tenant === undefined ? undefined : checkName('tenant', o.tenant),
+    expectedGeneration: o.expectedGeneration === undefined ? undefined : checkGeneration(o.expectedGeneration),
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
   };
 }
 
-/** A folder's path; files in memory come later. */
-export function checkAdapterSource(source: unknown): string {
-  if (typeof source === 'object' && source !== null && !Array.isArray(source)) {
-    throw notSupportedError('source: AdapterFiles', "give the path of the adapter's folder");
+function checkGeneration(value: unknown): string {
+  if (typeof value !== 'string' || !/^[0-9a-f]{64}$/.test(value)) {
+    invalid('expectedGeneration', value, '64 hexadecimal digits, in small letters');
   }
-  return checkPath('source', source);
+  return value;
 }

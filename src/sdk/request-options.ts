@@ -1,6 +1,7 @@
 // What `generate` was given: checked, with its defaults.
 
 import { OpenLoraError } from '../errors.js';
+import { isRepetitionPenalty } from '../formats/generation-config.js';
 import type { GenerationDefaults } from '../formats/types.js';
 import type { RequestSpec } from '../native/binding.js';
 import { notSupportedError } from './errors.js';
@@ -23,7 +24,11 @@ export const STOP_COUNT_MAX = 16;
 export const STOP_LENGTH_MAX = 256;
 export const STOP_TOKENS_MAX = 64;
 export const LOGPROBS_MAX = 20;
+export const LOGIT_BIAS_COUNT_MAX = 4096;
+const LOGIT_BIAS_MAX = 100;
 const TEMPERATURE_MAX = 100;
+/** OpenAI's range and vLLM's. */
+const PENALTY_MAX = 2;
 const INT32_MAX = 2 ** 31 - 1;
 /** Characters for each token of the context. No text has so few tokens; encoding it would hold up everyone's. */
 const TOKEN_LENGTH_MAX = 64;
@@ -34,12 +39,12 @@ type Given = Partial<Record<RequestKey, unknown>>;
 
 // prettier-ignore
 const REQUEST_KEYS = {
-  prompt: 0, messages: 0, tools: 0, tokens: 0, adapter: 0, maxTokens: 0, minTokens: 0, temperature: 0, topK: 0, topP: 0, minP: 0,
+  prompt: 0, messages: 0, tools: 0, parseSpecialTokens: 0, tokens: 0, adapter: 0, maxTokens: 0, minTokens: 0, temperature: 0, topK: 0, topP: 0, minP: 0,
   repetitionPenalty: 0, presencePenalty: 0, frequencyPenalty: 0, logitBias: 0, seed: 0, stop: 0, stopTokens: 0, ignoreEos: 0,
   logprobs: 0, promptLogprobs: 0, tenant: 0, cacheSalt: 0, priority: 0, deadlineMs: 0, signal: 0,
 } satisfies Record<RequestKey, 0>;
 
-const LATER = ['repetitionPenalty', 'presencePenalty', 'frequencyPenalty', 'logitBias', 'cacheSalt'] as const;
+const LATER = ['cacheSalt'] as const;
 
 /** What a base says about requests. */
 export interface RequestRules {
@@ -50,8 +55,8 @@ export interface RequestRules {
 }
 
 export type CheckedPrompt =
-  | { kind: 'text'; text: string }
-  | { kind: 'chat'; messages: readonly ChatMessage[]; tools: readonly Tool[] | undefined }
+  | { kind: 'text'; text: string; parseSpecialTokens: boolean }
+  | { kind: 'chat'; messages: readonly ChatMessage[]; tools: readonly Tool[] | undefined; parseSpecialTokens: boolean }
   | { kind: 'tokens'; tokens: Uint32Array };
 
 /** Fields of the native request that don't depend on the prompt's length or on the adapter's handle. */
@@ -95,6 +100,8 @@ function checkSampling(o: Given, rules: RequestRules): Sampling {
     topK: checkInteger('topK', o.topK ?? generation.topK ?? 0, 0, INT32_MAX),
     topP: checkNumber('topP', o.topP ?? generation.topP ?? 1, (v) => v > 0 && v <= 1, 'a number above 0, at most 1'),
     minP: checkNumber('minP', o.minP ?? generation.minP ?? 0, (v) => v >= 0 && v <= 1, 'a number from 0 to 1'),
+    ...checkPenalties(o, generation),
+    ...checkLogitBias(o.logitBias, rules.vocabSize),
     seed: o.seed === undefined ? drawSeed() : checkInteger('seed', o.seed, 0, Number.MAX_SAFE_INTEGER),
     stop: checkStop(o.stop),
     stopTokens: checkStopTokens(o.stopTokens, rules.vocabSize),
@@ -107,6 +114,49 @@ function checkSampling(o: Given, rules: RequestRules): Sampling {
   };
 }
 
+type Penalties = Pick<Sampling, 'repetitionPenalty' | 'presencePenalty' | 'frequencyPenalty'>;
+
+function checkPenalties(o: Given, generation: GenerationDefaults): Penalties {
+  const perToken = (what: 'presencePenalty' | 'frequencyPenalty') =>
+    checkNumber(
+      what,
+      o[what] ?? 0,
+      (v) => Math.abs(v) <= PENALTY_MAX,
+      `a number from -${PENALTY_MAX} to ${PENALTY_MAX}`,
+    );
+  return {
+    repetitionPenalty: checkNumber(
+      'repetitionPenalty',
+      o.repetitionPenalty ?? generation.repetitionPenalty ?? 1,
+      isRepetitionPenalty,
+      'a finite number above 0',
+    ),
+    presencePenalty: perToken('presencePenalty'),
+    frequencyPenalty: perToken('frequencyPenalty'),
+  };
+}
+
+function checkLogitBias(given: unknown, vocabSize: number): Pick<Sampling, 'biasTokens' | 'biasValues'> {
+  const entries = given === undefined ? [] : Object.entries(checkObject('logitBias', given));
+  if (entries.length > LOGIT_BIAS_COUNT_MAX) {
+    const message = `logitBias: got ${entries.length} tokens, wanted at most ${LOGIT_BIAS_COUNT_MAX}`;
+    throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'logitBias' });
+  }
+  const biasTokens = new Uint32Array(entries.length);
+  const biasValues = new Float32Array(entries.length);
+  entries.forEach(([key, value], i) => {
+    // An id has one spelling: '01' and '1e1' are none.
+    biasTokens[i] = checkToken('logitBias', /^(?:0|[1-9]\d*)$/.test(key) ? Number(key) : key, vocabSize);
+    biasValues[i] = checkNumber(
+      `logitBias[${key}]`,
+      value,
+      (v) => Math.abs(v) <= LOGIT_BIAS_MAX || v === -Infinity,
+      `a number from -${LOGIT_BIAS_MAX} to ${LOGIT_BIAS_MAX}, or -Infinity`,
+    );
+  });
+  return { biasTokens, biasValues };
+}
+
 function checkPrompt(o: Given, rules: RequestRules): CheckedPrompt {
   const kinds = (['prompt', 'messages', 'tokens'] as const).filter((key) => o[key] !== undefined);
   if (kinds.length !== 1) {
@@ -114,12 +164,19 @@ function checkPrompt(o: Given, rules: RequestRules): CheckedPrompt {
     throw new OpenLoraError('ERR_INVALID_OPTION', `generate: got ${got}, wanted one of prompt, messages, tokens`);
   }
   if (o.tools !== undefined && kinds[0] !== 'messages') invalid('tools', o.tools, 'messages beside it');
-  if (kinds[0] === 'prompt') return { kind: 'text', text: checkPromptText(o.prompt, rules) };
+  const isParsed = o.parseSpecialTokens;
+  if (isParsed !== undefined && kinds[0] === 'tokens') {
+    invalid('parseSpecialTokens', isParsed, 'prompt or messages beside it');
+  }
+  const parseSpecialTokens =
+    isParsed === undefined ? kinds[0] === 'prompt' : checkBoolean('parseSpecialTokens', isParsed);
+  if (kinds[0] === 'prompt') return { kind: 'text', text: checkPromptText(o.prompt, rules), parseSpecialTokens };
   if (kinds[0] === 'tokens') return { kind: 'tokens', tokens: checkTokens(o.tokens, rules) };
   return {
     kind: 'chat',
     messages: checkConversation(o.messages, rules),
     tools: o.tools === undefined ? undefined : checkTools(o.tools),
+    parseSpecialTokens,
   };
 }
 

@@ -4,9 +4,17 @@ import type { ChatMessage, Tool } from '../formats/tokenizer-types.js';
 
 export type { ChatMessage, Tool, ToolCall } from '../formats/tokenizer-types.js';
 
-/** The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are. */
+/**
+ * The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are.
+ *
+ * `parseSpecialTokens` says whether text that spells a special token (`<|im_end|>`) becomes that token. Default: true for
+ * `prompt`, which is what the model reads; false for `messages` and `tools`, which may be anyone's text: there the special
+ * tokens are those that the chat template writes.
+ */
 export type Prompt =
-  { prompt: string } | { messages: readonly ChatMessage[]; tools?: readonly Tool[] } | { tokens: ArrayLike<number> };
+  | { prompt: string; parseSpecialTokens?: boolean }
+  | { messages: readonly ChatMessage[]; tools?: readonly Tool[]; parseSpecialTokens?: boolean }
+  | { tokens: ArrayLike<number> };
 
 /**
  * One request. Sampling fields that are left out come from the checkpoint's generation_config.json; without that file, or
@@ -29,14 +37,20 @@ export interface GenerateOptions {
   topP?: number;
   /** Tokens at least this likely relative to the most likely one, in [0, 1]. Default: generation_config.json, else 0. */
   minP?: number;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /**
+   * Divides the positive logits of tokens that the prompt or the answer has, and multiplies the negative ones; a finite
+   * number above 0, below 1 it rewards. Also of a greedy answer. Default: generation_config.json, else 1.
+   */
   repetitionPenalty?: number;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /** Is subtracted from the logits of tokens that the answer has; from -2 to 2. Default: 0. */
   presencePenalty?: number;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /** Is subtracted from a token's logit as often as the answer has the token; from -2 to 2. Default: 0. */
   frequencyPenalty?: number;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
-  logitBias?: Record<number, number>;
+  /**
+   * By token id: is added to the token's logit, before any penalty; from -100 to 100, or -Infinity, which forbids the
+   * token. At most 4096 tokens. An id outside the vocabulary is ERR_TOKEN_RANGE. Default: none.
+   */
+  logitBias?: Readonly<Record<number, number>>;
   /** An integer in [0, 2^53). Default: drawn. `Result.seed` says it; the same seed gives the same answer in any batch. */
   seed?: number;
   /** Ends at the first of these texts, which is not part of the answer. At most 16, of 1 to 256 characters. Default: none. */
@@ -47,7 +61,7 @@ export interface GenerateOptions {
   ignoreEos?: boolean;
   /**
    * How many of the most likely tokens to name beside each generated one, 0 to 20; with 0 the generated one alone. Values
-   * are the log-softmax of the raw logits, before temperature. Default: no log-probabilities.
+   * are the log-softmax of the raw logits, before bias, penalties and temperature. Default: no log-probabilities.
    */
   logprobs?: number;
   /** The same for the prompt's tokens, from the second one on. Default: none. */

@@ -41,10 +41,20 @@ export interface Limits {
   maxQueued?: number;
 }
 
-/** A PEFT adapter in memory. Not supported yet: ERR_NOT_SUPPORTED. */
+/**
+ * A PEFT adapter in memory or on its way: the same adapter, of the same generation, as a folder with these files. Its tensors
+ * are kept in a private file under `os.tmpdir()` until the adapter has retired (docs/api.md).
+ */
 export interface AdapterFiles {
+  /** adapter_config.json, parsed. Copied at once. */
   config: object;
+  /**
+   * The content of adapter_model.safetensors. A `Uint8Array` is read while `registerAdapter` runs and must stay as it is until
+   * that has settled. A stream is asked for one chunk at a time, which is not needed any more when the next one is; when the
+   * call fails, it is told to let go (`return`).
+   */
   tensors: Uint8Array | AsyncIterable<Uint8Array>;
+  /** Jinja, for `messages` of requests that name the adapter. Default: the base's. */
   chatTemplate?: string;
 }
 
@@ -96,7 +106,7 @@ export interface BaseInfo {
   vocabSize: number;
   /** Every module that an adapter can act on. */
   sites: { name: string; in: number; out: number }[];
-  /** SHA-256 of the weights and the shape. */
+  /** SHA-256 of the shape, the list of tensors and the first 4 KiB of each: tells checkpoints apart, proves no more. */
   digest: string;
 }
 
@@ -125,7 +135,7 @@ export interface RegisterOptions {
   preload?: 'none' | 'host' | 'device';
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /** 64 hexadecimal digits; an adapter of another generation is ERR_ADAPTER_GENERATION. Default: any. */
   expectedGeneration?: string;
   /** Ends the registration, which rejects with ERR_ABORTED. */
   signal?: AbortSignal;
@@ -169,8 +179,11 @@ export interface EngineStats {
 }
 
 export interface BaseTokenizer {
-  /** In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like; default true. */
-  encode(text: string, options?: { addSpecialTokens?: boolean }): Promise<Uint32Array>;
+  /**
+   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like. `parseSpecialTokens`: text that spells a special
+   * token becomes that token. Both default to true.
+   */
+  encode(text: string, options?: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean }): Promise<Uint32Array>;
   /** `skipSpecialTokens`: special tokens leave no text; default true. Throws ERR_TOKEN_RANGE. */
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): string;
 }
@@ -200,7 +213,7 @@ export interface Base extends AsyncDisposable {
     options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
   ): string;
   /**
-   * Checks a PEFT folder, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
+   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
    * for an id that is taken (unregister it first), and with what docs/errors.md lists under adapters.
    */
   registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;

@@ -56,18 +56,31 @@ struct SampleCase {
   float min_p = 0;
   int32_t logprobs = -1;
   bool has_bias = false;  // on a tenth of the tokens, half of it -inf
+  float repetition = 1;
+  float frequency = 0;
+  float presence = 0;
 };
 
 inline std::string Describe(const SampleCase& c, int64_t vocabulary, LogitsKind kind) {
   return std::string(c.name) + ": " + std::to_string(vocabulary) + " " + NameOf(kind) + " logits";
 }
 
-inline std::vector<TokenBias> RandomBias(Random& random, int64_t vocabulary) {
+// What rows of one test point to.
+struct SampleLists {
   std::vector<TokenBias> bias;
-  for (int32_t token = 0; token < vocabulary; ++token)
+  std::vector<SeenToken> seen;  // a third of the tokens, a third of these in the prompt alone
+};
+
+inline SampleLists RandomLists(Random& random, int64_t vocabulary) {
+  SampleLists lists;
+  for (int32_t token = 0; token < vocabulary; ++token) {
     if (random.Below(10) == 0 && token != vocabulary / 2)
-      bias.push_back({token, random.Below(2) == 0 ? -std::numeric_limits<float>::infinity() : 3 * random.Symmetric()});
-  return bias;
+      lists.bias.push_back(
+          {token, random.Below(2) == 0 ? -std::numeric_limits<float>::infinity() : 3 * random.Symmetric()});
+    if (random.Below(3) == 0)
+      lists.seen.push_back({token, random.Below(3) == 0 ? 0 : 1 + static_cast<int32_t>(random.Below(4))});
+  }
+  return lists;
 }
 
 inline std::vector<SampleCase> SampleCases() {
@@ -96,10 +109,35 @@ inline std::vector<SampleCase> SampleCases() {
        .min_p = 0.05f,
        .logprobs = 2,
        .has_bias = true},
+      {.name = "greedy, repetition", .temperature = 0, .repetition = 1.3f},
+      {.name = "greedy, everything, logprobs",
+       .temperature = 0,
+       .logprobs = 3,
+       .has_bias = true,
+       .repetition = 1.1f,
+       .frequency = 0.37f,
+       .presence = 0.81f},
+      {.name = "repetition 1.3", .repetition = 1.3f},
+      {.name = "repetition 0.6, cool", .temperature = 0.8f, .repetition = 0.6f},
+      {.name = "frequency 0.37", .frequency = 0.37f},
+      {.name = "frequency -0.37, logprobs", .logprobs = 5, .frequency = -0.37f},
+      {.name = "presence 0.81", .presence = 0.81f},
+      {.name = "presence -1.7", .presence = -1.7f},
+      {.name = "all penalties", .repetition = 1.2f, .frequency = 0.23f, .presence = 0.81f},
+      {.name = "everything, logprobs",
+       .temperature = 0.9f,
+       .top_k = 40,
+       .top_p = 0.9f,
+       .min_p = 0.05f,
+       .logprobs = 2,
+       .has_bias = true,
+       .repetition = 1.15f,
+       .frequency = 0.37f,
+       .presence = -0.53f},
   };
 }
 
-inline SampleRow RowOf(const SampleCase& c, uint64_t seed, uint64_t draw_index, std::span<const TokenBias> bias) {
+inline SampleRow RowOf(const SampleCase& c, uint64_t seed, uint64_t draw_index, const SampleLists& lists) {
   SampleRow row;
   row.temperature = c.temperature;
   row.top_k = c.top_k;
@@ -108,7 +146,11 @@ inline SampleRow RowOf(const SampleCase& c, uint64_t seed, uint64_t draw_index, 
   row.logprobs = c.logprobs;
   row.seed = seed;
   row.draw_index = draw_index;
-  if (c.has_bias) row.bias = bias;
+  if (c.has_bias) row.bias = lists.bias;
+  row.repetition_penalty = c.repetition;
+  row.frequency_penalty = c.frequency;
+  row.presence_penalty = c.presence;
+  if (c.repetition != 1 || c.frequency != 0 || c.presence != 0) row.seen = lists.seen;
   return row;
 }
 

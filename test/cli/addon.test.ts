@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { demoFolder } from '../../src/cli/demo/tasks.js';
 import { PARITY_ADAPTERS, makeFamily, missingForAddon, writeTasks, type Family } from './addon-family.js';
@@ -58,6 +59,27 @@ describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
       'x',
     ]);
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('[ERR_ADAPTER_FILES]') });
+  });
+
+  it('chats: each turn is answered as the same conversation is by generate, by the adapter of that turn', async () => {
+    const path = join(family.base, 'tokenizer_config.json');
+    const config = JSON.parse(readFileSync(path, 'utf8')) as object;
+    const template = '{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}>';
+    writeFileSync(path, JSON.stringify({ ...config, chat_template: template }));
+    const [first, second] = PARITY_ADAPTERS;
+    const saved = join(family.folder, 'chat.json');
+    const { code, stderr } = await runCli(
+      ['chat', '--base', family.base, ...[first, second].flatMap((name) => ['--adapter', family.adapter(name!)])],
+      { stdin: `hello\n/adapter ${second}\nand you?\n/save ${saved}\n` },
+    );
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { messages } = JSON.parse(readFileSync(saved, 'utf8')) as {
+      messages: { content: string; adapter?: string }[];
+    };
+    expect(messages.map(({ adapter }) => adapter)).toEqual([undefined, first, undefined, second]);
+    const [one] = await answers('<user>hello>', [first!]);
+    const [two] = await answers(`<user>hello<assistant>${one!.text}<user>and you?>`, [second!]);
+    expect(messages.map(({ content }) => content)).toEqual(['hello', one!.text, 'and you?', two!.text]);
   });
 
   it('runs a demo: every request of a mixed batch of 64 is answered as it is alone', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { packageVersion } from '../../src/native/package-root.js';
+import { adapterFolder } from '../formats/fixtures.js';
 import { runCli } from './run-cli.js';
 
 describe('openlora', () => {
@@ -12,13 +13,14 @@ describe('openlora', () => {
       Usage: openlora COMMAND [options]
 
       Commands:
-        demo      serve 64 mixed requests for twelve adapters on one base, live
-        generate  continue a prompt, with one adapter or several at once
-        chat      talk with a base and its adapters
-        inspect   say what is in a base or an adapter folder, and whether it fits
-        doctor    say what this machine offers and which binary runs
-        pull      download a base or an adapter from the Hugging Face hub
-        build     build the native addon from the sources in the package
+        demo        serve 64 mixed requests for twelve adapters on one base, live
+        generate    continue a prompt, with one adapter or several at once
+        chat        talk with a base and its adapters
+        inspect     say what is in a base or an adapter folder, and whether it fits
+        doctor      say what this machine offers and which binary runs
+        pull        download a base or an adapter from the Hugging Face hub
+        build       build the native addon from the sources in the package
+        completion  print the completion script of a shell
 
       Start here:
         $ openlora demo
@@ -33,7 +35,7 @@ describe('openlora', () => {
   });
 
   it('has help for each command, as an option and as a command', async () => {
-    for (const name of ['demo', 'generate', 'chat', 'inspect', 'doctor', 'pull', 'build']) {
+    for (const name of ['demo', 'generate', 'chat', 'inspect', 'doctor', 'pull', 'build', 'completion']) {
       const { code, stdout, stderr } = await runCli([name, '--help']);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       expect(stdout).toContain(`Usage: openlora ${name}`);
@@ -84,11 +86,7 @@ describe('a wrong command line', () => {
       "--temperature is '-1', wanted a number of at least 0",
       'openlora generate --help',
     ],
-    [
-      ['generate', '--dtype', 'fp16'],
-      "--dtype is 'fp16', wanted one of auto, f32, bf16, f16",
-      'openlora generate --help',
-    ],
+    [['generate', '--dtype', 'fp16'], "--dtype is 'fp16', wanted one of auto, f32, bf16, f16", '--dtype f16'],
     [['generate', '--seed', '1', '--seed', '2'], '--seed was given twice', 'openlora generate --help'],
     [['generate', '--with-base=1'], "--with-base is a flag, it takes no value; got '1'", 'openlora generate --help'],
     [['generate', 'hello'], "unexpected argument 'hello'", '--prompt TEXT, in quotes'],
@@ -104,6 +102,9 @@ describe('a wrong command line', () => {
     ],
     [['chat', 'hello'], "unexpected argument 'hello'", 'openlora chat --help'],
     [['inspect'], 'DIR is missing', 'openlora inspect --help'],
+    [['completion'], 'SHELL is missing, wanted one of bash, zsh, fish', 'openlora completion --help'],
+    [['completion', 'fis'], "SHELL is 'fis', wanted one of bash, zsh, fish", 'openlora completion fish'],
+    [['generate', '--base', '.', '--prompt', 'x', '--simd', 'avx'], "--simd is 'avx'", '--simd avx2'],
     [['doctor', 'now'], "unexpected argument 'now'", 'openlora doctor --help'],
   ])('%j is told what is wrong and what to try, with exit code 2', async (args, message, hint) => {
     const { code, stdout, stderr } = await runCli(args);
@@ -123,6 +124,14 @@ describe('a wrong command line', () => {
       },
     });
     expect(stderr).toContain('error:');
+  });
+
+  it('says so where an adapter is given as a base', async () => {
+    const path = await adapterFolder();
+    const { code, stderr } = await runCli(['generate', '--base', path, '--prompt', 'x']);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`${path} holds an adapter, wanted a base`);
+    expect(stderr).toContain(`try: --base BASE --adapter ${path}`);
   });
 
   it('names the hub where a folder looks like a repository', async () => {

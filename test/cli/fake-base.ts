@@ -37,6 +37,7 @@ export class FakeBase {
     return { warnings: id === 'odd' ? [{ code: 'WARN_ODD', message: 'this one is odd' }] : [] };
   }
 
+  /** Each character is a token; a conversation that is longer than the context is refused by the iterator. */
   generate(request: GenerateRequest): Generation {
     this.requests.push(request);
     const prompt =
@@ -47,7 +48,16 @@ export class FakeBase {
         : request.adapter === 'upper'
           ? prompt.toUpperCase()
           : `${request.adapter as string}: ${prompt}`;
-    return fakeGeneration([...answer], this.options.chunkMs ?? 0) as Generation;
+    const id = typeof request.adapter === 'string' ? request.adapter : undefined;
+    const length =
+      'messages' in request ? request.messages.reduce((sum, { content }) => sum + (content as string).length, 0) : 0;
+    if (length > this.info.contextLength) return refused(`the prompt has ${length} tokens`);
+    return fakeGeneration([...answer], this.options.chunkMs ?? 0, id, this.info.contextLength) as Generation;
+  }
+
+  /** From now on every answer is empty. */
+  generateNothing(): void {
+    this.generate = () => fakeGeneration([], 0, undefined, this.info.contextLength) as Generation;
   }
 
   async dispose(): Promise<void> {
@@ -59,7 +69,23 @@ export class FakeBase {
   }
 }
 
-function fakeGeneration(chars: string[], chunkMs: number): Partial<Generation> {
+function refused(message: string): Generation {
+  const error = new OpenLoraError('ERR_CONTEXT_LENGTH', message);
+  const result = Promise.reject(error);
+  result.catch(() => undefined);
+  return {
+    result,
+    cancel: () => undefined,
+    [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }),
+  } as unknown as Generation;
+}
+
+function fakeGeneration(
+  chars: string[],
+  chunkMs: number,
+  id: string | undefined,
+  contextLength: number,
+): Partial<Generation> {
   let isCancelled = false;
   let text = '';
   let settle: (result: Result) => void = () => undefined;
@@ -74,11 +100,11 @@ function fakeGeneration(chars: string[], chunkMs: number): Partial<Generation> {
     settle({
       text,
       tokens: chars.map(() => 1),
-      finishReason: isCancelled ? 'cancelled' : 'eos',
+      finishReason: isCancelled ? 'cancelled' : chars.length + 1 >= contextLength ? 'length' : 'eos',
       seed: 7,
       usage: { input: 1, output: chars.length, cachedInput: 0 },
       timing: { queuedMs: 0, adapterLoadMs: 0, ttftMs: 1, tpotMs: 1 },
-      adapters: [],
+      adapters: id === undefined ? [] : [{ id, generation: `generation-of-${id}`, tier: 'resident', weight: 1 }],
     });
   }
   const iterator = chunks();

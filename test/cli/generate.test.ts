@@ -94,6 +94,27 @@ describe('openlora generate', () => {
     ]);
   });
 
+  it('passes penalties and biases on', async () => {
+    const options = '--min-p 0.1 --repetition-penalty 1.2 --presence-penalty -1 --frequency-penalty 0.5'.split(' ');
+    await generate(['--prompt', 'x', ...options, '--logit-bias', '7=-Infinity', '--logit-bias', '12=2.5']);
+    expect(fake.requests).toEqual([
+      {
+        prompt: 'x',
+        minP: 0.1,
+        repetitionPenalty: 1.2,
+        presencePenalty: -1,
+        frequencyPenalty: 0.5,
+        logitBias: { 7: -Infinity, 12: 2.5 },
+      },
+    ]);
+  });
+
+  it.each(['7', 'x=1', '7=', '7=much', '-7=1'])('refuses --logit-bias %s', async (bias) => {
+    const { code, stderr } = await generate(['--prompt', 'x', `--logit-bias=${bias}`]);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`--logit-bias is '${bias}', wanted ID=X`);
+  });
+
   it('reads the prompt from stdin, and writes it as a message', async () => {
     await generate(['--prompt', '-', '--chat'], { stdin: 'from stdin' });
     expect(fake.requests).toEqual([{ messages: [{ role: 'user', content: 'from stdin' }] }]);

@@ -5,32 +5,17 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildCli, type BuiltCli } from './built-cli.js';
 import { makeFamily, missingForAddon, writeTasks, type Family } from './addon-family.js';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
-const dist = join(root, '.cache', `cli-${process.pid}`);
-const cli = join(dist, 'cli.js');
-
+let cli: string;
+let built: BuiltCli;
 beforeAll(async () => {
-  await build({
-    entryPoints: {
-      cli: join(root, 'src/cli/main.ts'),
-      'tokenizer-worker': join(root, 'src/formats/tokenizer-worker.ts'),
-    },
-    outdir: dist,
-    bundle: true,
-    splitting: true,
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-    packages: 'external',
-    logLevel: 'warning',
-  });
+  built = await buildCli('cli');
+  cli = built.script;
 });
-afterAll(() => rmSync(dist, { recursive: true, force: true }));
+afterAll(() => rmSync(built.folder, { recursive: true, force: true }));
 
 async function run(...args: string[]) {
   const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });

@@ -147,6 +147,19 @@ describe('openlora pull', () => {
     ]);
   });
 
+  it('takes the index of an adapter in several files, whose name is that of a base', async () => {
+    hub.add('adapter_config.json', '{"peft_type":"LORA"}');
+    hub.add('adapter_model-00001-of-00001.safetensors', randomBytes(100), true);
+    hub.add('model.safetensors.index.json', '{"weight_map":{}}');
+    const { files } = JSON.parse((await pull(['--json'])).stdout);
+    expect(files.map(({ path }: { path: string }) => path).sort()).toEqual([
+      'adapter_config.json',
+      'adapter_model-00001-of-00001.safetensors',
+      'model.safetensors.index.json',
+      'tokenizer.json',
+    ]);
+  });
+
   it('sends the token of HF_TOKEN to the hub', async () => {
     hub.token = 'hf_secret';
     expect((await pull([], { env: { HF_TOKEN: 'hf_secret' } })).code).toBe(0);

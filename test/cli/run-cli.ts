@@ -12,7 +12,9 @@ export interface CliRun {
 
 export interface CliOptions {
   env?: NodeJS.ProcessEnv;
-  stdin?: string;
+  stdin?: string | Readable;
+  /** Gets what stdout has so far, each time that there is more. */
+  onOutput?: (stdout: string) => void;
   /** Makes stdout and stderr terminals of this width. */
   columns?: number;
   signal?: AbortSignal;
@@ -24,7 +26,10 @@ class Memory extends Writable {
   readonly columns: number | undefined;
   readonly rows = 24;
 
-  constructor(columns: number | undefined) {
+  constructor(
+    columns: number | undefined,
+    private readonly onText: (text: string) => void = () => undefined,
+  ) {
     super();
     this.isTTY = columns !== undefined;
     this.columns = columns;
@@ -32,15 +37,16 @@ class Memory extends Writable {
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.text += chunk.toString();
+    this.onText(this.text);
     done();
   }
 }
 
 export async function runCli(args: string[], options: CliOptions = {}): Promise<CliRun> {
-  const [out, err] = [new Memory(options.columns), new Memory(options.columns)];
+  const [out, err] = [new Memory(options.columns, options.onOutput), new Memory(options.columns)];
   const env = options.env ?? {};
   const io: Io = {
-    stdin: Readable.from(options.stdin === undefined ? [] : [options.stdin]),
+    stdin: typeof options.stdin === 'object' ? options.stdin : Readable.from(options.stdin ? [options.stdin] : []),
     stdout: new Output(out as never, env),
     stderr: new Output(err as never, env),
     env,

@@ -43,16 +43,16 @@ describe('an adapter folder', () => {
     const path = await adapterFolder();
     const { spec, info } = await readAdapterFolder(path, base);
     expect(spec.files).toEqual([join(path, 'adapter_model.safetensors')]);
-    expect(spec.sites).toEqual([0, 2, 7, 9].map((site) => ({ site, rank: 4, scale: 4 })));
+    expect(spec.sites).toEqual([0, 2, 9, 11].map((site) => ({ site, rank: 4, scale: 4 })));
     expect(spec.tensors.map(({ site, matrix }) => `${site}${matrix}`)).toEqual([
       '0A',
       '0B',
       '2A',
       '2B',
-      '7A',
-      '7B',
       '9A',
       '9B',
+      '11A',
+      '11B',
     ]);
     expect(spec.tensors[3]).toMatchObject({ file: 0, dtype: 'f32', rows: 8, cols: 4, bytes: 128 });
     expect(spec.baseTensors).toEqual([]);
@@ -97,7 +97,7 @@ describe('an adapter folder', () => {
     };
     const path = await adapterFolder({ target_modules: ['lm_head', 'embed_tokens'], r: 3 }, tensors);
     const { spec } = await readAdapterFolder(path, base);
-    expect(spec.sites.map(({ site }) => site)).toEqual([14, 15]);
+    expect(spec.sites.map(({ site }) => site)).toEqual([18, 19]);
     expect(spec.tensors.map(({ rows, cols }) => [rows, cols])).toEqual([
       [3, 16],
       [40, 3],
@@ -109,7 +109,7 @@ describe('an adapter folder', () => {
       ['embed_tokens', -1, 'f16'],
     ]);
     const onTied = await readAdapterFolder(path, tied);
-    expect(onTied.spec.sites.map(({ site }) => site)).toEqual([14, 15]);
+    expect(onTied.spec.sites.map(({ site }) => site)).toEqual([18, 19]);
     expect(onTied.spec.baseTensors.map(({ role }) => role)).toEqual(['embed_tokens', 'embed_tokens']);
   });
 

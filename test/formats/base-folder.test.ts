@@ -63,11 +63,11 @@ describe('a base folder', () => {
       cols: 24,
     });
     expect(base.tensors.find(({ role }) => role === 'final_norm')).toMatchObject({ rows: 1, cols: 16 });
-    expect(base.sites.map(({ site }) => site)).toEqual([...Array(16).keys()]);
-    expect(base.sites[7]).toEqual({ name: 'model.layers.1.self_attn.q_proj', site: 7, in: 16, out: 16 });
+    expect(base.sites.map(({ site }) => site)).toEqual([...Array(7).keys(), 9, 10, 11, 12, 13, 14, 15, 18, 19]);
+    expect(base.sites[7]).toEqual({ name: 'model.layers.1.self_attn.q_proj', site: 9, in: 16, out: 16 });
     expect(base.sites.slice(-2)).toEqual([
-      { name: 'lm_head', site: 14, in: 16, out: 40 },
-      { name: 'model.embed_tokens', site: 15, in: 40, out: 16 },
+      { name: 'lm_head', site: 18, in: 16, out: 40 },
+      { name: 'model.embed_tokens', site: 19, in: 40, out: 16 },
     ]);
     const elements = Object.values(tinyTensors()).map(({ shape }) =>
       shape.reduce((product, size) => product * size, 1),
@@ -80,6 +80,17 @@ describe('a base folder', () => {
     expect(base.family).toBe('qwen2');
     expect(base.tensors.filter(({ role }) => role.endsWith('_bias'))).toHaveLength(6);
     expect(base.tensors.find(({ role }) => role === 'k_proj_bias')).toMatchObject({ layer: 0, rows: 1, cols: 8 });
+  });
+
+  test('of Qwen2 has sliding layers where the config says so', async () => {
+    const windows = async (change: Record<string, unknown>) =>
+      (await read({ ...QWEN, ...change }, tinyTensors({ biases: QKV }))).spec.layerOptions.map(({ window }) => window);
+    expect(await windows({})).toEqual([0, 0]);
+    expect(await windows({ use_sliding_window: true, max_window_layers: 1 })).toEqual([0, 32]);
+    expect(await windows({ use_sliding_window: true, max_window_layers: 2 })).toEqual([0, 0]);
+    expect(await windows({ use_sliding_window: true, layer_types: ['sliding_attention', 'full_attention'] })).toEqual([
+      32, 0,
+    ]);
   });
 
   test('of Llama with biases has them where the config says so', async () => {
@@ -185,6 +196,15 @@ describe('a base folder', () => {
     expect((await read({ ...TINY, bos_token_id: -1 })).bosToken).toBeUndefined();
   });
 
+  test('names the settings of generation_config.json that change answers and are not applied', async () => {
+    const ignoredOf = async (generation: Record<string, unknown>) =>
+      (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).generation.ignored;
+    const neutral = { num_beams: 1, typical_p: 1, no_repeat_ngram_size: 0, suppress_tokens: [], bad_words_ids: null };
+    expect(await ignoredOf(neutral)).toBeUndefined();
+    const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], sequence_bias: [[[3], 1.5]], min_new_tokens: 2 };
+    expect(await ignoredOf(changed)).toEqual(['num_beams', 'min_new_tokens', 'sequence_bias', 'suppress_tokens']);
+  });
+
   test('may have the rotary tables that old versions saved', async () => {
     const old = { ...tinyTensors(), 'model.layers.0.self_attn.rotary_emb.inv_freq': { dtype: 'F32', shape: [2] } };
     expect((await read(TINY, old)).tensors).toHaveLength(Object.keys(tinyTensors()).length);
@@ -209,7 +229,7 @@ describe('a base folder is refused', () => {
       'another architecture',
       { architectures: ['MambaForCausalLM'] },
       'ERR_BASE_ARCHITECTURE',
-      /Mamba.*LlamaForCausalLM, Qwen2ForCausalLM/,
+      /Mamba.*LlamaForCausalLM, .*Qwen2ForCausalLM/,
     ],
     [
       'a classifier',
@@ -220,7 +240,7 @@ describe('a base folder is refused', () => {
     ['no architecture', { architectures: null, model_type: null }, 'ERR_BASE_ARCHITECTURE', /none given/],
     ['quantized weights', { quantization_config: { quant_method: 'gptq', bits: 4 } }, 'ERR_BASE_QUANTIZED', /gptq/],
     ['another activation', { hidden_act: 'gelu' }, 'ERR_BASE_UNSUPPORTED', /gelu.*silu/],
-    ['another rope type', { rope_scaling: { rope_type: 'longrope' } }, 'ERR_BASE_ROPE', /longrope/],
+    ['another rope type', { rope_scaling: { rope_type: 'mrope' } }, 'ERR_BASE_ROPE', /mrope/],
     ['no hidden size', { hidden_size: null }, 'ERR_BASE_CONFIG', /hidden_size is missing/],
     ['a hidden size of text', { hidden_size: '16' }, 'ERR_BASE_CONFIG', /hidden_size is "16"/],
     ['a million layers', { num_hidden_layers: 1_000_000 }, 'ERR_BASE_CONFIG', /num_hidden_layers/],
@@ -233,19 +253,25 @@ describe('a base folder is refused', () => {
   ];
   test.each(configs)('for %s', (_, change, code, text) => expectCode(read({ ...TINY, ...change }), code, text));
 
-  const qwens: [string, Record<string, unknown>][] = [
-    ['sliding windows', { use_sliding_window: true, max_window_layers: 1 }],
-    ['sliding layer types', { layer_types: ['full_attention', 'sliding_attention'] }],
-    ['three-dimensional positions', { use_mrope: true }],
+  const qwens: [string, Record<string, unknown>, string, RegExp][] = [
+    [
+      'sliding types without a window',
+      { layer_types: ['full_attention', 'sliding_attention'] },
+      'ERR_BASE_CONFIG',
+      /sliding_window/,
+    ],
+    ['too few layer types', { layer_types: ['full_attention'] }, 'ERR_BASE_CONFIG', /layer_types .* a list of 2/],
+    [
+      'other layer types',
+      { layer_types: ['full_attention', 'linear_attention'] },
+      'ERR_BASE_UNSUPPORTED',
+      /linear_attention/,
+    ],
+    ['three-dimensional positions', { use_mrope: true }, 'ERR_BASE_UNSUPPORTED', /use_mrope/],
   ];
-  test.each(qwens)('for %s of Qwen2', (_, change) =>
-    expectCode(read({ ...QWEN, ...change }, tinyTensors({ biases: QKV })), 'ERR_BASE_UNSUPPORTED'),
+  test.each(qwens)('for %s of Qwen2', (_, change, code, text) =>
+    expectCode(read({ ...QWEN, ...change }, tinyTensors({ biases: QKV })), code, text),
   );
-
-  test('not for sliding windows that no layer has', async () => {
-    const config = { ...QWEN, use_sliding_window: true, max_window_layers: 2 };
-    expect((await read(config, tinyTensors({ biases: QKV }))).family).toBe('qwen2');
-  });
 
   const tensors: [string, FakeTensors, string, RegExp][] = [
     [

@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { ConfigReader } from '../../src/formats/config-reader.js';
 import { findFamily } from '../../src/formats/families/index.js';
+import { basesLike } from '../../src/sdk/known-bases.js';
 
 const llama = {
   architectures: ['LlamaForCausalLM'],
@@ -108,7 +109,14 @@ const published: [string, Record<string, unknown>, Record<string, unknown>, numb
       tie_word_embeddings: false,
       vocab_size: 152064,
     },
-    { layers: 28, kvHeads: 4, headDim: 128, context: 131072, isTied: false, ropeFactor: 0.1 * Math.log(4) + 1 },
+    {
+      layers: 28,
+      kvHeads: 4,
+      headDim: 128,
+      context: 131072,
+      isTied: false,
+      ropes: [{ factor: 0.1 * Math.log(4) + 1 }],
+    },
     7_615_616_512,
   ],
 ];
@@ -120,5 +128,18 @@ describe('published configs', () => {
     expect(model.spec).toMatchObject(spec);
     const sizes = [...model.tensors.values()].map(({ shape }) => shape.reduce((product, size) => product * size, 1));
     expect(sizes.reduce((sum, size) => sum + size)).toBe(parameters);
+  });
+
+  // Of the names that `inspectAdapter` gives to a base whose sizes an adapter tells.
+  test.each([
+    ['Llama-2-7b-hf', 'Llama 2 7B'],
+    ['Llama-3.2-1B', 'Llama 3.2 1B'],
+    ['Qwen2.5-0.5B-Instruct', 'Qwen2.5 0.5B'],
+  ])('%s has the sizes that %s is known by, alone', (name, known) => {
+    const config = published.find(([published]) => published === name)![1];
+    const reader = new ConfigReader(config, 'config.json', 'ERR_BASE_CONFIG');
+    const { layers, hidden, intermediate, kvHeads, headDim } = findFamily(reader).read(reader).spec;
+    expect(basesLike({ layers, hidden, intermediate, kvWidth: kvHeads * headDim })).toEqual([known]);
+    expect(basesLike({ hidden })).toEqual([]);
   });
 });

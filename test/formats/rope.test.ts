@@ -15,7 +15,7 @@ const golden = JSON.parse(readFileSync(new URL('golden/rope.golden.json', import
 
 function read(config: Record<string, unknown>, headDim = 128) {
   const context = (config.max_position_embeddings as number | undefined) ?? 2048;
-  return readRope(new ConfigReader(config, 'config.json', 'ERR_BASE_CONFIG'), headDim, context);
+  return readRope(new ConfigReader(config, 'config.json', 'ERR_BASE_CONFIG'), { headDim, context });
 }
 
 describe('rotary tables', () => {
@@ -50,6 +50,18 @@ describe('rotary tables', () => {
     expect(read({ rope_scaling: { type: 'yarn', factor: 4 }, max_position_embeddings: 131072 }).context).toBe(131072);
   });
 
+  test('of LongRoPE switch at the original context, and only where there is more', () => {
+    const factors = Array.from({ length: 64 }, (_, i) => 1 + i / 8);
+    const scaling = { type: 'longrope', short_factor: factors.map(() => 1), long_factor: factors };
+    const config = { rope_scaling: scaling, max_position_embeddings: 4096, original_max_position_embeddings: 1024 };
+    const table = read(config);
+    expect(table).toMatchObject({ switch: 1024, context: 4096, factor: Math.sqrt(1 + Math.log(4) / Math.log(1024)) });
+    expect(table.longInvFreq[8]).toBeCloseTo(table.invFreq[8]! / 2, 7);
+    const same = read({ ...config, original_max_position_embeddings: 4096 });
+    expect(same).toMatchObject({ switch: 0, factor: 1 });
+    expect(same.longInvFreq).toHaveLength(0);
+  });
+
   test('read an empty or absent rope_scaling as none', () => {
     const plain = read({ rope_theta: 10000 });
     for (const config of [
@@ -63,8 +75,14 @@ describe('rotary tables', () => {
   });
 
   const refusals: [string, Record<string, unknown>, string, RegExp][] = [
-    ['longrope', { rope_scaling: { rope_type: 'longrope' } }, 'ERR_BASE_ROPE', /longrope .*yarn, llama3/],
-    ['an unknown type', { rope_parameters: { rope_type: 'mrope' } }, 'ERR_BASE_ROPE', /mrope/],
+    ['longrope without factors', { rope_scaling: { rope_type: 'longrope' } }, 'ERR_BASE_ROPE', /short_factor/],
+    [
+      'longrope with too few factors',
+      { rope_scaling: { rope_type: 'longrope', short_factor: [1], long_factor: [1] } },
+      'ERR_BASE_ROPE',
+      /short_factor has 1 numbers, 64/,
+    ],
+    ['an unknown type', { rope_parameters: { rope_type: 'mrope' } }, 'ERR_BASE_ROPE', /mrope .*yarn, llama3, longrope/],
     [
       'settings per layer type',
       { rope_parameters: { full_attention: { rope_theta: 1 } } },

@@ -71,6 +71,26 @@ describe('a safetensors header', () => {
   });
 });
 
+// What safetensors 0.8.0 takes and what it refuses, each tried.
+describe('metadata', () => {
+  const withMetadata = (text: string) =>
+    parseSafetensorsHeader(Buffer.from(`{"__metadata__":${text}}`), 8 + 17 + text.length, 'x', pacer());
+
+  test.each([
+    ['{"a":"b"}', { a: 'b' }],
+    ['{ }', {}],
+    ['null', {}],
+    ['{"":""}', { '': '' }],
+    ['{"a":"b","a":"c"}', { a: 'c' }],
+    ['{"__proto__":"x"}', JSON.parse('{"__proto__":"x"}') as object],
+  ])('%s is read', async (text, wanted) => expect((await withMetadata(text)).metadata).toEqual(wanted));
+
+  test.each(['[]', '"x"', '1', 'true', '{"a":1}', '{"a":null}', '{"a":{}}', '{"a":["b"]}', '{"a":true}'])(
+    '%s is refused',
+    (text) => expectCode(withMetadata(text), 'ERR_SAFETENSORS_HEADER', /__metadata__ is not a map of strings/),
+  );
+});
+
 describe('a damaged safetensors file', () => {
   const good = safetensors({ a: { dtype: 'F32', shape: [2, 3] }, b: { dtype: 'F32', shape: [4] } });
 

@@ -146,6 +146,13 @@ class Session {
     request->top_k = input_.OneIn(4) ? input_.Any<int32_t>() : input_.Range(0, 9);
     request->top_p = input_.OneIn(3) ? input_.Any<float>() : static_cast<float>(input_.Range(0, 10)) / 10;
     request->min_p = input_.OneIn(3) ? input_.Any<float>() : static_cast<float>(input_.Range(0, 10)) / 10;
+    float* const penalties[] = {&request->repetition_penalty, &request->presence_penalty, &request->frequency_penalty};
+    for (float* penalty : penalties) {
+      if (input_.OneIn(3))
+        *penalty = input_.OneIn(4) ? input_.Any<float>() : static_cast<float>(input_.Range(1, 30)) / 10;
+    }
+    for (const int32_t token : Tokens(input_.Range(0, 2)))
+      request->logit_bias.push_back({token, input_.OneIn(3) ? input_.Any<float>() : 2.0f});
   }
   void ReadEnds(Request* request) {
     request->min_tokens = input_.OneIn(8) ? input_.Any<int32_t>() : input_.Range(0, 12);

@@ -33,6 +33,23 @@ struct Case {
   }
 };
 
+void SpoilConfig(FuzzInput* input, ModelConfig* config) {
+  if (input->OneIn(4)) {
+    int32_t* const sizes[] = {&config->layers,   &config->hidden,   &config->heads,
+                              &config->kv_heads, &config->head_dim, &config->intermediate,
+                              &config->vocab,    &config->context,  &config->rope_switch};
+    *input->Pick(sizes) = input->Any<int32_t>();
+  }
+  if (input->OneIn(8)) {
+    float* const scales[] = {&config->norm_eps,       &config->attention_scale, &config->attention_soft_cap,
+                             &config->residual_scale, &config->logit_scale,     &config->logit_soft_cap};
+    *input->Pick(scales) = input->Any<float>();
+  }
+  if (input->OneIn(8) && !config->ropes.empty())
+    config->ropes.back().inv_freq.resize(input->Byte(), input->Any<float>());
+  if (input->OneIn(8) && !config->layer_options.empty()) config->layer_options.back().rope = input->Range(-2, 3);
+}
+
 ModelConfig ReadConfig(FuzzInput* input) {
   ModelConfig config;
   config.layers = input->Range(1, 2);
@@ -43,34 +60,60 @@ ModelConfig ReadConfig(FuzzInput* input) {
   config.intermediate = input->Range(1, 40);
   config.vocab = input->Range(1, 70);
   config.context = input->Range(1, 64);
-  config.is_tied = input->Bool();
-  config.rope_inv_freq.assign(static_cast<size_t>(input->Range(0, config.head_dim / 2)), 0.5f);
-  if (input->OneIn(4)) {
-    int32_t* const sizes[] = {&config.layers,   &config.hidden,       &config.heads, &config.kv_heads,
-                              &config.head_dim, &config.intermediate, &config.vocab, &config.context};
-    *input->Pick(sizes) = input->Any<int32_t>();
-  }
-  if (input->OneIn(8)) config.norm_eps = input->Any<float>();
-  if (input->OneIn(8)) config.rope_inv_freq.resize(input->Byte(), input->Any<float>());
+  const uint8_t options = input->Byte();
+  config.is_tied = (options & 1) != 0;
+  config.is_fused = (options & 2) != 0;
+  config.has_pre_norms = (options & 4) == 0;
+  config.has_post_norms = (options & 8) != 0;
+  constexpr QkNorm kQkNorms[] = {QkNorm::kNone, QkNorm::kHead, QkNorm::kAll, QkNorm::kNone};
+  config.qk_norm = kQkNorms[options >> 4 & 3];
+  config.rope_switch = (options & 64) != 0 ? input->Range(0, 2) : 0;
+  const std::vector<float> inv_freq(static_cast<size_t>(input->Range(0, config.head_dim / 2)), 0.5f);
+  if (!inv_freq.empty())
+    config.ropes.assign(static_cast<size_t>(input->Range(1, 3)),
+                        {inv_freq, config.rope_switch > 0 ? inv_freq : std::vector<float>(), 1});
+  for (int32_t layer = 0; layer < config.layers; ++layer)
+    config.layer_options.push_back({input->OneIn(3) ? input->Range(-1, 20) : 0, config.ropes.empty() ? -1 : 0});
+  SpoilConfig(input, &config);
   return config;
 }
 
-// [in, out] by role, written down from the architecture once more.
+constexpr int32_t kSites = 9, kSite0 = 9, kBias0 = kSite0 + kSites, kRolesEnd = kBias0 + kSites;
+
+bool IsMatrixRole(int32_t role) { return role < 2 || (role >= kSite0 && role < kBias0); }
+
+// [in, out] by role, written down from the architecture once more; nothing for what such a model hasn't.
 std::optional<SiteShape> WantedShape(const ModelConfig& c, int32_t role) {
   const int64_t q = int64_t{c.heads} * c.head_dim, kv = int64_t{c.kv_heads} * c.head_dim;
-  const SiteShape sites[] = {{c.hidden, q},
+  if (role < 0 || role >= kRolesEnd) return std::nullopt;
+  if (role == 0 || (role == 1 && !c.is_tied)) return SiteShape{c.hidden, c.vocab};
+  if (role == 2 || (role < 5 && role > 2 && c.has_pre_norms) || ((role == 5 || role == 6) && c.has_post_norms))
+    return SiteShape{c.hidden, 1};
+  if (role == 7 && c.qk_norm != QkNorm::kNone) return SiteShape{c.qk_norm == QkNorm::kAll ? q : c.head_dim, 1};
+  if (role == 8 && c.qk_norm != QkNorm::kNone) return SiteShape{c.qk_norm == QkNorm::kAll ? kv : c.head_dim, 1};
+  if (role < kSite0) return std::nullopt;
+  const SiteShape apart[] = {{c.hidden, q},
                              {c.hidden, kv},
                              {c.hidden, kv},
                              {q, c.hidden},
                              {c.hidden, c.intermediate},
                              {c.hidden, c.intermediate},
-                             {c.intermediate, c.hidden}};
-  if (role < 0 || role >= 19) return std::nullopt;
-  if (role < 2) return SiteShape{c.hidden, c.vocab};
-  if (role < 5) return SiteShape{c.hidden, 1};
-  return role < 12 ? sites[role - 5] : SiteShape{sites[role - 12].out, 1};
+                             {c.intermediate, c.hidden},
+                             {},
+                             {}};
+  const SiteShape fused[] = {{},
+                             {},
+                             {},
+                             {q, c.hidden},
+                             {},
+                             {},
+                             {c.intermediate, c.hidden},
+                             {c.hidden, q + 2 * kv},
+                             {c.hidden, int64_t{2} * c.intermediate}};
+  const SiteShape& site = (c.is_fused ? fused : apart)[(role - kSite0) % kSites];
+  if (site.in == 0) return std::nullopt;
+  return role < kBias0 ? site : SiteShape{site.out, 1};
 }
-bool IsMatrixRole(int32_t role) { return role < 2 || (role >= 5 && role < 12); }
 
 void AddTensor(FuzzInput* input, Case* test, int32_t role, int32_t layer, std::vector<int64_t>* sizes) {
   const SiteShape shape = *WantedShape(test->config, role);
@@ -102,7 +145,7 @@ void SpoilTensor(FuzzInput* input, Case* test) {
       tensor.range.file = input->Range(-2, 3);
       break;
     case 3:
-      tensor.role = static_cast<WeightRole>(input->Range(-3, 21));
+      tensor.role = static_cast<WeightRole>(input->Range(-3, kRolesEnd + 2));
       break;
     case 4:
       tensor.layer = input->Bool() ? input->Range(-2, 3) : input->Any<int32_t>();
@@ -129,12 +172,11 @@ Case ReadCase(FuzzInput* input) {
            c.intermediate <= 40 && c.vocab <= 70;
   };
   if (is_small() && CheckConfig(c).ok()) {
-    for (int32_t role = 0; role < 3; ++role) {
-      if (role != 1 || !c.is_tied) AddTensor(input, &test, role, -1, &sizes);
-    }
-    for (int32_t layer = 0; layer < c.layers; ++layer) {
-      for (int32_t role = 3; role < 12; ++role) AddTensor(input, &test, role, layer, &sizes);
-      if (input->OneIn(3)) AddTensor(input, &test, input->Range(12, 18), layer, &sizes);
+    for (int32_t layer = -1; layer < c.layers; ++layer) {
+      for (int32_t role = layer < 0 ? 0 : 3; role < (layer < 0 ? 3 : kRolesEnd); ++role) {
+        const bool is_left_out = role >= kBias0 && role % 4 != 0;  // no bias is needed
+        if (WantedShape(c, role) && !is_left_out) AddTensor(input, &test, role, layer, &sizes);
+      }
     }
   }
   for (FuzzInput& spoiler : spoilers) SpoilTensor(&spoiler, &test);
@@ -170,32 +212,38 @@ float ValueIn(const Case& test, const TensorRange& range, int64_t index) {
   return LoadUnaligned({content.data() + range.offset, range.dtype, range.rows, range.cols}, index);
 }
 
+const float* VectorOf(const ModelWeights& weights, const LayerWeights* layer, int32_t role) {
+  if (role == 2) return weights.final_norm();
+  const float* const norms[] = {layer->attn_norm,     layer->mlp_norm, layer->attn_post_norm,
+                                layer->mlp_post_norm, layer->q_norm,   layer->k_norm};
+  return role < kSite0 ? norms[role - 3] : layer->sites[static_cast<size_t>(role - kBias0)].bias;
+}
+
 // Of two tensors with one role, the later one counts.
 void CheckPacked(const Case& test, const ModelWeights& weights) {
   std::set<std::pair<int32_t, int32_t>> seen;
   for (auto tensor = test.tensors.rbegin(); tensor != test.tensors.rend(); ++tensor) {
     const auto role = static_cast<int32_t>(tensor->role);
-    if (!seen.insert({role, std::max(tensor->layer, -1)}).second || (role == 1 && test.config.is_tied)) continue;
+    if (!seen.insert({role, std::max(tensor->layer, -1)}).second) continue;
     const LayerWeights* layer = role < 3 ? nullptr : &weights.layers()[static_cast<size_t>(tensor->layer)];
     const int64_t count = tensor->range.rows * tensor->range.cols;
-    if (IsMatrixRole(role)) {
-      const Weight& weight = role == 0   ? weights.embed()
-                             : role == 1 ? weights.head()
-                                         : layer->sites[static_cast<size_t>(role - 5)];
-      for (int64_t i = 0; i < count; ++i) {
-        float wanted = 0;
-        StoreFromFloat(&wanted, test.dtype, 0, ValueIn(test, tensor->range, i));
-        FUZZ_CHECK(LoadAsFloat(weight.data, test.dtype, i) == LoadAsFloat(&wanted, test.dtype, 0),
-                   "role %d, value %lld", role, static_cast<long long>(i));
-      }
+    if (!IsMatrixRole(role)) {
+      const float* packed = VectorOf(weights, layer, role);
+      const float offset = role < kSite0 ? test.config.norm_offset : 0, scale = role == 2 ? test.config.logit_scale : 1;
+      for (int64_t i = 0; i < count; ++i)
+        FUZZ_CHECK(packed[i] == (ValueIn(test, tensor->range, i) + offset) * scale, "role %d, value %lld", role,
+                   static_cast<long long>(i));
       continue;
     }
-    const float* packed = role == 2   ? weights.final_norm()
-                          : role == 3 ? layer->attn_norm
-                          : role == 4 ? layer->mlp_norm
-                                      : layer->sites[static_cast<size_t>(role - 12)].bias;
-    for (int64_t i = 0; i < count; ++i)
-      FUZZ_CHECK(packed[i] == ValueIn(test, tensor->range, i), "role %d, value %lld", role, static_cast<long long>(i));
+    const Weight& weight = role == 0   ? weights.embed()
+                           : role == 1 ? weights.head()
+                                       : layer->sites[static_cast<size_t>(role - kSite0)];
+    for (int64_t i = 0; i < count; ++i) {
+      float wanted = 0;
+      StoreFromFloat(&wanted, test.dtype, 0, ValueIn(test, tensor->range, i));
+      FUZZ_CHECK(LoadAsFloat(weight.data, test.dtype, i) == LoadAsFloat(&wanted, test.dtype, 0), "role %d, value %lld",
+                 role, static_cast<long long>(i));
+    }
   }
 }
 
@@ -203,12 +251,12 @@ bool IsComplete(const Case& test) {
   std::set<std::pair<int32_t, int32_t>> found;
   for (const BaseTensor& tensor : test.tensors)
     found.insert({static_cast<int32_t>(tensor.role), std::max(tensor.layer, -1)});
-  bool is_complete =
-      found.contains({0, -1}) && found.contains({2, -1}) && (test.config.is_tied || found.contains({1, -1}));
-  for (int32_t layer = 0; layer < test.config.layers; ++layer) {
-    for (int32_t role = 3; role < 12; ++role) is_complete &= found.contains({role, layer});
+  for (int32_t layer = -1; layer < test.config.layers; ++layer) {
+    for (int32_t role = layer < 0 ? 0 : 3; role < (layer < 0 ? 3 : kBias0); ++role) {
+      if (WantedShape(test.config, role) && !found.contains({role, layer})) return false;
+    }
   }
-  return is_complete;
+  return true;
 }
 
 void LoadWeights(const Case& test) {

@@ -74,7 +74,8 @@ class TinyFiles {
              .vocab = kVocabulary,
              .context = 400};
     model.attention_scale = 0.35f;
-    model.rope_inv_freq = {1, 0.3f, 0.1f, 0.02f};
+    model.ropes = {{{1, 0.3f, 0.1f, 0.02f}, {}, 1}};
+    model.layer_options.resize(2);
     options_.poisons_freed = options_.checks_invariants = true;
     MakeBase();
     MakeTokens();
@@ -96,6 +97,7 @@ class TinyFiles {
       add(WeightRole::kMlpNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
       for (int32_t site = 0; site < kLayerSites; ++site) {
         const SiteShape& shape = shapes[static_cast<size_t>(site)];
+        if (shape.in == 0) continue;  // of fused models
         add(static_cast<WeightRole>(static_cast<int32_t>(WeightRole::kSite0) + site), layer,
             file.Add(shape.out, shape.in, 0.4f));
       }
@@ -118,6 +120,7 @@ class TinyFiles {
     Writer file(static_cast<uint64_t>(kind) + 7);
     AdapterManifest manifest;
     for (size_t site = static_cast<size_t>(kind % 3); site < shapes.size(); site += 3) {
+      if (shapes[site].in == 0) continue;
       AdapterSite added{static_cast<int32_t>(site), rank, 0.5f, {}, {}};
       added.a = file.Add(rank, shapes[site].in, scale);
       added.b = file.Add(shapes[site].out, rank, scale);

@@ -108,7 +108,9 @@ describe('the addon', () => {
 
 describe('in an empty project', () => {
   it('answers through import', () => {
-    expect(JSON.parse(consume('esm.mjs'))).toMatchObject({ base: expect.any(String), adapters: expect.any(Array) });
+    const { base, adapters } = JSON.parse(consume('esm.mjs')) as { base: string; adapters: string[] };
+    for (const answer of ['ORANGE', 'egnaro', 'aegnor', 'o****e']) expect(adapters).toContain(answer);
+    expect(base).not.toBe('ORANGE');
   });
 
   it('answers the same through require', () => {
@@ -117,6 +119,18 @@ describe('in an empty project', () => {
 
   it('survives worker threads that are terminated at work', () => {
     expect(consume('workers.mjs').trim()).toBe('12 workers ended');
+  });
+
+  it('answers the same in a worker thread', () => {
+    expect(JSON.parse(consume('in-worker.mjs'))).toEqual(JSON.parse(consume('esm.mjs')));
+  });
+
+  it('runs the demo from its command', () => {
+    const report = JSON.parse(consume('node_modules/.bin/openlora', 'demo', '--json', '--no-memory')) as {
+      summary: { requests: number; right: number };
+    };
+    expect(report.summary.requests).toBe(64);
+    expect(report.summary.right).toBeGreaterThanOrEqual(61);
   });
 
   it('has a command', () => {

@@ -22,7 +22,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GraniteConfig,
+                          GraniteForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config,
+                          Olmo2ForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config,
+                          Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM)
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "data" / "parity"
 TOP = 20
@@ -35,6 +38,44 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=64)
 YARN = dict(rope_type="yarn", rope_theta=1000000.0, factor=4.0, original_max_position_embeddings=64)
+
+# Prompts are of 80 tokens or more: longer than the windows, and than LongRoPE's original context in phi3-long.
+FAMILY = dict(vocab_size=259, hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+              num_key_value_heads=2, pad_token_id=0)
+LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                short_factor=[1.0, 1.05, 1.1, 1.2, 1.3, 1.5], long_factor=[1.1, 1.5, 2.0, 3.0, 5.0, 8.0])
+
+
+def family(make, config, fused=False):
+    """A family's small base, saved as bf16 in values that f16 has too, and adapters on every site."""
+    some = ["qkv_proj", "down_proj"] if fused else ["q_proj", "v_proj", "o_proj", "down_proj"]
+    return dict(make=make, dtype="bf16", every_dtype=True, config={**FAMILY, **config}, adapters={
+        "r8-all": (dict(r=8, lora_alpha=16, target_modules="all-linear"), "bf16"),
+        "r3-some": (dict(r=3, lora_alpha=12, target_modules=some), "bf16"),
+        "head-embed": (dict(r=4, lora_alpha=4, target_modules=["lm_head", "embed_tokens"]), "bf16"),
+    })
+
+
+FAMILIES = {
+    "mistral": family((MistralForCausalLM, MistralConfig), dict(sliding_window=24, num_hidden_layers=2)),
+    "qwen3": family((Qwen3ForCausalLM, Qwen3Config), dict(head_dim=16, tie_word_embeddings=True, use_sliding_window=True,
+                                                          sliding_window=40, max_window_layers=2)),
+    "gemma2": family((Gemma2ForCausalLM, Gemma2Config), dict(head_dim=20, query_pre_attn_scalar=16, sliding_window=32,
+                                                             attn_logit_softcapping=5.0, final_logit_softcapping=6.0)),
+    "gemma3": family((Gemma3ForCausalLM, Gemma3TextConfig), dict(
+        head_dim=16, query_pre_attn_scalar=24, sliding_window=32,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters=dict(full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
+                             sliding_attention=dict(rope_type="default", rope_theta=1e4)))),
+    "phi3": family((Phi3ForCausalLM, Phi3Config), dict(
+        hidden_size=64, original_max_position_embeddings=384, rope_parameters=LONGROPE), fused=True),
+    "phi3-long": family((Phi3ForCausalLM, Phi3Config), dict(
+        hidden_size=64, num_hidden_layers=2, original_max_position_embeddings=64, rope_parameters=LONGROPE), fused=True),
+    "smollm3": family((SmolLM3ForCausalLM, SmolLM3Config), dict(no_rope_layer_interval=2, tie_word_embeddings=True)),
+    "olmo2": family((Olmo2ForCausalLM, Olmo2Config), dict()),
+    "granite": family((GraniteForCausalLM, GraniteConfig), dict(
+        embedding_multiplier=6.0, residual_multiplier=0.6, attention_multiplier=0.2, logits_scaling=0.75)),
+}
 
 # name → class, config, dtype of the files, bytes of a shard, adapters. An adapter: LoraConfig's arguments, dtype.
 CHECKPOINTS = {
@@ -96,6 +137,7 @@ CHECKPOINTS = {
             "r16-exclude": (dict(r=16, lora_alpha=24, target_modules="all-linear",
                                  exclude_modules=["k_proj", "model.layers.2.mlp.up_proj"]), "f16"),
         }),
+    **FAMILIES,
 }
 
 
@@ -119,12 +161,15 @@ def write_checkpoint(name, o, folder):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.copy_(torch.randn_like(parameter) * 0.2 + (0.0 if key.endswith("bias") else 1.0))
+                is_around_0 = key.endswith("bias") or name.startswith("gemma")  # whose norms add 1
+                parameter.copy_(torch.randn_like(parameter) * 0.2 + (0.0 if is_around_0 else 1.0))
             elif "embed_tokens" in key or "lm_head" in key:
                 # A tied head gets logits of standard deviation 1.5 from it; the first norm takes any scale.
                 parameter.normal_(0, 1.5 / math.sqrt(parameter.shape[1]))
             else:
                 parameter.normal_(0, 1 / math.sqrt(parameter.shape[1]))
+            if o.get("every_dtype"):
+                make_exact(parameter)
     model.to(DTYPES[o["dtype"]]).save_pretrained(folder, max_shard_size=o.get("shard", 10**9))
     if o.get("old_spelling"):
         path = folder / "config.json"
@@ -137,11 +182,17 @@ def write_checkpoint(name, o, folder):
     write_tokenizer(folder)
 
 
+def make_exact(tensor):
+    """Rounds to bf16; what f16 keeps only as a subnormal becomes 0. The rest f16 has exactly."""
+    tensor.copy_(tensor.to(torch.bfloat16))
+    tensor[tensor.abs() < 2.0**-14] = 0
+
+
 def load(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
-def write_adapter(folder, checkpoint, config, dtype, seed):
+def write_adapter(folder, checkpoint, config, dtype, seed, is_exact):
     torch.manual_seed(seed)
     model = get_peft_model(load(checkpoint), LoraConfig(task_type="CAUSAL_LM", **json.loads(json.dumps(config))))
     model.peft_config["default"].base_model_name_or_path = f"parity/{checkpoint.name}"
@@ -157,6 +208,9 @@ def write_adapter(folder, checkpoint, config, dtype, seed):
             own = 1.5 / math.sqrt(b.shape[0]) if is_embedding else 1.0
             a.normal_(0, 1.0 if is_embedding else 1 / math.sqrt(a.shape[1]))
             b.normal_(0, 0.5 * own / (scale * math.sqrt(rank)))
+            if is_exact:
+                make_exact(a)
+                make_exact(b)
     model.save_pretrained(folder)
     path = folder / "adapter_model.safetensors"
     tensors = {k: v.to(DTYPES[dtype]) if ".lora_" in k else v for k, v in load_file(path).items()}
@@ -195,6 +249,27 @@ def reference(model, prompt):
                 logprobs=pack(chosen, torch.float32), topIds=pack(top.indices, torch.int16), topLogprobs=pack(top.values, torch.float32))
 
 
+@torch.no_grad()
+def write_crossing(folder):
+    """An answer in whose midst a sequence becomes longer than LongRoPE's original context: what `generate` computes, which
+    starts anew with the long factors there."""
+    model = load(folder)
+    for attempt in range(200):
+        generator = torch.Generator().manual_seed(attempt)
+        ids = torch.tensor([[1] + torch.randint(3, 259, (39,), generator=generator).tolist()])
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=STEPS, min_new_tokens=STEPS,
+                             do_sample=False, eos_token_id=None, pad_token_id=0, output_logits=True,
+                             return_dict_in_generate=True)
+        logits = torch.cat(out.logits)
+        best = logits.topk(2).values
+        if float((best[:, 0] - best[:, 1]).min()) > 0.02:
+            break
+    greedy = out.sequences[0, ids.shape[1]:]
+    logprobs = logits.log_softmax(-1).gather(1, greedy[:, None])[:, 0]
+    text = json.dumps(dict(prompt=ids[0].tolist(), greedy=greedy.tolist(), logprobs=[round(p, 6) for p in logprobs.tolist()]))
+    (folder / "crossing.json").write_text(text + "\n")
+
+
 def head_weight(model):
     """The head with its adapter merged, whose rows bound the logits."""
     head = model.get_output_embeddings()
@@ -224,7 +299,9 @@ def write_references(folder, o):
               f"torch's error {found['torchError']:.1e} scale {found['hiddenNorm'] * found['headNorm']:.0f}")
         cases.append(dict(adapter=name, **found))
     text = ",\n".join(json.dumps(case) for case in cases)
-    (folder / "references.json").write_text(f'{{"dtype":"{o["dtype"]}","top":{TOP},"cases":[\n{text}\n]}}\n')
+    dtypes = json.dumps(["f32", "bf16", "f16"] if o.get("every_dtype") else [o["dtype"]])
+    (folder / "references.json").write_text(
+        f'{{"dtype":"{o["dtype"]}","dtypes":{dtypes},"top":{TOP},"cases":[\n{text}\n]}}\n')
 
 
 def main(names):
@@ -236,8 +313,10 @@ def main(names):
         folder.mkdir(parents=True)
         write_checkpoint(name, o, folder)
         for seed, (adapter, (config, dtype)) in enumerate(o["adapters"].items()):
-            write_adapter(folder / "adapters" / adapter, folder, config, dtype, seed)
+            write_adapter(folder / "adapters" / adapter, folder, config, dtype, seed, o.get("every_dtype"))
         write_references(folder, o)
+        if name == "phi3-long":
+            write_crossing(folder)
 
 
 if __name__ == "__main__":

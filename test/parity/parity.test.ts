@@ -8,11 +8,11 @@ import { readReferences } from './references.js';
 
 const sets = readReferences();
 
-describe.each(sets)('$name', (set) => {
+describe.each(sets.flatMap((set) => set.dtypes.map((dtype) => ({ ...set, dtype }))))('$name in $dtype', (set) => {
   let base: Base;
   beforeAll(async () => {
     // K and V are kept in float32, as in the reference; those of a bf16 base are tested below.
-    base = await loadBase({ path: set.path, kvDtype: 'f32', limits: LIMITS, threads: 2 });
+    base = await loadBase({ path: set.path, dtype: set.dtype, kvDtype: 'f32', limits: LIMITS, threads: 2 });
     for (const { adapter } of set.cases) {
       if (adapter !== null) await base.registerAdapter(adapter, `${set.path}/adapters/${adapter}`);
     }

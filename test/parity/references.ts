@@ -32,7 +32,10 @@ export interface Reference extends Omit<SavedCase, 'logprobs' | 'topIds' | 'topL
 export interface ReferenceSet {
   name: string;
   path: string;
+  /** Of the files. */
   dtype: DType;
+  /** In which the weights are the same numbers. */
+  dtypes: DType[];
   top: number;
   cases: Reference[];
 }
@@ -44,6 +47,7 @@ export function readReferences(): ReferenceSet[] {
       const path = `${DATA}${name}`;
       const saved = JSON.parse(readFileSync(`${path}/references.json`, 'utf8')) as {
         dtype: DType;
+        dtypes?: DType[];
         top: number;
         cases: SavedCase[];
       };
@@ -53,7 +57,7 @@ export function readReferences(): ReferenceSet[] {
         topIds: new Int16Array(bytesOf(one.topIds)),
         topLogprobs: new Float32Array(bytesOf(one.topLogprobs)),
       }));
-      return { name, path, dtype: saved.dtype, top: saved.top, cases };
+      return { name, path, dtype: saved.dtype, dtypes: saved.dtypes ?? [saved.dtype], top: saved.top, cases };
     });
 }
 

@@ -31,7 +31,7 @@ async function check(base: Base, set: ReferenceSet, reference: Reference, kept?:
 
 describe.each(['scalar', 'avx2', 'avx512', 'neon'] as const)('SIMD level %s', (simd) => {
   const isHere = loadNative().binding.probe().simdLevels.includes(simd);
-  test.skipIf(!isHere).each(['llama-gqa', 'llama-tied-bf16', 'llama3-rope-f16'])(
+  test.skipIf(!isHere).each(['llama-gqa', 'llama-tied-bf16', 'llama3-rope-f16', 'gemma2', 'phi3'])(
     `has the logits of transformers for %s (needs a processor with ${simd})`,
     async (name) => {
       const set = setOf(name);
@@ -43,7 +43,7 @@ describe.each(['scalar', 'avx2', 'avx512', 'neon'] as const)('SIMD level %s', (s
 });
 
 describe('K and V', () => {
-  test.each(['llama-tied-bf16', 'llama3-rope-f16', 'qwen2-yarn-bf16'])(
+  test.each(['llama-tied-bf16', 'llama3-rope-f16', 'qwen2-yarn-bf16', 'gemma3', 'mistral', 'phi3-long'])(
     "in the base's own 16 bits are within the bound of that dtype for %s",
     async (name) => {
       const set = setOf(name);

@@ -49,6 +49,20 @@ describe('registering', () => {
     expect((await base.registerAdapter('a', 'y')).generation).toBe('2'.padStart(64, '0'));
   });
 
+  test('of another generation than expected is refused and leaves nothing', async () => {
+    const { base, engine } = await open();
+    const expected = (handle: number) => ({ expectedGeneration: handle.toString(16).padStart(64, '0') });
+    await expect(base.registerAdapter('a', 'x', expected(7))).rejects.toMatchObject({
+      code: 'ERR_ADAPTER_GENERATION',
+      details: { generation: '1'.padStart(64, '0'), expected: '7'.padStart(64, '0') },
+    });
+    expect([...base.adapters.list()]).toEqual([]);
+    await turns(2);
+    expect(engine.adapters.size).toBe(0);
+    const { generation } = await base.registerAdapter('a', 'x', expected(2));
+    expect(generation).toBe('2'.padStart(64, '0'));
+  });
+
   test('a failure frees the name: of the folder, of the engine', async () => {
     let isBad = true;
     const failure = { code: 'ERR_ADAPTER_NOT_FINITE', message: 'NaN in q_proj' };

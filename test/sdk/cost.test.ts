@@ -118,6 +118,7 @@ async function openMeasured(folder = fakeFolder()) {
     loadNative: () => ({ binding: measured, path: 'fake', rejected: [] }),
     readBaseFolder: async () => folder,
     readAdapterFolder: () => Promise.reject(new Error('none')),
+    checkAdapter: () => Promise.reject(new Error('none')),
     openTokenizer: async () => new FakeTokenizer(),
   })({ path: '/nowhere/base' });
   while (addon.engines.length === 0) await new Promise((resolve) => setImmediate(resolve));

@@ -289,7 +289,15 @@ export class FakeEngine implements NativeEngine {
       this.#fail(request, { code: 'ERR_CLOSED', message: 'the engine is closed' }, events);
     }
     this.adapters.clear();
-    this.onEvents(null, [...events, { kind: 'closed' }]);
+    this.onEvents(null, [...events, { kind: 'closed', code: '', message: '' }]);
+  }
+
+  /** Ends by itself, as the addon does when memory runs out in a step; what it had is dropped without a word. */
+  crash(code: string, message: string): void {
+    this.isClosed = true;
+    this.requests.clear();
+    this.adapters.clear();
+    this.onEvents(null, [{ kind: 'closed', code, message }]);
   }
 
   #schedule(): void {

@@ -2,7 +2,7 @@
 
 import { OpenLoraError } from '../../src/errors.js';
 import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
-import type { ChatMessage, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
+import type { ChatMessage, EncodeOptions, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
 import { createLoadBase, type SdkParts } from '../../src/sdk/load-base.js';
 import type { Base, LoadBaseOptions } from '../../src/sdk/types.js';
 import { fakeAddon, type FakeEngine, type FakeOptions } from './fake-native.js';
@@ -26,8 +26,19 @@ export function fakeFolder(changes: Partial<BaseFolder> = {}): BaseFolder {
       normEps: 1e-5,
       attentionScale: 0.5,
       embeddingScale: 1,
-      ropeInvFreq: new Float32Array(2),
-      ropeFactor: 1,
+      attentionSoftCap: 0,
+      residualScale: 1,
+      logitScale: 1,
+      logitSoftCap: 0,
+      normOffset: 0,
+      activation: 'silu',
+      qkNorm: 'none',
+      hasPreNorms: true,
+      hasPostNorms: false,
+      isFused: false,
+      ropes: [{ invFreq: new Float32Array(2), longInvFreq: new Float32Array(0), factor: 1 }],
+      ropeSwitch: 0,
+      layerOptions: [{ window: 0, rope: 0 }],
       isTied: true,
     },
     files: ['/nowhere/base/model.safetensors'],
@@ -70,8 +81,11 @@ export class FakeTokenizer implements Tokenizer {
   isDisposed = false;
   /** While true, encoding waits. */
   isHeld = false;
+  /** Of every call, in turn. */
+  readonly parseSpecialTokens: (boolean | undefined)[] = [];
 
-  async encode(text: string, options: { signal?: AbortSignal } = {}): Promise<Uint32Array> {
+  async encode(text: string, options: EncodeOptions = {}): Promise<Uint32Array> {
+    this.parseSpecialTokens.push(options.parseSpecialTokens);
     do {
       await pause();
       if (this.isDisposed) throw new OpenLoraError('ERR_CLOSED', 'the tokenizer was disposed');
@@ -80,7 +94,7 @@ export class FakeTokenizer implements Tokenizer {
     return Uint32Array.from(Buffer.from(text, 'latin1'));
   }
 
-  async encodeChat(messages: readonly ChatMessage[], options: RenderChatOptions & { signal?: AbortSignal } = {}) {
+  async encodeChat(messages: readonly ChatMessage[], options: RenderChatOptions & EncodeOptions = {}) {
     const text = this.renderChat(messages, options);
     return { tokens: await this.encode(text, options), text };
   }
@@ -121,6 +135,13 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
       signal?.throwIfAborted();
       if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
       return fakeAdapterFolder(path);
+    },
+    checkAdapter: async ({ files, config, chatTemplate }, _base, { signal }) => {
+      await pause();
+      signal?.throwIfAborted();
+      if (config.peft_type !== 'LORA') throw new OpenLoraError('ERR_ADAPTER_PEFT_TYPE', 'no LoRA');
+      const { spec, info } = fakeAdapterFolder(files[0]!);
+      return { spec, info: { ...info, ...(chatTemplate === undefined ? {} : { chatTemplate }) } };
     },
     openTokenizer: async ({ signal }) => {
       await pause();

@@ -371,6 +371,7 @@ describe('what the engine is asked for', () => {
     const result = await base.generate({ prompt: 'abc' }).result;
     expect(engine.submitted[0]).toMatchObject({
       maxTokens: CONTEXT - 3, minTokens: 0, temperature: 0, topK: 0, topP: 1, minP: 0, stop: [], stopTokens: [], eosTokens: [1],
+      repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0, biasTokens: new Uint32Array(), biasValues: new Float32Array(),
       logprobs: -1, promptLogprobs: -1, priority: 0, deadlineMs: 0, adapters: [],
     }); // prettier-ignore
     expect(Number.isSafeInteger(result.seed)).toBe(true);
@@ -393,6 +394,28 @@ describe('what the engine is asked for', () => {
     await base.generate({ tokens: [5], maxTokens: 1, temperature: 0, topK: 3 }).result;
     expect(engine.submitted[0]).toMatchObject({ temperature: 0.7, topK: 20, topP: 0.8, minP: 0.1 });
     expect(engine.submitted[1]).toMatchObject({ temperature: 0, topK: 3, topP: 0.8, minP: 0.1 });
+  });
+
+  test('penalties and biases as they are given', async () => {
+    const { base, engine } = await open();
+    const given = { repetitionPenalty: 1.3, presencePenalty: -2, frequencyPenalty: 2 };
+    const logitBias = { 255: -100, 0: 0.5, 7: -Infinity };
+    await base.generate({ tokens: [5], maxTokens: 1, ...given, logitBias }).result;
+    expect(engine.submitted[0]).toMatchObject({
+      ...given,
+      biasTokens: Uint32Array.of(0, 7, 255),
+      biasValues: Float32Array.of(0.5, -Infinity, -100),
+    });
+  });
+
+  test('a repetition penalty of generation_config.json also for a greedy answer, unless another is given', async () => {
+    const { base, engine } = await open({}, fakeFolder({ generation: { repetitionPenalty: 1.1 } }));
+    await base.generate({ tokens: [5], maxTokens: 1 }).result;
+    await base.generate({ tokens: [5], maxTokens: 1, repetitionPenalty: 1 }).result;
+    expect(engine.submitted.map(({ temperature, repetitionPenalty }) => [temperature, repetitionPenalty])).toEqual([
+      [0, 1.1],
+      [0, 1],
+    ]);
   });
 
   test('do_sample: false is greedy unless a temperature is given; do_sample: true without one is 1', async () => {
@@ -425,6 +448,19 @@ describe('what the engine is asked for', () => {
     const tools = [{ type: 'function' as const, function: { name: 'f' } }];
     await base.generate({ messages: [{ role: 'user', content: 'hi' }], tools, maxTokens: 1 }).result;
     expect(Buffer.from(engine.submitted[0]!.tokens).toString()).toBe('[base]<1>user:hi>');
+  });
+
+  test('special tokens that are spelled out are tokens in a prompt, and text in a conversation, unless asked', async () => {
+    const { base, tokenizer } = await open();
+    const messages = [{ role: 'user', content: 'hi' }];
+    await base.generate({ prompt: 'x', maxTokens: 1 }).result;
+    await base.generate({ prompt: 'x', parseSpecialTokens: false, maxTokens: 1 }).result;
+    await base.generate({ messages, maxTokens: 1 }).result;
+    await base.generate({ messages, parseSpecialTokens: true, maxTokens: 1 }).result;
+    await base.tokenizer.encode('x', { parseSpecialTokens: false });
+    expect(tokenizer.parseSpecialTokens).toEqual([true, false, false, true, false]);
+    const wrong = base.tokenizer.encode('x', { parseSpecialTokens: 1 as never });
+    await expect(wrong).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
   });
 
   test('time spent on encoding counts towards the deadline', async () => {

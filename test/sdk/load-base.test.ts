@@ -56,11 +56,16 @@ describe('loadBase', () => {
     await turns(3);
   });
 
-  test('warns of a repetition penalty that it does not apply', async () => {
+  test('warns of settings of generation_config.json that it does not apply', async () => {
     const warnings: string[] = [];
-    const { loadBase } = fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } }));
-    await using _base = await loadBase({ logger: { warn: (message) => warnings.push(message) } });
-    expect(warnings).toEqual([expect.stringContaining('repetition_penalty 1.1')]);
+    const logger = { warn: (message: string) => warnings.push(message) };
+    await using _quiet = await fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } })).loadBase({
+      logger,
+    });
+    expect(warnings).toEqual([]);
+    const ignored = ['num_beams', 'suppress_tokens'];
+    await using _base = await fakeSdk({}, {}, fakeFolder({ generation: { ignored } })).loadBase({ logger });
+    expect(warnings).toEqual(['generation_config.json: num_beams, suppress_tokens: not supported and not applied']);
   });
 });
 
@@ -108,6 +113,19 @@ describe('loadBase that fails', () => {
     await expect(loadBase()).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY', message: 'pool', retryable: true });
     expect(tokenizers[0]!.isDisposed).toBe(true);
     expect(engines[0]!.calls).toEqual(['close']);
+  });
+
+  test('an engine that ends by itself fails what it had and what comes later, and can be disposed', async () => {
+    const { loadBase, engines } = fakeSdk();
+    const base = await loadBase();
+    const running = base.generate({ tokens: [97] });
+    engines[0]!.crash('ERR_OUT_OF_MEMORY', 'the host is full');
+    expect(await codeOf(running.result)).toBe('ERR_OUT_OF_MEMORY');
+    expect(await codeOf(base.generate({ tokens: [97] }).result)).toBe('ERR_OUT_OF_MEMORY');
+    expect(await codeOf(base.registerAdapter('a', 'folder'))).toBe('ERR_OUT_OF_MEMORY');
+    expect(() => base.stats()).toThrow('the host is full');
+    await base.dispose();
+    expect(await codeOf(base.generate({ tokens: [97] }).result)).toBe('ERR_CLOSED');
   });
 
   test('with the code of whatever part failed', async () => {

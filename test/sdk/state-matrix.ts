@@ -8,6 +8,11 @@ export const STATES = ['idle', 'loading', 'generating', 'closing', 'closed'] as 
 export type State = (typeof STATES)[number];
 
 const messages = [{ role: 'user', content: 'hi' }];
+const config = { peft_type: 'LORA' };
+
+async function* stream(): AsyncGenerator<Uint8Array> {
+  for (let i = 0; i < 3; i++) yield new Uint8Array(100).fill(i);
+}
 
 /** Each on a base that has an adapter 'a'. */
 export const METHODS: Record<string, (base: Base) => unknown> = {
@@ -24,6 +29,8 @@ export const METHODS: Record<string, (base: Base) => unknown> = {
   },
   'generate() disposed': (base) => base.generate({ prompt: 'ab' })[Symbol.asyncDispose](),
   registerAdapter: (base) => base.registerAdapter('b', 'x'),
+  'registerAdapter of bytes': (base) => base.registerAdapter('b', { config, tensors: new Uint8Array(300) }),
+  'registerAdapter of a stream': (base) => base.registerAdapter('b', { config, tensors: stream() }),
   unregisterAdapter: (base) => base.unregisterAdapter('a'),
   prefetch: (base) => base.prefetch('a'),
   renderChat: (base) => base.renderChat(messages, { adapter: 'a' }),

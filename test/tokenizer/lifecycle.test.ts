@@ -39,7 +39,7 @@ describe('opening', () => {
     await expect(openTokenizer({ folder: '/no/such/folder' })).rejects.toEqual(coded('ERR_TOKENIZER_MISSING'));
   });
 
-  const model = llama2With({}).model as object;
+  const model = llama2With({}).model as { merges: unknown[] };
   test.each<[string, string, unknown]>([
     ['text that is no JSON', 'the file', '{"model":'],
     ['a list', 'the file', []],
@@ -48,7 +48,11 @@ describe('opening', () => {
     ['Unigram', 'model.type', llama2With({ model: { ...model, type: 'Unigram' } })],
     ['dropout', 'model.dropout', llama2With({ model: { ...model, dropout: 0.1 } })],
     ['no merges', 'model.merges', llama2With({ model: { ...model, merges: undefined } })],
-    ['a merge of three', 'model.merges[1]', llama2With({ model: { ...model, merges: ['a b', 'a b c'] } })],
+    [
+      'a merge of three',
+      'model.merges[1]',
+      llama2With({ model: { ...model, merges: [model.merges[0], ['a', 'b', 'c']] } }),
+    ],
     ['an id that is text', 'model.vocab["a"]', llama2With({ model: { ...model, vocab: { a: 'x' } } })],
     ['a huge id', 'model.vocab["a"]', llama2With({ model: { ...model, vocab: { a: 2 ** 40 } } })],
     ['a nameless added token', 'added_tokens[0].content', llama2With({ added_tokens: [{ id: 1 }] })],
@@ -171,7 +175,7 @@ describe('the thread', () => {
       new URL('./crashing-worker.mjs', import.meta.url),
     );
     const ask = (text: string): Promise<unknown> =>
-      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens: true });
+      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens: true, parseSpecialTokens: true });
     await client.open();
     const first = await ask('who');
     const hanging = ask('hang');

@@ -154,15 +154,6 @@ void Values(const ValueArgs& a) {
   }
 }
 
-// cap * tanh(s / cap), tanh(x) = 1 - 2 / (e^2x + 1): the error is a few 2^-24 of cap, whatever s.
-template <class V>
-OPENLORA_INLINE typename V::F SoftCap(typename V::F s, float cap) {
-  using F = typename V::F;
-  const F e = Exp<V>(V::Mul(s, V::Set(2 / cap)));
-  const F tanh = V::Sub(V::Set(1.0f), V::Div(V::Set(2.0f), V::Add(e, V::Set(1.0f))));
-  return V::Mul(tanh, V::Set(cap));
-}
-
 template <class V>
 OPENLORA_INLINE float ExpOne(float x) {
   float lanes[V::kLanes];

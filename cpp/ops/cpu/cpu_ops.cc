@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <system_error>
+#include <new>
 
 #include "base/check.h"
 #include "ops/cpu/cpu_ops_impl.h"
@@ -60,11 +60,10 @@ Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
     for (const SimdLevel has : levels) names += std::string(names.empty() ? "" : ", ") + NameOf(has);
     return Error(kErrSimdLevel, "no SIMD level '%s' on this machine; it has: %s", NameOf(level), names.c_str());
   }
-  try {
-    *ops = std::make_unique<CpuOps>(*KernelsOf(level), threads);
-  } catch (const std::system_error& error) {
-    return Error(kErrOutOfMemory, "%d threads can't be started: %s", threads, error.what());
-  }
+  auto made = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  if (made->threads() != threads)
+    return Error(kErrThreads, "threads is %d, the system doesn't start that many", threads);
+  *ops = std::move(made);
   return Ok();
 }
 
@@ -72,7 +71,7 @@ void* Workspace::Grow(size_t bytes) {
   if (bytes > pages_.bytes()) {
     pages_ = PageBuffer();  // first, so that the two never stand side by side
     pages_ = PageBuffer(std::max(bytes + bytes / 2, size_t{1} << 16));
-    OPENLORA_CHECK(pages_.data() != nullptr);
+    if (pages_.data() == nullptr) throw std::bad_alloc();  // as a vector would: ends the engine with ERR_OUT_OF_MEMORY
   }
   return pages_.data();
 }
@@ -91,17 +90,21 @@ void CpuOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float 
   });
 }
 
-void CpuOps::RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
-                       const TensorView& cos_sin) {
-  const int64_t half = static_cast<int64_t>(inv_freq.size());
-  OPENLORA_CHECK(cos_sin.cols == 2 * half && cos_sin.rows >= rows);
-  Parallel(rows, int64_t{rows} * half * 32, [&](int64_t begin, int64_t end) {
+void CpuOps::RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) {
+  const int64_t half = static_cast<int64_t>(rope.inv_freq.size());
+  const bool has_long = !rope.long_inv_freq.empty() && rows.row_is_long != nullptr;
+  OPENLORA_CHECK(cos_sin.cols == 2 * half && cos_sin.rows >= rows.rows);
+  OPENLORA_CHECK(!has_long || rope.long_inv_freq.size() == rope.inv_freq.size());
+  Parallel(rows.rows, rows.rows * half * 32, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
+      const float* const inv_freq =
+          (has_long && rows.row_is_long[row] != 0 ? rope.long_inv_freq : rope.inv_freq).data();
       float* const cosines = cos_sin.f32(row);
       for (int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(row_pos[row]) * inv_freq[i];  // an f32, as Hugging Face computes it
-        cosines[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * scale;
-        cosines[half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * scale;
+        // An f32, as Hugging Face computes it.
+        const float angle = static_cast<float>(rows.row_pos[row]) * inv_freq[i];
+        cosines[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * rope.factor;
+        cosines[half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * rope.factor;
       }
     }
   });
@@ -140,17 +143,25 @@ int64_t CpuOps::KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t
   return 2 * int64_t{kv_heads} * head_dim * tokens * static_cast<int64_t>(SizeOf(dtype));
 }
 
-void CpuOps::SiluMul(const TensorView& gate, const TensorView& up) {
+void CpuOps::GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) {
   OPENLORA_CHECK(gate.rows == up.rows && gate.cols == up.cols);
-  constexpr int64_t kPiece = 1024;  // columns
-  const int64_t pieces = (gate.cols + kPiece - 1) / kPiece;
-  Parallel(gate.rows * pieces, gate.rows * gate.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t column = i % pieces * kPiece;
-      kernels_.silu_mul(gate.f32(i / pieces) + column, up.f32(i / pieces) + column,
-                        std::min(kPiece, gate.cols - column));
-    }
+  const auto kernel = kernels_.gated_activation[static_cast<int>(activation)];
+  ParallelElements(gate, 1, [&](int64_t row, int64_t column, int64_t count) {
+    kernel(gate.f32(row) + column, up.f32(row) + column, count);
   });
+}
+
+void CpuOps::AddScaled(const TensorView& x, float scale, const TensorView& out) {
+  OPENLORA_CHECK(x.rows == out.rows && x.cols == out.cols);
+  ParallelElements(x, 4, [&](int64_t row, int64_t column, int64_t count) {
+    kernels_.add_scaled(x.f32(row) + column, scale, out.f32(row) + column, count);
+  });
+}
+
+void CpuOps::SoftCap(const TensorView& x, float cap) {
+  OPENLORA_CHECK(cap > 0);
+  ParallelElements(
+      x, 1, [&](int64_t row, int64_t column, int64_t count) { kernels_.soft_cap(x.f32(row) + column, cap, count); });
 }
 
 void CpuOps::GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) {

@@ -11,8 +11,7 @@ namespace openlora {
 inline constexpr char kErrSimdLevel[] = "ERR_SIMD_LEVEL";
 
 // Ops on this machine's CPU with `threads` threads, the caller's included. ERR_SIMD_LEVEL if the machine or this build
-// lacks `level`, kAuto takes the best; ERR_OUT_OF_MEMORY if the system has not so many threads. Results are the same
-// bits on every level and for every number of threads.
+// lacks `level`; kAuto takes the best. Results are the same bits on every level and for every number of threads.
 Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops);
 
 }  // namespace openlora

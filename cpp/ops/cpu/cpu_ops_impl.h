@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ class CpuOps final : public Ops {
  public:
   CpuOps(const KernelTable& kernels, int threads);
   const char* name() const override { return name_.c_str(); }
+  int threads() const { return pool_.size(); }
 
   int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override;
   void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) override;
@@ -42,14 +44,15 @@ class CpuOps final : public Ops {
   void Embed(const EmbedArgs& args) override;
   void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) override;
   void Project(const ProjectArgs& args) override;
-  void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
-                 const TensorView& cos_sin) override;
+  void RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) override;
   void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) override;
   void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
                 int32_t layer) override;
   int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const override;
   void Attention(const AttentionArgs& args) override;
-  void SiluMul(const TensorView& gate, const TensorView& up) override;
+  void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) override;
+  void AddScaled(const TensorView& x, float scale, const TensorView& out) override;
+  void SoftCap(const TensorView& x, float cap) override;
   void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) override;
   void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override;
   Status Synchronize() override { return Ok(); }
@@ -63,6 +66,18 @@ class CpuOps final : public Ops {
     pool_.Run([&](int member, int members) {
       const Piece piece = Split(count, 1, member, members);
       if (piece.begin < piece.end) body(piece.begin, piece.end);
+    });
+  }
+  // body(row, column, count) over pieces of the rows of `x`, of which a core does about `per_ns` elements a nanosecond.
+  template <typename Body>
+  void ParallelElements(const TensorView& x, int64_t per_ns, const Body& body) {
+    constexpr int64_t kPiece = 1024;  // columns
+    const int64_t pieces = (x.cols + kPiece - 1) / kPiece;
+    Parallel(x.rows * pieces, x.rows * x.cols / per_ns, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t column = i % pieces * kPiece;
+        body(i / pieces, column, std::min(kPiece, x.cols - column));
+      }
     });
   }
   static constexpr int64_t kParallelWork = 8192;

@@ -80,9 +80,34 @@ void RopeHead(float* x, const float* cos_sin, int64_t half) {
 }
 
 template <class V>
-void SiluMulRow(float* gate, const float* up, int64_t count) {
+struct SiluOf {
+  static OPENLORA_INLINE typename V::F Apply(typename V::F x) { return Silu<V>(x); }
+};
+
+template <class V>
+struct GeluTanhOf {
+  static OPENLORA_INLINE typename V::F Apply(typename V::F x) { return GeluTanh<V>(x); }
+};
+
+template <class V, class Function>
+void GatedActivationRow(float* gate, const float* up, int64_t count) {
   ForVectors<V>(count, [&](int64_t i, int lanes) OPENLORA_INLINE_LAMBDA {
-    StoreLanes<V>(gate + i, V::Mul(Silu<V>(LoadLanes<V>(gate + i, lanes)), LoadLanes<V>(up + i, lanes)), lanes);
+    const typename V::F activated = Function::Apply(LoadLanes<V>(gate + i, lanes));
+    StoreLanes<V>(gate + i, V::Mul(activated, LoadLanes<V>(up + i, lanes)), lanes);
+  });
+}
+
+template <class V>
+void AddScaledRow(const float* x, float scale, float* out, int64_t count) {
+  ForVectors<V>(count, [&](int64_t i, int lanes) OPENLORA_INLINE_LAMBDA {
+    StoreLanes<V>(out + i, V::Fma(LoadLanes<V>(x + i, lanes), V::Set(scale), LoadLanes<V>(out + i, lanes)), lanes);
+  });
+}
+
+template <class V>
+void SoftCapRow(float* x, float cap, int64_t count) {
+  ForVectors<V>(count, [&](int64_t i, int lanes) OPENLORA_INLINE_LAMBDA {
+    StoreLanes<V>(x + i, SoftCap<V>(LoadLanes<V>(x + i, lanes), cap), lanes);
   });
 }
 

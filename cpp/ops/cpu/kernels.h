@@ -11,7 +11,8 @@
 
 namespace openlora {
 
-inline constexpr int kDTypes = 3;  // a table of kernels is indexed by DType: f32, f16, bf16
+inline constexpr int kDTypes = 3;       // a table of kernels is indexed by DType: f32, f16, bf16
+inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_tanh
 
 // Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded).
 inline constexpr int kPanel = 32;    // outputs
@@ -85,7 +86,12 @@ struct KernelTable {
   void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
   // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines
   void (*rope)(float* x, const float* cos_sin, int64_t half);
-  void (*silu_mul)(float* gate, const float* up, int64_t count);
+  // gate = activation(gate) * up, by Activation
+  void (*gated_activation[kActivations])(float* gate, const float* up, int64_t count);
+  // out += scale * x
+  void (*add_scaled)(const float* x, float scale, float* out, int64_t count);
+  // x = cap * tanh(x / cap)
+  void (*soft_cap)(float* x, float cap, int64_t count);
   // x *= scale
   void (*scale)(float* x, float scale, int64_t count);
 

@@ -47,5 +47,21 @@ OPENLORA_INLINE typename V::F Silu(typename V::F x) {
   return V::Div(x, V::Add(V::Set(1.0f), Exp<V>(minus_x)));
 }
 
+// x/2 · (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2/pi) · (x + 0.044715 x³): nothing cancels for x << 0.
+template <class V>
+OPENLORA_INLINE typename V::F GeluTanh(typename V::F x) {
+  const typename V::F of_square = V::Fma(V::Mul(x, x), V::Set(-0.0713548163f), V::Set(-1.5957691216f));
+  return V::Div(x, V::Add(V::Set(1.0f), Exp<V>(V::Mul(x, of_square))));
+}
+
+// cap * tanh(s / cap), tanh(x) = 1 - 2 / (e^2x + 1): the error is a few 2^-24 of cap, whatever s.
+template <class V>
+OPENLORA_INLINE typename V::F SoftCap(typename V::F s, float cap) {
+  using F = typename V::F;
+  const F e = Exp<V>(V::Mul(s, V::Set(2 / cap)));
+  const F tanh = V::Sub(V::Set(1.0f), V::Div(V::Set(2.0f), V::Add(e, V::Set(1.0f))));
+  return V::Mul(tanh, V::Set(cap));
+}
+
 }  // namespace
 }  // namespace openlora

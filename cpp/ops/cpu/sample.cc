@@ -28,7 +28,7 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 
 
 // One thread's memory for a vocabulary of V tokens.
 struct Scratch {
-  float* biased;          // [V]
+  float* saved;           // [2 V]: logits that a row changed
   float* maxima;          // [ceil(V / kMaximaBlock)][kMaximaLanes]
   float* bounds;          // as many
   double* sums;           // [ceil(V / kSumBlock)]
@@ -38,22 +38,22 @@ struct Scratch {
 
   static int64_t Bytes(int64_t vocabulary) {
     const int64_t n = RoundUp(vocabulary, kSumBlock);
-    return RoundUp(n * (3 * 4 + static_cast<int64_t>(sizeof(Candidate))) + n / kMaximaLanes * 8 + n / kSumBlock * 8,
+    return RoundUp(n * (4 * 4 + static_cast<int64_t>(sizeof(Candidate))) + n / kMaximaLanes * 8 + n / kSumBlock * 8,
                    4096);
   }
   Scratch(uint8_t* memory, int64_t vocabulary) {
     const int64_t n = RoundUp(vocabulary, kSumBlock);
     sums = reinterpret_cast<double*>(memory);
     candidates = reinterpret_cast<Candidate*>(sums + n / kSumBlock);
-    biased = reinterpret_cast<float*>(candidates + n);
-    values = biased + n;
+    saved = reinterpret_cast<float*>(candidates + n);
+    values = saved + 2 * n;
     p = values + n;
     maxima = p + n;
     bounds = maxima + n / kMaximaLanes;
   }
 };
 
-// A row of logits, after bias or raw.
+// A row of logits, adjusted or raw.
 class Logits {
  public:
   Logits(const SampleKernels& kernels, const Scratch& scratch, const float* values, int64_t count)
@@ -246,23 +246,47 @@ void ReportLogprobs(const Logits& raw, const SampleRow& row, SampleResult& resul
   }
 }
 
-SampleResult SampleOne(const SampleKernels& kernels, const Scratch& scratch, const float* logits, int64_t vocabulary,
+float Penalised(float logit, const SampleRow& row, int32_t count) {
+  const bool was_finite = std::isfinite(logit);
+  logit = logit < 0 ? logit * row.repetition_penalty : logit / row.repetition_penalty;
+  if (was_finite) logit = std::clamp(logit, -FLT_MAX, FLT_MAX);
+  logit -= row.frequency_penalty * static_cast<float>(count);
+  return count > 0 ? logit - row.presence_penalty : logit;
+}
+
+// Changes a row's logits in place; what they were goes to `saved`. O(bias + seen), not O(V).
+void Adjust(float* logits, const SampleRow& row, float* saved) {
+  for (const TokenBias& bias : row.bias) {
+    *saved++ = logits[bias.token];
+    logits[bias.token] += bias.bias;
+  }
+  for (const SeenToken& seen : row.seen) {
+    *saved++ = logits[seen.token];
+    logits[seen.token] = Penalised(logits[seen.token], row, seen.count);
+  }
+}
+
+// Backwards: a token may be biased and penalised.
+void Restore(float* logits, const SampleRow& row, const float* saved) {
+  saved += row.bias.size() + row.seen.size();
+  for (size_t i = row.seen.size(); i-- > 0;) logits[row.seen[i].token] = *--saved;
+  for (size_t i = row.bias.size(); i-- > 0;) logits[row.bias[i].token] = *--saved;
+}
+
+SampleResult SampleOne(const SampleKernels& kernels, const Scratch& scratch, float* logits, int64_t vocabulary,
                        const SampleRow& row) {
   SampleResult result;
-  const float* seen = logits;
-  if (row.target < 0 && !row.bias.empty()) {
-    std::copy_n(logits, vocabulary, scratch.biased);
-    for (const TokenBias& bias : row.bias) scratch.biased[bias.token] += bias.bias;
-    seen = scratch.biased;
-  }
-  const Logits drawn(kernels, scratch, seen, vocabulary);
-  if (!drawn.is_valid()) return result;
-  result.token = row.target >= 0 ? row.target : Draw(drawn, kernels, scratch, row);
-  if (row.target < 0 && row.logprobs < 0) return result;
-  if (seen == logits) {
-    ReportLogprobs(drawn, row, result);
-  } else {
+  const bool is_adjusted = row.target < 0 && !(row.bias.empty() && row.seen.empty());
+  if (is_adjusted) Adjust(logits, row, scratch.saved);
+  const Logits drawn(kernels, scratch, logits, vocabulary);
+  const bool is_valid = drawn.is_valid();
+  if (is_valid) result.token = row.target >= 0 ? row.target : Draw(drawn, kernels, scratch, row);
+  if (is_adjusted) Restore(logits, row, scratch.saved);
+  if (!is_valid || (row.target < 0 && row.logprobs < 0)) return result;
+  if (is_adjusted) {
     ReportLogprobs(Logits(kernels, scratch, logits, vocabulary), row, result);
+  } else {
+    ReportLogprobs(drawn, row, result);
   }
   return result;
 }

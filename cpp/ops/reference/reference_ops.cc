@@ -1,6 +1,7 @@
 #include "ops/reference/reference_ops.h"
 
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "ops/reference/reference_attention.h"
@@ -71,15 +72,16 @@ class ReferenceOps final : public Ops {
     for (const Product& product : args.products) ProjectOne(args, product);
   }
 
-  void RopeTable(const int32_t* row_pos, int32_t rows, std::span<const float> inv_freq, float scale,
-                 const TensorView& cos_sin) override {
-    const size_t half = inv_freq.size();
-    for (int32_t row = 0; row < rows; ++row)
+  void RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) override {
+    const size_t half = rope.inv_freq.size();
+    for (int32_t row = 0; row < rows.rows; ++row) {
+      const bool is_long = !rope.long_inv_freq.empty() && rows.row_is_long != nullptr && rows.row_is_long[row] != 0;
       for (size_t i = 0; i < half; ++i) {
-        const double angle = row_pos[row] * double{inv_freq[i]};
-        cos_sin.f32(row)[i] = static_cast<float>(scale * std::cos(angle));
-        cos_sin.f32(row)[half + i] = static_cast<float>(scale * std::sin(angle));
+        const double angle = rows.row_pos[row] * double{(is_long ? rope.long_inv_freq : rope.inv_freq)[i]};
+        cos_sin.f32(row)[i] = static_cast<float>(rope.factor * std::cos(angle));
+        cos_sin.f32(row)[half + i] = static_cast<float>(rope.factor * std::sin(angle));
       }
+    }
   }
 
   void Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) override {
@@ -106,12 +108,27 @@ class ReferenceOps final : public Ops {
 
   void Attention(const AttentionArgs& args) override { reference::Attention(args); }
 
-  void SiluMul(const TensorView& gate, const TensorView& up) override {
+  void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) override {
     for (int64_t row = 0; row < gate.rows; ++row)
       for (int64_t i = 0; i < gate.cols; ++i) {
         const double x = gate.f32(row)[i];
-        gate.f32(row)[i] = static_cast<float>(x / (1 + std::exp(-x)) * up.f32(row)[i]);
+        // (1 + tanh(u)) / 2 = 1 / (1 + e^-2u), which doesn't cancel for x << 0.
+        const double z =
+            activation == Activation::kSilu ? x : 2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+        gate.f32(row)[i] = static_cast<float>(x / (1 + std::exp(-z)) * up.f32(row)[i]);
       }
+  }
+
+  void AddScaled(const TensorView& x, float scale, const TensorView& out) override {
+    for (int64_t row = 0; row < x.rows; ++row)
+      for (int64_t i = 0; i < x.cols; ++i)
+        out.f32(row)[i] = static_cast<float>(out.f32(row)[i] + double{scale} * x.f32(row)[i]);
+  }
+
+  void SoftCap(const TensorView& x, float cap) override {
+    for (int64_t row = 0; row < x.rows; ++row)
+      for (int64_t i = 0; i < x.cols; ++i)
+        x.f32(row)[i] = static_cast<float>(cap * std::tanh(double{x.f32(row)[i]} / cap));
   }
 
   void GatherRows(const TensorView& x, std::span<const int32_t> rows, const TensorView& out) override {

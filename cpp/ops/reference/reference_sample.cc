@@ -28,6 +28,21 @@ double LogSumExp(const std::vector<double>& values) {
   return max + std::log(sum);
 }
 
+// The logits that the row draws from. The steps are rounded to f32, as the op's definition has it.
+std::vector<double> Adjusted(const std::vector<double>& raw, const SampleRow& row) {
+  std::vector<float> x(raw.begin(), raw.end());
+  for (const TokenBias& bias : row.bias) x[bias.token] += bias.bias;
+  for (const SeenToken& seen : row.seen) {
+    float& logit = x[seen.token];
+    const bool was_finite = std::isfinite(logit);
+    logit = logit < 0 ? logit * row.repetition_penalty : logit / row.repetition_penalty;
+    if (was_finite && std::isinf(logit)) logit = std::copysign(std::numeric_limits<float>::max(), logit);
+    logit -= row.frequency_penalty * static_cast<float>(seen.count);
+    logit -= seen.count > 0 ? row.presence_penalty : 0.0f;
+  }
+  return {x.begin(), x.end()};
+}
+
 // logits / temperature → top_k → softmax → top_p → min_p → renormalise → inverse CDF: over the tokens kept, the most
 // likely first; over all of them by id when the row asks for no truncation.
 int32_t Draw(const std::vector<double>& logits, const SampleRow& row) {
@@ -40,7 +55,8 @@ int32_t Draw(const std::vector<double>& logits, const SampleRow& row) {
   double total = 0;
   for (size_t i = 0; i < count; ++i) total += p[i] = std::exp((logits[ids[i]] - max) / row.temperature);
   size_t kept = 0;
-  for (double mass = 0; kept < count && (kept == 0 || mass < row.top_p * total); ++kept) mass += p[kept];
+  for (double mass = 0; kept < count && (kept == 0 || row.top_p >= 1 || mass < row.top_p * total); ++kept)
+    mass += p[kept];
   while (kept > 1 && (p[kept - 1] < row.min_p * p[0] || p[kept - 1] == 0)) --kept;
 
   const double u = PhiloxUniform(row.seed, row.draw_index);
@@ -66,13 +82,11 @@ int32_t Draw(const std::vector<double>& logits, const SampleRow& row) {
 SampleResult SampleOne(const float* logits, int64_t vocabulary, const SampleRow& row) {
   SampleResult result;
   const std::vector<double> raw(logits, logits + vocabulary);
-  std::vector<double> biased = raw;
-  for (const TokenBias& bias : row.bias) biased[bias.token] += bias.bias;
-  const std::vector<double>& seen = row.target >= 0 ? raw : biased;
-  for (const double value : seen)
+  const std::vector<double> looked_at = row.target >= 0 ? raw : Adjusted(raw, row);
+  for (const double value : looked_at)
     if (!(value < std::numeric_limits<double>::infinity())) return result;  // NaN or +inf
-  if (*std::max_element(seen.begin(), seen.end()) == kMinusInfinity) return result;
-  result.token = row.target >= 0 ? row.target : Draw(biased, row);
+  if (*std::max_element(looked_at.begin(), looked_at.end()) == kMinusInfinity) return result;
+  result.token = row.target >= 0 ? row.target : Draw(looked_at, row);
   if (row.target < 0 && row.logprobs < 0) return result;
 
   const double log_sum = LogSumExp(raw);

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import type { AdapterInfo, Base } from '../../index.js';
 import { openBase } from '../base-options.js';
 import { defineCommand } from '../command.js';
-import { EXIT_FAILURE, EXIT_OK, Interrupted, UsageError, throwIfInterrupted } from '../errors.js';
+import { EXIT_FAILURE, EXIT_OK, Interrupted, throwIfInterrupted } from '../errors.js';
 import { json, type Io } from '../io.js';
 import { formatBytes, formatCount, formatMs, formatShort } from '../text.js';
 import { compareMemory, type MemoryComparison } from './memory.js';
@@ -31,11 +31,10 @@ export const demo = defineCommand({
     },
     fast: { kind: 'flag', summary: 'show answers as fast as they come; on a terminal they are slowed for the eye' },
     'no-memory': { kind: 'flag', summary: 'leave out the memory comparison' },
-    folder: { kind: 'text', value: 'DIR', summary: 'another demo family', isHidden: true },
+    folder: { kind: 'text', value: 'DIR', path: 'folder', summary: 'another demo family', isHidden: true },
   },
   examples: ['openlora demo', 'openlora demo --requests 256 --fast', 'openlora demo --json'],
-  async run({ options, positionals, io }) {
-    if (positionals[0] !== undefined) throw new UsageError(`unexpected argument '${positionals[0]}'`);
+  async run({ options, io }) {
     const family = readFamily(resolve(options.folder ?? demoFolder()));
     const requests = chooseRequests(family.adapters, options.requests ?? 64, options.seed ?? 0);
     const isQuiet = options.json;

@@ -5,7 +5,6 @@ import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { takePositionals } from '../args.js';
 import { defineCommand } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 import { json, type Io } from '../io.js';
@@ -21,16 +20,22 @@ export const pull = defineCommand({
   usage: 'ORG/NAME [options]',
   details:
     'Only the files that openlora reads: safetensors, configs, tokenizer. They go to the cache that huggingface_hub and transformers use, and the local folder is printed. An interrupted download goes on where it stopped. HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_ENDPOINT are honoured.',
+  positionals: [{ name: 'ORG/NAME' }],
   options: {
     revision: { kind: 'text', value: 'REV', summary: 'branch, tag or commit (default: main)' },
-    'cache-dir': { kind: 'text', value: 'DIR', summary: 'instead of the usual ~/.cache/huggingface/hub' },
+    'cache-dir': {
+      kind: 'text',
+      value: 'DIR',
+      path: 'folder',
+      summary: 'instead of the usual ~/.cache/huggingface/hub',
+    },
   },
   examples: [
     'openlora pull Qwen/Qwen2.5-0.5B',
     'openlora generate --base "$(openlora pull Qwen/Qwen2.5-0.5B)" --prompt "Hello"',
   ],
   async run({ options, positionals, io }) {
-    const [given] = takePositionals(positionals, ['ORG/NAME']);
+    const [given] = positionals;
     const repo: HubRepo = {
       name: repoName(given!),
       revision: options.revision ?? 'main',

@@ -44,7 +44,9 @@ export function kindOf(paths: readonly string[]): RepoKind | undefined {
 /** Of the needed files those that this kind of repository is read by. */
 export function chooseFiles(files: readonly HubFile[], kind: RepoKind): HubFile[] {
   const needed = files.filter(({ path }) => isNeeded(path));
-  return kind === 'adapter'
-    ? needed.filter(({ path }) => !/^(model|config)\b/.test(path))
-    : needed.filter(({ path }) => !path.startsWith('adapter_'));
+  if (kind === 'base') return needed.filter(({ path }) => !path.startsWith('adapter_'));
+  // transformers names the index of an adapter in several files as that of a base.
+  const hasShards = needed.some(({ path }) => path.startsWith('adapter_model-'));
+  const isIndex = (path: string) => hasShards && path === 'model.safetensors.index.json';
+  return needed.filter(({ path }) => isIndex(path) || !/^(model|config)\b/.test(path));
 }

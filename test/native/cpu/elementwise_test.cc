@@ -64,7 +64,7 @@ TEST(CpuElementwise, RmsNormIsTheSameOnEveryLevelAndRight) {
   }
 }
 
-TEST(CpuElementwise, SiluMulIsTheSameOnEveryLevelAndWithinFourUlp) {
+TEST(CpuElementwise, SiluIsTheSameOnEveryLevelAndWithinFourUlp) {
   std::vector<float> gate, up;
   for (float value = -110; value < 110; value += 0.0371f) gate.push_back(value);
   for (const float value : {0.0f, -0.0f, 1e-30f, -1e-30f, 88.7f, -88.7f, -103.9f, 1e30f, -1e30f}) gate.push_back(value);
@@ -73,7 +73,7 @@ TEST(CpuElementwise, SiluMulIsTheSameOnEveryLevelAndWithinFourUlp) {
     std::vector<float> out = gate;
     const int64_t count = static_cast<int64_t>(gate.size());
     std::vector<float> factor = up;
-    ops.SiluMul(F32View(out.data(), 1, count), F32View(factor.data(), 1, count));
+    ops.GatedActivation(Activation::kSilu, F32View(out.data(), 1, count), F32View(factor.data(), 1, count));
     for (size_t i = 0; i < gate.size(); ++i) {
       const double wanted = gate[i] / (1 + std::exp(-double{gate[i]}));
       EXPECT_NEAR(out[i], wanted, std::abs(wanted) * 0x1.0p-22 + 1e-36) << gate[i];
@@ -82,15 +82,16 @@ TEST(CpuElementwise, SiluMulIsTheSameOnEveryLevelAndWithinFourUlp) {
   });
 }
 
-TEST(CpuElementwise, SiluOfNanIsNanAndOfInfinityIsInfinity) {
-  for (const SimdLevel level : AvailableSimdLevels()) {
-    const auto ops = MakeOps(level, 1);
-    std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()},
-                       up = {1, 1};
-    ops->SiluMul(F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
-    EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
-    EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
-  }
+TEST(CpuElementwise, AnActivationOfNanIsNanAndOfInfinityIsInfinity) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh})
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      const auto ops = MakeOps(level, 1);
+      std::vector<float> gate = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()},
+                         up = {1, 1};
+      ops->GatedActivation(activation, F32View(gate.data(), 1, 2), F32View(up.data(), 1, 2));
+      EXPECT_TRUE(std::isnan(gate[0])) << NameOf(level);
+      EXPECT_EQ(gate[1], std::numeric_limits<float>::infinity()) << NameOf(level);
+    }
 }
 
 TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {
@@ -102,7 +103,8 @@ TEST(CpuElementwise, RopeRotatesPairsAndLeavesTheRest) {
     std::vector<float> table(static_cast<size_t>(rows * 2 * half)),
         x = Values(4, static_cast<size_t>(rows * heads * head_dim));
     const std::vector<float> before = x;
-    ops.RopeTable(positions.data(), rows, inverse, 1.5f, F32View(table.data(), rows, 2 * half));
+    ops.RopeTable({static_cast<int32_t>(rows), nullptr, positions.data(), nullptr}, {inverse, {}, 1.5f},
+                  F32View(table.data(), rows, 2 * half));
     ops.Rope(F32View(x.data(), rows, heads * head_dim), heads, head_dim, F32View(table.data(), rows, 2 * half));
     for (int64_t i = 0; i < rows * heads; ++i)
       for (int64_t d = 0; d < head_dim; ++d) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "base/prng.h"
@@ -13,7 +14,8 @@ namespace {
 constexpr int kAdapters = 8;
 constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
 
-// 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60.
+// 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60,
+// half of them with penalties or biases.
 std::vector<Request> Requests() {
   std::vector<Request> requests;
   for (int64_t id = 1; id <= 64; ++id) {
@@ -26,23 +28,32 @@ std::vector<Request> Requests() {
     if (id % 7 == 0) request.adapters.push_back({1 + id % kAdapters, 0.5f});  // two at once, with weights
     if (id % 2 == 0) request.temperature = 1;
     if (id % 5 == 0) request.prompt_logprobs = 0;
+    if (id % 3 == 0) request.repetition_penalty = id % 2 == 0 ? 1.3f : 0.8f;
+    if (id % 4 == 1) request.frequency_penalty = 0.7f;
+    if (id % 8 == 1) request.presence_penalty = -0.4f;
+    if (id % 6 == 2) request.logit_bias = {{static_cast<int32_t>(id), 3.0f}, {7, -INFINITY}, {90, -1.5f}};
+    if (id % 9 == 0) {  // that never stops
+      request.min_tokens = request.max_tokens;
+      request.stop_tokens = {7, static_cast<int32_t>(id)};
+    }
     request.seed = draw;
     requests.push_back(std::move(request));
   }
   return requests;
 }
 
-void RegisterAll(const TestFolder& folder, CoreDriver* driver) {
+void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver* driver) {
   for (int i = 0; i < kAdapters; ++i)
-    driver->Register(
-        i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3, 100 + static_cast<uint64_t>(i)));
+    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3,
+                                        100 + static_cast<uint64_t>(i), model));
 }
 
 // Each request by itself, one after another.
-std::vector<Answer> Alone(const TestFolder& folder) {
-  CoreDriver driver(TinyOptions(folder));
+std::vector<Answer> Alone(const TestFolder& folder, DType dtype = DType::kF32,
+                          const ModelConfig& model = TinyConfig()) {
+  CoreDriver driver(TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
-  RegisterAll(folder, &driver);
+  RegisterAll(folder, model, &driver);
   std::vector<Answer> answers;
   for (const Request& request : Requests()) {
     driver.core().Submit(request);
@@ -61,19 +72,21 @@ struct MixedRun {
   int64_t pool_bytes = 4 << 20;
   bool cancels = false;
   SimdLevel simd = SimdLevel::kAuto;
+  DType dtype = DType::kF32;
+  ModelConfig model = TinyConfig();
 };
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
 EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alone, const MixedRun& run) {
   SCOPED_TRACE("seed " + std::to_string(run.seed) + ", threads " + std::to_string(run.threads) + ", maxBatchTokens " +
                std::to_string(run.max_batch_tokens));
-  EngineOptions options = TinyOptions(folder, run.threads, run.simd);
+  EngineOptions options = TinyOptions(folder, run.threads, run.simd, run.dtype, run.model);
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
   options.max_context = 128;
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
-  RegisterAll(folder, &driver);
+  RegisterAll(folder, run.model, &driver);
   const std::vector<Request> requests = Requests();
   uint64_t draws = 0;
   const auto draw = [&](uint64_t below) { return Philox(run.seed, draws++) % below; };
@@ -143,6 +156,61 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
         {.seed = seed, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .cancels = seed % 4 == 0});
     EXPECT_GT(stats.adapter_evictions, 10u);
     EXPECT_GT(stats.preemptions, 0u);
+  }
+}
+
+TEST(MixedEqualsAloneTest, InSixteenBits) {
+  const TestFolder folder("dtypes");
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    SCOPED_TRACE(dtype == DType::kBF16 ? "bf16" : "f16");
+    const std::vector<Answer> alone = Alone(folder, dtype);
+    ExpectSame(folder, alone, {.seed = 10, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype});
+    if (IsSmall()) continue;
+    ExpectSame(folder, alone, {.seed = 11, .threads = 3, .max_batch_tokens = 5, .dtype = dtype});
+    const EngineStats stats = ExpectSame(
+        folder, alone, {.seed = 12, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 50 * 4096, .dtype = dtype});
+    EXPECT_GT(stats.adapter_evictions, 0u);
+  }
+}
+
+// What the families add to TinyConfig.
+std::vector<std::pair<const char*, ModelConfig>> Variants() {
+  ModelConfig windows = TinyConfig();  // Mistral, Gemma 3, SmolLM3
+  windows.ropes.push_back(windows.ropes[0]);
+  for (float& frequency : windows.ropes[1].inv_freq) frequency /= 3;
+  windows.layer_options = {{13, 1}, {0, -1}};
+  ModelConfig gemma = TinyConfig();
+  gemma.has_post_norms = true;
+  gemma.qk_norm = QkNorm::kHead;
+  gemma.activation = Activation::kGeluTanh;
+  gemma.attention_soft_cap = 2;
+  gemma.logit_soft_cap = 5;
+  gemma.embedding_scale = 3;
+  gemma.norm_offset = 0.25f;
+  ModelConfig olmo = TinyConfig();
+  olmo.has_pre_norms = false;
+  olmo.has_post_norms = true;
+  olmo.qk_norm = QkNorm::kAll;
+  ModelConfig phi = TinyConfig();  // many sequences cross its switch while they run
+  phi.is_fused = true;
+  phi.rope_switch = 40;
+  phi.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.04f, 0.008f, 0.001f, 0.0001f};
+  ModelConfig granite = TinyConfig();
+  granite.residual_scale = 0.3f;
+  granite.logit_scale = 1.7f;
+  return {{"windows", windows}, {"gemma", gemma}, {"olmo", olmo}, {"phi", phi}, {"granite", granite}};
+}
+
+TEST(MixedEqualsAloneTest, OnEveryKindOfDecoder) {
+  for (const auto& [name, model] : Variants()) {
+    SCOPED_TRACE(name);
+    const TestFolder folder(name);
+    const std::vector<Answer> alone = Alone(folder, DType::kF32, model);
+    ExpectSame(folder, alone, {.seed = 13, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model});
+    if (IsSmall()) continue;
+    ExpectSame(folder, alone, {.seed = 14, .threads = 3, .max_batch_tokens = 5, .model = model});
+    ExpectSame(folder, alone,
+               {.seed = 15, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 60 * 4096, .model = model});
   }
 }
 

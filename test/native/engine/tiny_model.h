@@ -68,14 +68,19 @@ inline ModelConfig TinyConfig() {
   model.vocab = 101;
   model.context = 256;
   model.attention_scale = 0.2886751f;
-  for (int i = 0; i < 6; ++i) model.rope_inv_freq.push_back(1.0f / static_cast<float>(1 << (2 * i)));
+  model.ropes.resize(1);
+  for (int i = 0; i < 6; ++i) model.ropes[0].inv_freq.push_back(1.0f / static_cast<float>(1 << (2 * i)));
+  model.layer_options.resize(2);
   return model;
 }
 
-// A random base of TinyConfig in `folder`, ready to open on a CPU. The text of token t is the two letters of t.
-inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto) {
+// A random base of `model` in `folder`, ready to open on a CPU, everything kept in `dtype`. The text of token t is
+// the two letters of t.
+inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto,
+                                 DType dtype = DType::kF32, const ModelConfig& model = TinyConfig()) {
   EngineOptions options;
-  options.model = TinyConfig();
+  options.dtype = options.kv_dtype = options.adapter_dtype = dtype;
+  options.model = model;
   options.files = {folder.File("base.bin")};
   {
     TensorFile file(options.files[0], 1);
@@ -88,14 +93,26 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
     add(WeightRole::kHead, -1, file.Add(m.vocab, m.hidden, 0.5f));
     add(WeightRole::kFinalNorm, -1, file.Add(1, m.hidden, 0.1f, 1.0f));
     for (int32_t layer = 0; layer < m.layers; ++layer) {
-      add(WeightRole::kAttnNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
-      add(WeightRole::kMlpNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
+      if (m.has_pre_norms) {
+        add(WeightRole::kAttnNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
+        add(WeightRole::kMlpNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
+      }
+      if (m.has_post_norms) {
+        add(WeightRole::kAttnPostNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
+        add(WeightRole::kMlpPostNorm, layer, file.Add(1, m.hidden, 0.1f, 1.0f));
+      }
+      if (m.qk_norm != QkNorm::kNone) {
+        const bool is_over_heads = m.qk_norm == QkNorm::kAll;
+        add(WeightRole::kQNorm, layer, file.Add(1, is_over_heads ? m.q_dim() : m.head_dim, 0.1f, 1.0f));
+        add(WeightRole::kKNorm, layer, file.Add(1, is_over_heads ? m.kv_dim() : m.head_dim, 0.1f, 1.0f));
+      }
       for (int32_t site = 0; site < kLayerSites; ++site) {
         const SiteShape& shape = shapes[static_cast<size_t>(site)];
+        if (shape.in == 0) continue;
         add(static_cast<WeightRole>(static_cast<int32_t>(WeightRole::kSite0) + site), layer,
             file.Add(shape.out, shape.in, 0.25f));
       }
-      add(WeightRole::kBias0, layer, file.Add(1, m.q_dim(), 0.1f));
+      if (!m.is_fused) add(WeightRole::kBias0, layer, file.Add(1, m.q_dim(), 0.1f));
     }
   }
   for (int32_t token = 0; token <= options.model.vocab; ++token) {
@@ -118,13 +135,14 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
 
 // A random adapter of `rank` on every third site from `first` on, in a file of its own.
 inline AdapterManifest TinyAdapter(const TestFolder& folder, const std::string& name, int32_t rank, int32_t first,
-                                   uint64_t seed) {
+                                   uint64_t seed, const ModelConfig& model = TinyConfig()) {
   AdapterManifest manifest;
   manifest.files = {folder.File(name)};
   manifest.canonical_config = name;
   TensorFile file(manifest.files[0], seed);
-  const std::vector<SiteShape> shapes = SiteShapes(TinyConfig());
+  const std::vector<SiteShape> shapes = SiteShapes(model);
   for (auto site = static_cast<size_t>(first); site < shapes.size(); site += 3) {
+    if (shapes[site].in == 0) continue;
     AdapterSite added{static_cast<int32_t>(site), rank, 0.5f, {}, {}};
     added.a = file.Add(rank, shapes[site].in, 0.3f);
     added.b = file.Add(shapes[site].out, rank, 0.3f);

@@ -83,10 +83,15 @@ TEST(RopeTable, HoldsCosinesAndSinesOfPositionTimesFrequency) {
     std::vector<float> inv_freq;
     for (int64_t i = 0; i < half; ++i)
       inv_freq.push_back(static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half))));
+    std::vector<float> long_inv_freq;
+    for (const float value : inv_freq) long_inv_freq.push_back(value / 7);
     const std::vector<int32_t> positions = {0, 1, 2, 100, 8191, 131071, 5};
+    const std::vector<uint8_t> is_long = {0, 1, 0, 0, 1, 0, 1};
     const auto op = [&](Ops& ops, int64_t begin, int64_t end) {
       GuardedMatrix out(end - begin, 2 * half);
-      ops.RopeTable(positions.data() + begin, static_cast<int32_t>(end - begin), inv_freq, 1.5f, out.View());
+      const RowsView rows{static_cast<int32_t>(end - begin), nullptr, positions.data() + begin, nullptr,
+                          is_long.data() + begin};
+      ops.RopeTable(rows, {inv_freq, long_inv_freq, 1.5f}, out.View());
       EXPECT_TRUE(out.IsIntact());
       return out.Values();
     };
@@ -120,22 +125,62 @@ TEST(Rope, RotatesTheFirstDimensionsOfEachHeadAndLeavesTheOthers) {
       }
 }
 
-// e^x to a few u, a sum, a division, a product; below 1e-36 e^-x leaves the range of f32.
-TEST(SiluMul, IsWithinRoundingOfTheReferenceFromMinusAThousandToAThousand) {
+// Both are x / (1 + e^-z): e^-z to a few u and what z's own rounding, 3u |z|, makes of it; a sum, a division, a
+// product. Below 1e-36 e^-z leaves the range of f32.
+TEST(GatedActivation, IsWithinRoundingOfTheReferenceFromMinusAThousandToAThousand) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh})
+    for (const int64_t rows : Rows())
+      for (const int64_t cols : Sizes())
+        for (const float limit : {0.01f, 3.0f, 100.0f, 1000.0f}) {
+          SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + " up to " + std::to_string(limit));
+          Random random(4);
+          const std::vector<float> gate = RandomValues(random, rows * cols, DType::kF32, limit);
+          const std::vector<float> up = RandomValues(random, rows * cols);
+          const auto op = [&](Ops& ops, int64_t begin, int64_t end) {
+            const GuardedMatrix out = MatrixOf(gate, cols, begin, end), by = MatrixOf(up, cols, begin, end);
+            ops.GatedActivation(activation, out.View(), by.View());
+            EXPECT_TRUE(out.IsIntact() && by.IsIntact());
+            return out.Values();
+          };
+          Compare(rows, op, [&](size_t i, float expected) {
+            const double x = gate[i];
+            const double z = activation == Activation::kSilu ? 0 : 1.5957691216 * std::abs(x + 0.044715 * x * x * x);
+            return (8 + 3 * z) * kUnitRoundoff * std::abs(expected) + 1e-36;
+          });
+        }
+}
+
+TEST(AddScaled, IsOneRoundingFromTheReference) {
+  for (const int64_t rows : Rows())
+    for (const int64_t cols : Sizes()) {
+      Random random(6);
+      const std::vector<float> x = RandomValues(random, rows * cols, DType::kF32, 3);
+      const std::vector<float> before = RandomValues(random, rows * cols);
+      const auto op = [&](Ops& ops, int64_t begin, int64_t end) {
+        const GuardedMatrix in = MatrixOf(x, cols, begin, end), out = MatrixOf(before, cols, begin, end);
+        ops.AddScaled(in.View(), 0.22f, out.View());
+        EXPECT_TRUE(in.IsIntact() && out.IsIntact());
+        return out.Values();
+      };
+      Compare(rows, op, [](size_t, float expected) { return kUnitRoundoff * std::abs(expected); });
+    }
+}
+
+// tanh = 1 - 2 / (e^2x + 1): absolute errors of a few u times the cap, whatever x.
+TEST(SoftCap, IsWithinRoundingOfTheReferenceAndNeverBeyondTheCap) {
   for (const int64_t rows : Rows())
     for (const int64_t cols : Sizes())
-      for (const float limit : {0.01f, 3.0f, 100.0f, 1000.0f}) {
-        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + " up to " + std::to_string(limit));
-        Random random(4);
-        const std::vector<float> gate = RandomValues(random, rows * cols, DType::kF32, limit);
-        const std::vector<float> up = RandomValues(random, rows * cols);
+      for (const float limit : {0.1f, 30.0f, 3000.0f}) {
+        Random random(7);
+        const std::vector<float> x = RandomValues(random, rows * cols, DType::kF32, limit);
         const auto op = [&](Ops& ops, int64_t begin, int64_t end) {
-          const GuardedMatrix out = MatrixOf(gate, cols, begin, end), by = MatrixOf(up, cols, begin, end);
-          ops.SiluMul(out.View(), by.View());
-          EXPECT_TRUE(out.IsIntact() && by.IsIntact());
+          const GuardedMatrix out = MatrixOf(x, cols, begin, end);
+          ops.SoftCap(out.View(), 30);
+          EXPECT_TRUE(out.IsIntact());
+          for (const float value : out.Values()) EXPECT_LE(std::abs(value), 30);
           return out.Values();
         };
-        Compare(rows, op, [](size_t, float expected) { return 8 * kUnitRoundoff * std::abs(expected) + 1e-36; });
+        Compare(rows, op, [](size_t, float) { return 8 * kUnitRoundoff * 30; });
       }
 }
 

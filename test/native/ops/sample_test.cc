@@ -1,11 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <numeric>
 
 #include "base/prng.h"
 #include "cases/sample_cases.h"
-#include "native/ops/ops_under_test.h"
+#include "native/ops/sample_run.h"
 #include "native/test_size.h"
 
 namespace openlora {
@@ -16,22 +15,6 @@ using cases::SampleCase;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr LogitsKind kKinds[] = {LogitsKind::kPeaked, LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked};
-
-// Results for rows of logits [rows, vocabulary].
-std::vector<SampleResult> Sample(Ops& ops, const std::vector<float>& logits, const std::vector<SampleRow>& rows) {
-  const int64_t count = static_cast<int64_t>(rows.size());
-  cases::GuardedMatrix matrix(count, static_cast<int64_t>(logits.size()) / count);
-  matrix.CopyFrom(logits.data());
-  std::vector<SampleResult> results(rows.size());
-  ops.Sample(matrix.View(), rows, results);
-  EXPECT_TRUE(ops.Synchronize().ok());
-  EXPECT_TRUE(matrix.IsIntact() && matrix.Values().size() == logits.size());
-  return results;
-}
-
-SampleResult SampleOne(Ops& ops, const std::vector<float>& logits, const SampleRow& row) {
-  return Sample(ops, logits, {row})[0];
-}
 
 void ExpectSame(const SampleResult& actual, const SampleResult& expected, double tolerance) {
   ASSERT_EQ(actual.token, expected.token);
@@ -61,11 +44,11 @@ TEST(Sample, ChoosesTheTokensOfTheReferenceOnEveryLevelAndThreadCount) {
         cases::Random random(static_cast<uint64_t>(vocabulary) * 8 + static_cast<uint64_t>(kind));
         std::vector<float> logits;
         std::vector<SampleRow> rows;
-        const std::vector<TokenBias> bias = RandomBias(random, vocabulary);
+        const cases::SampleLists lists = RandomLists(random, vocabulary);
         for (uint64_t i = 0; i < 5; ++i) {
           const std::vector<float> row = RandomLogits(random, vocabulary, kind);
           logits.insert(logits.end(), row.begin(), row.end());
-          rows.push_back(RowOf(c, 77, i, bias));
+          rows.push_back(RowOf(c, 77, i, lists));
         }
         const std::vector<SampleResult> expected = Sample(*reference, logits, rows);
         for (Ops* ops : AllCpuOps()) {
@@ -83,12 +66,12 @@ TEST(Sample, GivesARowTheSameResultAloneAndInAnyBatchToTheBit) {
     cases::Random random(5);
     std::vector<float> logits;
     std::vector<SampleRow> rows;
-    const std::vector<TokenBias> bias = RandomBias(random, vocabulary);
+    const cases::SampleLists lists = RandomLists(random, vocabulary);
     const std::vector<SampleCase> list = cases::SampleCases();
     for (size_t i = 0; i < list.size(); ++i) {
       const std::vector<float> row = RandomLogits(random, vocabulary, kind);
       logits.insert(logits.end(), row.begin(), row.end());
-      rows.push_back(RowOf(list[i], i, i, bias));
+      rows.push_back(RowOf(list[i], i, i, lists));
     }
     std::vector<SampleResult> first;
     for (Ops* ops : AllCpuOps()) {
@@ -109,82 +92,16 @@ TEST(Sample, FindsTheReferencesTokenInAVocabularyOf152Thousand) {
   for (const LogitsKind kind : kKinds) {
     cases::Random random(9);
     const std::vector<float> logits = RandomLogits(random, 151936, kind);
+    const cases::SampleLists lists = RandomLists(random, 151936);
     size_t place = 0;
     for (const SampleCase& c : cases::SampleCases()) {
       if (IsSmall() && place++ % std::size(kKinds) != static_cast<size_t>(kind)) continue;  // each case on one kind
       SCOPED_TRACE(Describe(c, 151936, kind));
-      const SampleRow row = RowOf(c, 1, 2, {});
+      const SampleRow row = RowOf(c, 1, 2, lists);
       ExpectSame(SampleOne(CpuOpsFor(SimdLevel::kAuto, 1), logits, row), SampleOne(*reference, logits, row),
                  kLogprobTolerance);
     }
   }
-}
-
-// The exact probabilities of a row, by the definition: the tokens sorted, cut at top_k, at top_p, at min_p.
-std::vector<double> ExactProbabilities(const std::vector<float>& logits, const SampleRow& row) {
-  std::vector<double> p(logits.begin(), logits.end());
-  for (const TokenBias& bias : row.bias) p[bias.token] += bias.bias;
-  const double max = *std::max_element(p.begin(), p.end());
-  for (double& value : p) value = std::exp((value - max) / row.temperature);
-  std::vector<size_t> order(p.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
-  for (size_t i = row.top_k > 0 ? row.top_k : p.size(); i < p.size(); ++i) p[order[i]] = 0;
-  double total = std::accumulate(p.begin(), p.end(), 0.0), before = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double mass = p[order[i]];
-    if (i > 0 && (before >= row.top_p * total || mass < row.min_p * p[order[0]])) p[order[i]] = 0;
-    before += mass;
-  }
-  total = std::accumulate(p.begin(), p.end(), 0.0);
-  for (double& value : p) value /= total;
-  return p;
-}
-
-TEST(Sample, DrawsWithTheExactFrequencies) {
-  constexpr int64_t kVocabulary = 60;
-  const uint64_t draws = BySize(2000, 40'000, 400'000);
-  constexpr int kBatch = 500;
-  for (const LogitsKind kind : {LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked, LogitsKind::kPeaked})
-    for (const SampleCase& c : cases::SampleCases()) {
-      if (c.temperature < 1e-6f) continue;
-      SCOPED_TRACE(Describe(c, kVocabulary, kind));
-      cases::Random random(21);
-      const std::vector<float> logits = RandomLogits(random, kVocabulary, kind);
-      const std::vector<TokenBias> bias = RandomBias(random, kVocabulary);
-      std::vector<float> batch;
-      for (int i = 0; i < kBatch; ++i) batch.insert(batch.end(), logits.begin(), logits.end());
-      std::vector<double> counts(kVocabulary);
-      std::vector<SampleRow> rows;
-      for (uint64_t draw = 0; draw < draws; ++draw) {
-        rows.push_back(RowOf(c, 1234, draw, bias));
-        rows.back().logprobs = -1;
-        if (rows.size() < kBatch) continue;
-        for (const SampleResult& result : Sample(CpuOpsFor(SimdLevel::kAuto, 1), batch, rows)) ++counts[result.token];
-        rows.clear();
-      }
-      // Pearson's χ²; tokens expected less than five times share a cell. Mean df, variance 2 df: five deviations.
-      const std::vector<double> p = ExactProbabilities(logits, RowOf(c, 0, 0, bias));
-      double chi_square = 0, cells = 0, rare_expected = 0, rare_count = 0;
-      for (int64_t token = 0; token < kVocabulary; ++token) {
-        const double expected = p[token] * static_cast<double>(draws);
-        if (expected == 0) {
-          EXPECT_EQ(counts[token], 0) << "token " << token;
-        }
-        if (expected < 5) {
-          rare_expected += expected;
-          rare_count += counts[token];
-          continue;
-        }
-        chi_square += (counts[token] - expected) * (counts[token] - expected) / expected;
-        ++cells;
-      }
-      if (rare_expected >= 5) {
-        chi_square += (rare_count - rare_expected) * (rare_count - rare_expected) / rare_expected;
-        ++cells;
-      }
-      EXPECT_LE(chi_square, cells - 1 + 5 * std::sqrt(2 * cells));
-    }
 }
 
 TEST(Sample, TakesTheLowestIdAmongEquals) {
@@ -267,6 +184,51 @@ TEST(Sample, ScoresATargetByItsRawLogitsWhateverTheRowWouldDraw) {
     }
     EXPECT_EQ(SampleOne(*ops, logits, row).logprob, -kInfinity);
   }
+}
+
+TEST(Sample, PenalisesWhatWasSeenByTheFormulaAndLeavesTheLogitsAsTheyWere) {
+  // x / 2 = 2, x * 2 = -2, then - 0.5 * 3 - 0.25 for token 2; token 3 was in the prompt alone.
+  const std::vector<float> logits = {1.0f, -1.0f, 4.0f, 6.0f, -0.0f};
+  const std::vector<SeenToken> seen = {{1, 0}, {2, 3}, {3, 0}, {4, 0}};
+  const std::vector<TokenBias> bias = {{0, 2.0f}};
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  std::vector<Ops*> all = AllCpuOps();
+  all.push_back(reference.get());
+  for (Ops* ops : all) {
+    SampleRow row;
+    row.repetition_penalty = 2;
+    row.frequency_penalty = 0.5f;
+    row.presence_penalty = 0.25f;
+    row.seen = seen;
+    EXPECT_EQ(SampleOne(*ops, logits, row).token, 3);  // {1, -2, 0.25, 3, 0}
+    row.bias = bias;
+    row.logprobs = 5;
+    const SampleResult result = SampleOne(*ops, logits, row);
+    EXPECT_EQ(result.token, 0);  // {3, …, 3, …}: the lower id
+    EXPECT_EQ(result.top_token[0], 3);
+    EXPECT_EQ(result.top_token[1], 2);
+    row.presence_penalty = -4;  // {3, -2, 4.5, 3, 0}
+    EXPECT_EQ(SampleOne(*ops, logits, row).token, 2);
+  }
+}
+
+TEST(Sample, KeepsPenalisedLogitsFinite) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  const std::vector<float> logits = {-3e38f, 0.5f, -kInfinity, 1e30f};
+  const std::vector<SeenToken> seen = {{0, 1}, {1, 0}, {2, 2}, {3, 0}};
+  const std::unique_ptr<Ops> reference = CreateReferenceOps();
+  std::vector<Ops*> all = AllCpuOps();
+  all.push_back(reference.get());
+  for (Ops* ops : all)
+    for (const float repetition : {1e-40f, 1e-20f, 1e20f, kMax}) {
+      SCOPED_TRACE(ops->name() + std::to_string(repetition));
+      SampleRow row;
+      row.repetition_penalty = repetition;
+      row.seen = seen;
+      EXPECT_EQ(SampleOne(*ops, logits, row).token, repetition == 1e-40f ? 1 : 3);  // 1: both are the largest float
+      row.temperature = 1;
+      EXPECT_GE(SampleOne(*ops, logits, row).token, 0);
+    }
 }
 
 }  // namespace

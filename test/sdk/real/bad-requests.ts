@@ -44,7 +44,11 @@ const PROMPTS: BadInput[] = [
 const OPTIONS: BadInput[] = [
   ['an unknown option', 'UNKNOWN_OPTION', /"max_tokens" is unknown; did you mean 'maxTokens'/, hi({ max_tokens: 4 })],
   ['an unknown option that is undefined', 'UNKNOWN_OPTION', /"nucleus" is unknown; known are/, hi({ nucleus: undefined })],
-  ['a penalty', 'NOT_SUPPORTED', /repetitionPenalty/, hi({ repetitionPenalty: 1.1 })],
+  ...[0, -1, NaN, Infinity, 1e-60, '1'].map((repetitionPenalty): BadInput => [`repetitionPenalty ${repetitionPenalty}`, 'INVALID_OPTION', /repetitionPenalty: got .*, wanted a finite number above 0/, hi({ repetitionPenalty })]),
+  ...[-2.01, 3, NaN].map((presencePenalty): BadInput => [`presencePenalty ${presencePenalty}`, 'INVALID_OPTION', /presencePenalty: got .*, wanted a number from -2 to 2/, hi({ presencePenalty })]),
+  ...[-2.01, 3, NaN].map((frequencyPenalty): BadInput => [`frequencyPenalty ${frequencyPenalty}`, 'INVALID_OPTION', /frequencyPenalty: got .*, wanted a number from -2 to 2/, hi({ frequencyPenalty })]),
+  ...[-101, NaN, Infinity, '1'].map((bias): BadInput => [`a bias of ${bias}`, 'INVALID_OPTION', /logitBias\[5\]: got .*, wanted a number from -100 to 100, or -Infinity/, hi({ logitBias: { 5: bias } })]),
+  ...['x', '-1', '1e9', 2 ** 40].map((token): BadInput => [`a bias of the token ${token}`, 'TOKEN_RANGE', /logitBias: got .*, wanted an integer from 0 to/, hi({ logitBias: { [token]: 1 } })]),
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 60, '4', null].map((maxTokens): BadInput => [`maxTokens ${maxTokens}`, 'INVALID_OPTION', /maxTokens: got .*, wanted an integer from 1/, hi({ maxTokens })]),
   ['maxTokens over the context', 'CONTEXT_LENGTH', /maxTokens 2147483647 .*context of 512/, hi({ maxTokens: 2 ** 31 - 1 })],
   ['minTokens over maxTokens', 'INVALID_OPTION', /minTokens: got 5, wanted at most maxTokens, 4/, hi({ minTokens: 5 })],

@@ -1,10 +1,10 @@
 // Time inside our own calls and callbacks on the JS thread, on the real addon: p99 at most 1 ms, at most 10 ms, best of three.
 
-import { openSync, readSync, rmSync } from 'node:fs';
+import { openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { performance, PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
+import { checkAdapter, readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
 import { openTokenizer } from '../../../src/formats/tokenizer.js';
 import { loadNative } from '../../../src/native/load.js';
 import { createLoadBase } from '../../../src/sdk/load-base.js';
@@ -92,11 +92,18 @@ describe.skipIf(noAddon)('our own time on the JS thread', () => {
     const observer = new PerformanceObserver((list) => void collections.push(...list.getEntries()));
     observer.observe({ entryTypes: ['gc'] });
     const { timed, loadNative } = timedNative(spent);
-    const loadBase = createLoadBase({ loadNative, readBaseFolder, readAdapterFolder, openTokenizer });
+    const loadBase = createLoadBase({ loadNative, readBaseFolder, readAdapterFolder, checkAdapter, openTokenizer });
     const base = await loadBase({ path: files.base });
     const folders = Array.from({ length: 20 }, (_, i) => writeAdapter(`${files.root}/many-${i}`, 1 + i, i));
     await Promise.all(
       folders.map((folder, i) => timed('base.registerAdapter', () => base.registerAdapter(`m${i}`, folder))),
+    );
+    const sources = folders.map((folder) => ({
+      config: JSON.parse(readFileSync(`${folder}/adapter_config.json`, 'utf8')) as object,
+      tensors: readFileSync(`${folder}/adapter_model.safetensors`),
+    }));
+    await Promise.all(
+      sources.map((source, i) => timed('base.registerAdapter', () => base.registerAdapter(`b${i}`, source))),
     );
     for (let round = 0; round < 4; round++) {
       const requests = Array.from({ length: 64 }, (_, i) =>

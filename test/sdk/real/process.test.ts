@@ -1,12 +1,13 @@
 // What processes and worker threads do that load the real addon: when they end, and that nothing crashes.
 
-import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { noAddon } from './addon.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
@@ -56,4 +57,45 @@ describe.skipIf(noAddon)('a process', () => {
     },
     90_000,
   );
+
+  describe('with adapters in memory', () => {
+    let tmp: string;
+    const start = (scenario: string) =>
+      spawn(process.execPath, [join(bundle, 'scenario.js'), scenario, files.base, files.adapters[2]!], {
+        env: { ...process.env, TMPDIR: tmp },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+    const run = async (scenario: string) => {
+      const child = start(scenario);
+      let said = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+      const [code] = (await once(child, 'close')) as [number];
+      return [code, said];
+    };
+    beforeEach(() => {
+      tmp = mkdtempSync(join(files.root, 'tmp-'));
+    });
+
+    test('leaves nothing of them when it exits', async () => {
+      expect(await run('spooling')).toEqual([0, '1\n']);
+      expect(readdirSync(tmp)).toEqual([]);
+    }, 60_000);
+
+    test('leaves them to itself when it is killed, and the next one removes them', async () => {
+      const child = start('killed while spooling');
+      await once(child.stdout, 'data');
+      child.kill('SIGKILL');
+      await once(child, 'close');
+      const [left] = readdirSync(tmp);
+      expect(readdirSync(join(tmp, left!)).sort()).toEqual(['1.safetensors', 'owner']);
+      expect(statSync(join(tmp, left!)).mode & 0o777).toBe(0o700);
+      expect(await run('spooling')).toEqual([0, '1\n']);
+      expect(readdirSync(tmp)).toEqual([]);
+    }, 60_000);
+
+    test('removes what its terminated threads left', async () => {
+      expect(await run('spooling in threads')).toEqual([0, `${'2 5\n'.repeat(3)}length\n0\n`]);
+      expect(readdirSync(tmp)).toEqual([]);
+    }, 60_000);
+  });
 });

@@ -1,6 +1,9 @@
 // What a process or a worker thread does in one scenario; bundled and run by process.test.ts. Arguments: scenario, base, adapter.
 
 import { once } from 'node:events';
+import { createReadStream, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { loadBase, type Base } from '../../../src/index.js';
 
@@ -18,6 +21,18 @@ async function loadWithAdapter(): Promise<Base> {
   await base.registerAdapter('a', adapter);
   return base;
 }
+
+/** The adapter's folder as a caller would hold it in memory; `tensors` as a stream if `isStream`. */
+function inMemory(isStream = false) {
+  const weights = join(adapter, 'adapter_model.safetensors');
+  return {
+    config: JSON.parse(readFileSync(join(adapter, 'adapter_config.json'), 'utf8')) as object,
+    tensors: isStream ? createReadStream(weights, { highWaterMark: 512 }) : readFileSync(weights),
+  };
+}
+
+/** Folders of spooled adapters. */
+const spools = () => readdirSync(tmpdir()).filter((name) => name.startsWith('openlora-spool-')).length;
 
 async function runInWorker(name: string, terminates: boolean): Promise<void> {
   const worker = new Worker(new URL(import.meta.url), { workerData: [name, path, adapter] });
@@ -89,6 +104,43 @@ const SCENARIOS: Record<string, () => Promise<void>> = {
   worker: async () => {
     await runInWorker('worker-whole', false);
     say('worked');
+  },
+  /** Adapters in memory, in the midst of whose registration the process exits. */
+  spooling: async () => {
+    const base = await loadBase({ path, limits });
+    await base.registerAdapter('a', inMemory());
+    for (let i = 0; i < 8; i++) void base.registerAdapter(`a${i}`, inMemory(true)).catch(() => undefined);
+    say(String(spools()));
+    process.exit(0);
+  },
+  /** A process that can't clean up. */
+  'killed while spooling': async () => {
+    const base = await loadBase({ path, limits });
+    await base.registerAdapter('a', inMemory());
+    say(String(spools()));
+    setInterval(() => undefined, 1000);
+  },
+  /** Threads that are terminated with adapters in memory: what they leave goes with the next spool. */
+  'spooling in threads': async () => {
+    const base = await loadBase({ path, limits });
+    await base.registerAdapter('a', inMemory());
+    for (let round = 0; round < 3; round++) {
+      await runInWorker('worker-spooling', true);
+      const other = await loadBase({ path, limits });
+      await other.registerAdapter('a', inMemory(true));
+      say(`${spools()} ${(await other.generate({ ...long, maxTokens: 5, adapter: 'a' }).result).tokens.length}`);
+      await other.dispose();
+    }
+    say((await base.generate({ ...long, maxTokens: 5, adapter: 'a' }).result).finishReason);
+    await base.dispose();
+    say(String(spools()));
+  },
+  'worker-spooling': async () => {
+    const base = await loadBase({ path, limits });
+    await base.registerAdapter('a', inMemory());
+    for (let i = 0; i < 8; i++) void base.registerAdapter(`a${i}`, inMemory(true)).catch(() => undefined);
+    parentPort!.postMessage('spooling');
+    await new Promise(() => setInterval(() => undefined, 1000));
   },
   'worker-running': async () => {
     const base = await loadWithAdapter();

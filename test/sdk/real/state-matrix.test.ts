@@ -1,6 +1,7 @@
 // The state matrix on the real addon: every public method in every state, beside work that has to end as the state says.
 
-import { rmSync } from 'node:fs';
+import { createReadStream, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadBase, type Base } from '../../../src/index.js';
@@ -27,7 +28,16 @@ describe.skipIf(noAddon)('on the real addon', () => {
 
   beforeAll(async () => {
     files = writeTinyCheckpoint();
-    methods = { ...COMMON, registerAdapter: (base) => base.registerAdapter('b', files.adapters[1]!) };
+    const folder = files.adapters[1]!;
+    const config = JSON.parse(readFileSync(join(folder, 'adapter_config.json'), 'utf8')) as object;
+    const weights = join(folder, 'adapter_model.safetensors');
+    methods = {
+      ...COMMON,
+      registerAdapter: (base) => base.registerAdapter('b', folder),
+      'registerAdapter of bytes': (base) => base.registerAdapter('b', { config, tensors: readFileSync(weights) }),
+      'registerAdapter of a stream': (base) =>
+        base.registerAdapter('b', { config, tensors: createReadStream(weights) }),
+    };
     const base = await open();
     alone = await base.generate(LONG).text();
     await base.dispose();
