@@ -35,6 +35,24 @@ std::vector<TokenBias> ForbidEnds(const Request& request) {
   return bias;
 }
 
+// What the sampler and the products count on: with a NaN temperature a draw would find no token.
+Status CheckNumbers(const Request& request) {
+  if (!(request.temperature >= 0 && std::isfinite(request.temperature)))
+    return Error(kErrInvalidRequest, "temperature is %g, a number from 0 is needed", double{request.temperature});
+  if (request.top_k < 0 || request.min_tokens < 0)
+    return Error(kErrInvalidRequest, "topK is %d and minTokens %d, neither may be negative", request.top_k,
+                 request.min_tokens);
+  if (!(request.top_p >= 0 && request.top_p <= 1) || !(request.min_p >= 0 && request.min_p <= 1))
+    return Error(kErrInvalidRequest, "topP is %g and minP %g, both must be in [0, 1]", double{request.top_p},
+                 double{request.min_p});
+  for (const AdapterUse& use : request.adapters) {
+    if (!std::isfinite(use.weight))
+      return Error(kErrInvalidRequest, "the weight of adapter %lld is %g, a finite number is needed",
+                   static_cast<long long>(use.handle), double{use.weight});
+  }
+  return Ok();
+}
+
 // Of the prompt only where a penalty counts it.
 SeenTokens CountPrompt(const Request& request) {
   SeenTokens seen;
@@ -80,6 +98,7 @@ Status EngineCore::CheckRequest(const Request& request) const {
   if (request.logprobs > kTopLogprobsMax || request.prompt_logprobs > kTopLogprobsMax)
     return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d",
                  std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
+  OPENLORA_RETURN_IF_ERROR(CheckNumbers(request));
   return CheckLogitChanges(request, model.vocab);
 }
 

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { cmakeCommands } from '../cmake.mjs';
 import { root } from '../files.mjs';
+import { fuzz } from './fuzz.mjs';
 import { aarch64, nodeMatrix } from './long.mjs';
 import { commands, googleTest, merged, vitest } from './run.mjs';
 
@@ -71,6 +72,11 @@ export const fastSteps = [
     run: () => withTsan({ OPENLORA_SMALL: '1' }),
   },
   {
+    name: 'fuzz',
+    about: "libFuzzer's targets: their corpus, then 9 seconds each",
+    run: () => fuzz(9, false),
+  },
+  {
     name: 'bench',
     about: 'a short run of the native bench, results against the reference, and of the tokenizers',
     needs: ['native-build'],
@@ -106,6 +112,11 @@ export const longSteps = [
     needs: ['native-build'],
     run: () =>
       googleTest('native-long', ctest('build/release'), { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
+  },
+  {
+    name: 'fuzz-long',
+    about: '15 minutes each, over a corpus in build/fuzz-corpus that grows from run to run',
+    run: () => fuzz(900, true),
   },
   {
     name: 'asan-long',
