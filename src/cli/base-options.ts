@@ -161,7 +161,7 @@ export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
 type LoadValues = Partial<Pick<BaseValues, 'dtype' | 'threads' | 'simd' | 'context' | 'memory'>>;
 
-/** Loads with a progress bar on stderr; Ctrl-C ends it. */
+/** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
 export async function openBase(path: string, options: LoadValues, io: Io): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
@@ -171,8 +171,9 @@ export async function openBase(path: string, options: LoadValues, io: Io): Promi
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
   };
+  let base: Base;
   try {
-    return await placed({ base: path }, () =>
+    base = await placed({ base: path }, () =>
       loadBase({
         path,
         limits,
@@ -188,6 +189,8 @@ export async function openBase(path: string, options: LoadValues, io: Io): Promi
   } finally {
     bar.clear();
   }
+  for (const { message } of base.info.warnings) io.stderr.line(`${io.stderr.style.yellow('warning:')} ${message}`);
+  return base;
 }
 
 /** Registers each folder on the base that was loaded from `folder`; warnings go to stderr. */

@@ -63,9 +63,14 @@ export function printAdapter(report: AdapterReport, io: Io): void {
   ]);
   if (fit && !fit.fits) return printMisfit(report, fit, io);
   for (const { name, count } of sites) stdout.line(`    ${oneLine(name)}${count > 1 ? style.dim(` × ${count}`) : ''}`);
-  const coded = ({ code, message }: InspectedError) => `${oneLine(message)} ${style.dim(`[${code}]`)}`;
-  for (const warning of report.warnings) stdout.line(`${style.yellow('warning:')} ${coded(warning)}`);
+  printWarnings(report.warnings, io);
   if (fit) stdout.line(`${style.green('✓ fits')} ${shortPath(report.base!)}`);
+}
+
+function printWarnings(warnings: readonly InspectedError[], { stdout }: Io): void {
+  const { style } = stdout;
+  for (const { code, message } of warnings)
+    stdout.line(`${style.yellow('warning:')} ${oneLine(message)} ${style.dim(`[${code}]`)}`);
 }
 
 /** Shards of a large checkpoint aren't worth a line each. */
@@ -114,4 +119,5 @@ export function printBase(report: InspectedBase, io: Io): void {
     ...['in', 'out', 'count'].map((title) => ({ title, align: 'right' as const })),
   ];
   for (const line of table(columns, rows, stdout.style.dim)) stdout.line(line);
+  printWarnings(report.warnings, io);
 }

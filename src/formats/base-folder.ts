@@ -178,7 +178,7 @@ function summarize(found: Map<string, BaseTensor>, model: FamilyModel): Weights 
   return { tensors, sourceDtype, parameters };
 }
 
-type Generation = Pick<BaseFolder, 'generation' | 'eosTokens' | 'bosToken'>;
+type Generation = Pick<BaseFolder, 'generation' | 'warnings' | 'eosTokens' | 'bosToken'>;
 
 async function readGeneration(
   folder: string,
@@ -227,8 +227,6 @@ async function readGeneration(
     'a number above 0',
     (penalty) => (generation.repetitionPenalty = penalty),
   );
-  const ignored = ignoredSettings(o);
-  if (ignored.length > 0) generation.ignored = ignored;
   const tokens = (key: 'eos_token_id' | 'bos_token_id', fallback: number | undefined) => {
     const usual = fallback === undefined ? [] : [fallback];
     // Ids outside the vocabulary (-1 in some configs) can never come up.
@@ -238,5 +236,5 @@ async function readGeneration(
   };
   const [bosToken] = tokens('bos_token_id', family.defaults.bosToken);
   const eosTokens = [...new Set(tokens('eos_token_id', family.defaults.eosToken))];
-  return { generation, eosTokens, ...(bosToken === undefined ? {} : { bosToken }) };
+  return { generation, warnings: ignoredSettings(o), eosTokens, ...(bosToken === undefined ? {} : { bosToken }) };
 }

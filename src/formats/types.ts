@@ -24,8 +24,6 @@ export interface GenerationDefaults {
   minP?: number;
   /** Applies to greedy answers, too. */
   repetitionPenalty?: number;
-  /** Keys of the file that would change answers and have no option in `generate`. */
-  ignored?: string[];
 }
 
 /** A checked base folder: everything that `NativeAddon.open` needs but the tokens' bytes. */
@@ -48,6 +46,8 @@ export interface BaseFolder {
   /** What PEFT's `all-linear` means: every linear layer but the head. */
   linearModules: string[];
   generation: GenerationDefaults;
+  /** What its files ask for and nothing here does. */
+  warnings: FormatWarning[];
   /** From generation_config.json, else config.json. */
   eosTokens: number[];
   bosToken?: number;

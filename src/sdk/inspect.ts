@@ -53,6 +53,8 @@ export interface InspectedBase {
   files: { name: string; bytes: number }[];
   /** `error`: why `loadBase` would refuse it. */
   tokenizer: { tokens?: number; hasChatTemplate: boolean; error?: InspectedError };
+  /** As in `BaseInfo`. */
+  warnings: InspectedError[];
   /** Every module that an adapter can act on. */
   sites: { name: string; in: number; out: number }[];
 }
@@ -119,6 +121,7 @@ export async function inspectBase(path: string, options: { signal?: AbortSignal 
       eosTokens: base.eosTokens,
       files: await Promise.all(base.files.map(sizeOf)),
       tokenizer: await inspectTokenizer(base.path, spec.vocab, options),
+      warnings: base.warnings,
       sites: base.sites.map(({ name, in: width, out }) => ({ name, in: width, out })),
     };
   } catch (error) {

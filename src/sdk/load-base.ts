@@ -72,7 +72,7 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
       report(phase, bytesDone, bytesTotal);
     const { host, opened } = await EngineHost.open(native.binding, openOptions, onProgress, signal);
     callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-    warnOfIgnored(folder, options);
+    for (const { code, message } of folder.warnings) callUser(() => logger.warn?.(message, { code }));
     const info = describeBase(folder, dtype, opened);
     const rules = {
       vocabSize: info.vocabSize,
@@ -110,12 +110,6 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function warnOfIgnored({ generation }: BaseFolder, { logger }: CheckedLoadOptions): void {
-  const { ignored = [] } = generation;
-  if (ignored.length === 0) return;
-  callUser(() => logger.warn?.(`generation_config.json: ${ignored.join(', ')}: not supported and not applied`));
-}
-
 function describeBase(folder: BaseFolder, dtype: DType, opened: OpenedEvent): BaseInfo {
   return Object.freeze({
     family: folder.family,
@@ -126,5 +120,6 @@ function describeBase(folder: BaseFolder, dtype: DType, opened: OpenedEvent): Ba
     vocabSize: folder.spec.vocab,
     sites: folder.sites.map((site) => ({ name: site.name, in: site.in, out: site.out })),
     digest: opened.digest,
+    warnings: folder.warnings.map((warning) => ({ ...warning })),
   });
 }

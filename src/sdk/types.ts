@@ -108,6 +108,8 @@ export interface BaseInfo {
   sites: { name: string; in: number; out: number }[];
   /** SHA-256 of the shape, the list of tensors and the first 4 KiB of each: tells checkpoints apart, proves no more. */
   digest: string;
+  /** What the checkpoint's files ask for and openlora doesn't do. */
+  warnings: { code: string; message: string }[];
 }
 
 export interface AdapterInfo {

@@ -125,6 +125,12 @@ describe('openlora generate', () => {
     expect({ stdout, stderr }).toEqual({ stdout: 'odd: x\n', stderr: 'warning: odd: this one is odd\n' });
   });
 
+  it('prints what the base warns of on stderr', async () => {
+    fake.info.warnings.push({ code: 'WARN_ODD', message: 'this base is odd' });
+    const { stdout, stderr } = await generate(['--prompt', 'x']);
+    expect({ stdout, stderr }).toEqual({ stdout: 'x\n', stderr: 'warning: this base is odd\n' });
+  });
+
   it('ends with 130 when it is interrupted, and frees the base', async () => {
     fake.options.chunkMs = 20;
     const controller = new AbortController();

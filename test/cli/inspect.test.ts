@@ -44,6 +44,14 @@ describe('openlora inspect of a base', () => {
     expect(stdout.trimEnd().split('\n').length).toBeLessThanOrEqual(24);
   });
 
+  it('warns of settings that are not applied', async () => {
+    const path = await baseFolder(undefined, undefined, { 'generation_config.json': { num_beams: 4 } });
+    const message = 'generation_config.json: num_beams is not supported and not applied';
+    expect(await inspectJson(path)).toMatchObject({ code: 0, warnings: [{ code: 'WARN_BASE_GENERATION', message }] });
+    const { stdout } = await runCli(['inspect', path]);
+    expect(stdout).toContain(`warning: ${message} [WARN_BASE_GENERATION]\n`);
+  });
+
   it('passes on why it cannot be read', async () => {
     const path = await baseFolder({ architectures: ['MambaForCausalLM'], model_type: 'mamba' });
     expect(await inspectJson(path)).toMatchObject({ code: 1, error: { code: 'ERR_BASE_ARCHITECTURE' } });
@@ -64,6 +72,13 @@ describe('openlora inspect of an adapter', () => {
     const { stdout } = await runCli(['inspect', path]);
     expect(stdout).toContain('model.layers.*.self_attn.q_proj × 2');
     expect(stdout).toContain('alpha 16');
+  });
+
+  it('takes an adapter_config.json that begins with a byte order mark, as the SDK does', async () => {
+    const path = await adapterFolder({}, undefined, {
+      'adapter_config.json': `\uFEFF${JSON.stringify({ ...LORA_CONFIG, lora_alpha: 12 })}`,
+    });
+    expect(await inspectJson(path)).toMatchObject({ code: 0, alpha: 12 });
   });
 
   it('says that it fits a base, and with which scale', async () => {

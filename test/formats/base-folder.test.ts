@@ -197,13 +197,18 @@ describe('a base folder', () => {
     expect((await read({ ...TINY, bos_token_id: -1 })).bosToken).toBeUndefined();
   });
 
-  test('names the settings of generation_config.json that change answers and are not applied', async () => {
-    const ignoredOf = async (generation: Record<string, unknown>) =>
-      (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).generation.ignored;
-    const neutral = { num_beams: 1, typical_p: 1, no_repeat_ngram_size: 0, suppress_tokens: [], bad_words_ids: null };
-    expect(await ignoredOf(neutral)).toBeUndefined();
-    const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], sequence_bias: [[[3], 1.5]], min_new_tokens: 2 };
-    expect(await ignoredOf(changed)).toEqual(['num_beams', 'min_new_tokens', 'sequence_bias', 'suppress_tokens']);
+  test('warns of each setting of generation_config.json that changes answers and is not applied', async () => {
+    const warningsOf = async (generation: Record<string, unknown>) =>
+      (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).warnings;
+    const neutral = { num_beams: 1, typical_p: 1, token_healing: false, suppress_tokens: [], bad_words_ids: null };
+    expect(await warningsOf({ ...neutral, temperature: 0.5, repetition_penalty: 1.1 })).toEqual([]);
+    const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], stop_strings: ['.'], min_new_tokens: 2 };
+    expect(await warningsOf(changed)).toEqual(
+      ['stop_strings', 'num_beams', 'min_new_tokens', 'suppress_tokens'].map((key) => ({
+        code: 'WARN_BASE_GENERATION',
+        message: `generation_config.json: ${key} is not supported and not applied`,
+      })),
+    );
   });
 
   test('may have the rotary tables that old versions saved', async () => {

@@ -50,6 +50,7 @@ export function fakeFolder(changes: Partial<BaseFolder> = {}): BaseFolder {
     modules: ['model.layers.0.self_attn.q_proj'],
     linearModules: ['model.layers.0.self_attn.q_proj'],
     generation: {},
+    warnings: [],
     eosTokens: [1],
     config: {},
     ...changes,

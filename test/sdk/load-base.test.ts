@@ -16,6 +16,7 @@ describe('loadBase', () => {
       vocabSize: 256,
       sites: [{ name: 'model.layers.0.self_attn.q_proj', in: 8, out: 8 }],
       digest: 'd'.repeat(64),
+      warnings: [],
     });
     expect(engines[0]!.options).toMatchObject({
       dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0,
@@ -56,16 +57,15 @@ describe('loadBase', () => {
     await turns(3);
   });
 
-  test('warns of settings of generation_config.json that it does not apply', async () => {
-    const warnings: string[] = [];
-    const logger = { warn: (message: string) => warnings.push(message) };
-    await using _quiet = await fakeSdk({}, {}, fakeFolder({ generation: { repetitionPenalty: 1.1 } })).loadBase({
-      logger,
-    });
-    expect(warnings).toEqual([]);
-    const ignored = ['num_beams', 'suppress_tokens'];
-    await using _base = await fakeSdk({}, {}, fakeFolder({ generation: { ignored } })).loadBase({ logger });
-    expect(warnings).toEqual(['generation_config.json: num_beams, suppress_tokens: not supported and not applied']);
+  test('passes on what the folder warns of, in `info` and to the logger', async () => {
+    const logged: unknown[] = [];
+    const logger = { warn: (...given: unknown[]) => logged.push(given) };
+    await using quiet = await fakeSdk().loadBase({ logger });
+    expect([quiet.info.warnings, logged]).toEqual([[], []]);
+    const warnings = [{ code: 'WARN_TEST', message: 'not applied' }];
+    await using base = await fakeSdk({}, {}, fakeFolder({ warnings })).loadBase({ logger });
+    expect(base.info.warnings).toEqual(warnings);
+    expect(logged).toEqual([['not applied', { code: 'WARN_TEST' }]]);
   });
 });
 
