@@ -1,13 +1,13 @@
 // What processes and worker threads do that load the real addon: when they end, and that nothing crashes.
 
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { noAddon } from './addon.js';
+import { bundleForThreads } from './bundle.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -18,21 +18,7 @@ describe.skipIf(noAddon)('a process', () => {
 
   beforeAll(async () => {
     files = writeTinyCheckpoint();
-    mkdirSync(join(root, '.cache'), { recursive: true });
-    // In the repository, so that the package's own folder and its dependencies are found.
-    bundle = mkdtempSync(join(root, '.cache/scenario-'));
-    await build({
-      entryPoints: {
-        scenario: join(root, 'test/sdk/real/scenario.ts'),
-        'tokenizer-worker': join(root, 'src/formats/tokenizer-worker.ts'),
-      },
-      outdir: bundle,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
-      packages: 'external',
-    });
+    bundle = await bundleForThreads(join(root, 'test/sdk/real/scenario.ts'));
   });
   afterAll(() => {
     rmSync(files.root, { recursive: true });
