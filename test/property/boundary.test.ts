@@ -1,14 +1,13 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { noAddon } from '../sdk/real/addon.js';
+import { bundleForThreads } from '../sdk/real/bundle.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from '../sdk/real/tiny-checkpoint.js';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
 const seed = process.env.OPENLORA_PROPERTY_SEED ?? String(Date.now() % 2 ** 31);
 const runs = process.env.OPENLORA_LONG === undefined ? 400 : 100_000;
 
@@ -18,17 +17,7 @@ describe.skipIf(noAddon)('the boundary of the addon', () => {
 
   beforeAll(async () => {
     files = writeTinyCheckpoint();
-    mkdirSync(join(root, '.cache'), { recursive: true });
-    folder = mkdtempSync(join(root, '.cache/boundary-'));
-    await build({
-      entryPoints: [join(root, 'test/property/boundary.ts')],
-      outdir: folder,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
-      packages: 'external',
-    });
+    folder = await bundleForThreads(fileURLToPath(new URL('./boundary.ts', import.meta.url)));
   });
   afterAll(() => {
     rmSync(files.root, { recursive: true });
