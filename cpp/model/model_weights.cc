@@ -53,7 +53,7 @@ bool IsPromised(const ModelConfig& config, WeightRole role) {
 }  // namespace
 
 Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files,
-                          std::vector<BaseTensor> tensors, DType dtype, const Ops& ops) {
+                          const std::vector<BaseTensor>& tensors, DType dtype, const Ops& ops) {
   OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
   config_ = config;
   dtype_ = dtype;

@@ -28,6 +28,10 @@ const withAsan = (env) =>
 const withTsan = (env) =>
   sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1', ...env });
 
+// Kernels of another architecture don't compile here.
+const clangTidy =
+  "git ls-files 'cpp/*.cc' | grep -v level_neon | xargs -P $(nproc) -n 4 clang-tidy -p build/release --quiet";
+
 export const fastSteps = [
   {
     name: 'format',
@@ -117,6 +121,12 @@ export const longSteps = [
     name: 'fuzz-long',
     about: '15 minutes each, over a corpus in build/fuzz-corpus that grows from run to run',
     run: () => fuzz(900, true),
+  },
+  {
+    name: 'clang-tidy',
+    about: 'clang-tidy over cpp/ (.clang-tidy)',
+    needs: ['native-build'],
+    run: () => commands([['sh', '-c', clangTidy]]),
   },
   {
     name: 'asan-long',
