@@ -27,7 +27,7 @@ File& File::operator=(File&& other) noexcept {
 Status File::Open(const std::string& path, File* file) {
   File opened;
   opened.path_ = path;
-  opened.descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  opened.descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO would wait for a writer
   if (opened.descriptor_ < 0) return Error(kErrIo, "%s: can't be opened: %s", path.c_str(), std::strerror(errno));
   struct stat info;
   if (::fstat(opened.descriptor_, &info) != 0) return Error(kErrIo, "%s: %s", path.c_str(), std::strerror(errno));

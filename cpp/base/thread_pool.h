@@ -8,7 +8,7 @@
 
 namespace openlora {
 
-// Processors that this process may run on, which may be fewer than the machine has; at least 1.
+// Processors that this process may run on at once, by its affinity and its control group's quota; at least 1.
 int UsableProcessors();
 
 // A fixed team of threads that runs one function at a time on all of its members together. The caller is

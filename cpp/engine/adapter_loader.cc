@@ -11,41 +11,53 @@ AdapterLoader::AdapterLoader(const AdapterResidency* residency, const FramePool*
       pool_(pool),
       device_(device),
       base_files_(std::move(base_files)),
-      on_result_(std::move(on_result)),
-      thread_([this] { Main(); }) {}
-
-AdapterLoader::~AdapterLoader() {
-  {
-    const std::lock_guard lock(mutex_);
-    is_stopping_ = true;
+      on_result_(std::move(on_result)) {
+  checker_ = std::thread([this] { Main(&checks_); });
+  try {
+    loader_ = std::thread([this] { Main(&loads_); });
+  } catch (...) {
+    Stop();
+    throw;  // std::system_error: the engine's thread has it guarded
   }
-  wake_.notify_one();
-  thread_.join();
 }
 
-void AdapterLoader::Queue(std::deque<Adapter*>* queue, Adapter* adapter) {
+AdapterLoader::~AdapterLoader() { Stop(); }
+
+void AdapterLoader::Stop() {
+  is_stopping_ = true;
+  for (Line* line : {&checks_, &loads_}) line->Stop();
+  for (std::thread* thread : {&checker_, &loader_}) {
+    if (thread->joinable()) thread->join();
+  }
+}
+
+void AdapterLoader::Line::Add(Adapter* adapter) {
   {
     const std::lock_guard lock(mutex_);
-    queue->push_back(adapter);
+    adapters_.push_back(adapter);
   }
   wake_.notify_one();
 }
 
-void AdapterLoader::Main() {
-  for (;;) {
-    Adapter* adapter = nullptr;
-    bool is_check = false;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return is_stopping_ || !checks_.empty() || !loads_.empty(); });
-      if (is_stopping_) return;
-      is_check = loads_.empty();
-      std::deque<Adapter*>& queue = is_check ? checks_ : loads_;
-      adapter = queue.front();
-      queue.pop_front();
-    }
-    on_result_(Run(adapter, is_check));
+void AdapterLoader::Line::Stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopped_ = true;
   }
+  wake_.notify_one();
+}
+
+Adapter* AdapterLoader::Line::Next() {
+  std::unique_lock lock(mutex_);
+  wake_.wait(lock, [this] { return is_stopped_ || !adapters_.empty(); });
+  if (is_stopped_) return nullptr;
+  Adapter* adapter = adapters_.front();
+  adapters_.pop_front();
+  return adapter;
+}
+
+void AdapterLoader::Main(Line* line) {
+  while (Adapter* adapter = line->Next()) on_result_(Run(adapter, line == &checks_));
 }
 
 LoaderResult AdapterLoader::Run(Adapter* adapter, bool is_check) const {

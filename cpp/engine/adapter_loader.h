@@ -21,8 +21,8 @@ struct LoaderResult {
   AdapterIdentity identity;  // of a check that succeeded
 };
 
-// One thread that reads adapters' files beside compute: checks at registration, and loads into reserved frames. Loads
-// go first, since requests wait for them. An adapter that is queued here stays unchanged until its result is taken.
+// Reads adapters' files beside compute: one thread checks them at registration, one loads them into reserved frames,
+// since requests wait for loads. An adapter that is queued here stays unchanged until its result is taken.
 class AdapterLoader {
  public:
   AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
@@ -31,12 +31,26 @@ class AdapterLoader {
   AdapterLoader(const AdapterLoader&) = delete;
   AdapterLoader& operator=(const AdapterLoader&) = delete;
 
-  void Check(Adapter* adapter) { Queue(&checks_, adapter); }
-  void Load(Adapter* adapter) { Queue(&loads_, adapter); }
+  void Check(Adapter* adapter) { checks_.Add(adapter); }
+  void Load(Adapter* adapter) { loads_.Add(adapter); }
 
  private:
-  void Queue(std::deque<Adapter*>* queue, Adapter* adapter);
-  void Main();
+  // What one thread has to do, in the order in which it came.
+  class Line {
+   public:
+    void Add(Adapter* adapter);
+    void Stop();
+    Adapter* Next();  // waits; null when stopped
+
+   private:
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<Adapter*> adapters_;
+    bool is_stopped_ = false;
+  };
+
+  void Main(Line* line);
+  void Stop();
   LoaderResult Run(Adapter* adapter, bool is_check) const;
 
   const TileFormat format_;
@@ -45,11 +59,9 @@ class AdapterLoader {
   Device* device_;
   const std::vector<std::string> base_files_;
   const std::function<void(LoaderResult)> on_result_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<Adapter*> checks_, loads_;
   std::atomic<bool> is_stopping_{false};
-  std::thread thread_;
+  Line checks_, loads_;
+  std::thread checker_, loader_;
 };
 
 }  // namespace openlora

@@ -35,6 +35,24 @@ std::vector<TokenBias> ForbidEnds(const Request& request) {
   return bias;
 }
 
+// What the sampler and the products count on: with a NaN temperature a draw would find no token.
+Status CheckNumbers(const Request& request) {
+  if (!(request.temperature >= 0 && std::isfinite(request.temperature)))
+    return Error(kErrInvalidRequest, "temperature is %g, a number from 0 is needed", double{request.temperature});
+  if (request.top_k < 0 || request.min_tokens < 0)
+    return Error(kErrInvalidRequest, "topK is %d and minTokens %d, neither may be negative", request.top_k,
+                 request.min_tokens);
+  if (!(request.top_p >= 0 && request.top_p <= 1) || !(request.min_p >= 0 && request.min_p <= 1))
+    return Error(kErrInvalidRequest, "topP is %g and minP %g, both must be in [0, 1]", double{request.top_p},
+                 double{request.min_p});
+  for (const AdapterUse& use : request.adapters) {
+    if (!std::isfinite(use.weight))
+      return Error(kErrInvalidRequest, "the weight of adapter %lld is %g, a finite number is needed",
+                   static_cast<long long>(use.handle), double{use.weight});
+  }
+  return Ok();
+}
+
 // Of the prompt only where a penalty counts it.
 SeenTokens CountPrompt(const Request& request) {
   SeenTokens seen;
@@ -80,6 +98,7 @@ Status EngineCore::CheckRequest(const Request& request) const {
   if (request.logprobs > kTopLogprobsMax || request.prompt_logprobs > kTopLogprobsMax)
     return Error(kErrInvalidRequest, "logprobs asks for %d tokens, at most %d",
                  std::max(request.logprobs, request.prompt_logprobs), kTopLogprobsMax);
+  OPENLORA_RETURN_IF_ERROR(CheckNumbers(request));
   return CheckLogitChanges(request, model.vocab);
 }
 
@@ -137,7 +156,6 @@ void EngineCore::SetPaused(int64_t request, bool is_paused) {
 
 void EngineCore::Register(int64_t handle, AdapterManifest manifest) {
   Adapter* adapter = residency_->Add(handle, std::move(manifest));
-  ++checking_;
   loader_.check(adapter);
 }
 
@@ -156,7 +174,6 @@ void EngineCore::ReleaseAdapter(Adapter* adapter) {
 void EngineCore::FinishLoader(LoaderResult result) {
   Adapter* adapter = result.adapter;
   if (result.is_check) {
-    --checking_;
     if (result.status.ok()) {
       residency_->SetChecked(adapter, std::move(result.identity));
       outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
@@ -190,6 +207,7 @@ bool EngineCore::IsReady(Sequence* sequence, uint64_t epoch) const {
 
 bool EngineCore::Step() {
   ExpireRequests();
+  pool_.Reclaim(step_);  // what adapters gave back since the last step: none is in flight
   // Once: the reader may take what there is at any moment, and whoever asks later must see what the plan saw.
   const uint64_t epoch = outbox_->epoch();
   const StepPlan plan = scheduler_->Plan([&](Sequence* sequence) { return IsReady(sequence, epoch); });
@@ -219,7 +237,7 @@ void EngineCore::ExpireRequests() {
 // Nothing was planned. True if that was resolved here and another plan may do better.
 bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
-  if (checking_ > 0 || residency_->adapters_loading() > 0) return false;  // the loader will call
+  if (residency_->adapters_loading() > 0) return false;  // the loader will call; what it checks holds no frames
   Sequence* stuck = plan.starved;
   if (stuck != nullptr) {
     Fail(stuck,

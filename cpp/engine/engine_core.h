@@ -102,8 +102,7 @@ class EngineCore {
 
   std::unordered_map<int64_t, std::unique_ptr<Sequence>> sequences_;
   uint64_t arrivals_ = 0;
-  int64_t checking_ = 0;  // registrations at the loader
-  uint64_t step_ = 0;     // the last completed one
+  uint64_t step_ = 0;  // the last completed one
   Batch batch_;
   std::vector<SampleRow> sample_rows_;
   std::vector<SampleResult> results_;

@@ -64,6 +64,10 @@ Status EngineCore::OpenMemory() {
   const auto kv_bytes =
       static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
   const int64_t frame_bytes = std::max(kFrameBytesMin, static_cast<int64_t>(std::bit_ceil(kv_bytes)));
+  // Tiles are addressed by units in 32 bits.
+  if (options_.pool_bytes / kTileUnitBytes > UINT32_MAX)
+    return Error(kErrLimits, "deviceMemory is %lld bytes, at most %lld", static_cast<long long>(options_.pool_bytes),
+                 static_cast<long long>(UINT32_MAX * kTileUnitBytes));
   kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_);
   OPENLORA_RETURN_IF_ERROR(ChooseContext(options_.pool_bytes / frame_bytes));
   OPENLORA_RETURN_IF_ERROR(

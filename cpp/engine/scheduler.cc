@@ -192,7 +192,9 @@ bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
   const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
   for (const int32_t attempt : {rows, std::min(rows, block)}) {
     const int64_t missing = kv_->FramesMissing(sequence->kv, sequence->computed + attempt);
-    if (attempt > 0 && ledger->TakeByForce(sequence, missing)) {
+    // Nobody gives way for more than a block: that would cost more than it brings.
+    const bool can_force = attempt <= block;
+    if (attempt > 0 && (can_force ? ledger->TakeByForce(sequence, missing) : ledger->Take(missing))) {
       ledger->Plan(sequence, attempt);
       return true;
     }
@@ -209,13 +211,31 @@ void Scheduler::PlanAdmitted(bool is_continuing, Ledger* ledger) {
 }
 
 void Scheduler::PlanWaiting(Ledger* ledger) {
-  // Nobody overtakes a sequence that waits for frames; those that wait for a load are passed.
+  // Nobody overtakes a sequence that waits for frames. Those that wait for a load are passed, but not one whose load
+  // was taken back before: those that pass it could do so again, and for ever.
   for (Sequence* sequence : waiting_) {
     if (!can_run_[sequence]) continue;
     if (ledger->IsTakenBack(sequence)) return;
     if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return;
-    if (AreResident(*sequence) && !PlanRows(sequence, ledger)) return;
+    if (AreResident(*sequence)) {
+      if (!HasRoom(*sequence, ledger) || !PlanRows(sequence, ledger)) return;
+    } else if (sequence->take_backs > 0) {
+      return;
+    }
   }
+}
+
+// A preempted sequence comes back when there is room for all that it had and a block for each that runs: else the next
+// of those to need one would preempt it again, and its prompt would be computed over and over.
+bool Scheduler::HasRoom(const Sequence& sequence, Ledger* ledger) const {
+  if (!sequence.was_preempted) return true;
+  const auto running = std::count_if(admitted_.begin(), admitted_.end(),
+                                     [&](const Sequence* other) { return can_run_.at(other) && other != &sequence; });
+  if (running == 0) return true;
+  const int64_t frames = kv_->FramesFor(sequence.known() + 1) + running * kv_->FramesFor(1);
+  if (!ledger->Take(frames)) return false;
+  ledger->Give(frames);
+  return true;
 }
 
 bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
@@ -244,11 +264,15 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
 }
 
 void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
-  for (Sequence* sequence : plan.unpins) Unpin(sequence);
+  for (Sequence* sequence : plan.unpins) {
+    Unpin(sequence);
+    ++sequence->take_backs;
+  }
   for (Sequence* sequence : plan.preemptions) {
     kv_->Release(&sequence->kv, step);
     sequence->computed = 0;
     sequence->is_admitted = false;
+    sequence->was_preempted = true;
     Erase(&admitted_, sequence);
     Insert(&waiting_, sequence);
     ++preemptions_;

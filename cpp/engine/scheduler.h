@@ -63,6 +63,7 @@ class Scheduler {
   void PlanWaiting(Ledger* ledger);
   bool PlanRows(Sequence* sequence, Ledger* ledger);
   bool ReserveFor(Sequence* sequence, Ledger* ledger);
+  bool HasRoom(const Sequence& sequence, Ledger* ledger) const;
   int32_t RowsFor(const Sequence& sequence, const Ledger& ledger) const;
   void Unpin(Sequence* sequence);
 

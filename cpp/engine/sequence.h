@@ -28,6 +28,8 @@ struct Sequence {
 
   bool is_admitted = false;  // has rows in steps
   bool has_pins = false;     // its adapters' frames are reserved for it
+  int32_t take_backs = 0;    // of its reservation, by others
+  bool was_preempted = false;
   bool is_paused = false;
   bool is_cancelled = false;
   bool is_long = false;  // has more tokens than ModelConfig::rope_switch: its KV is of the long frequencies

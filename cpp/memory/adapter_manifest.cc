@@ -129,9 +129,14 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
   std::vector<File> files;
   OPENLORA_RETURN_IF_ERROR(OpenAll(manifest.files, &files));
   std::vector<uint8_t> buffer;
+  int32_t previous = -1;
   for (const AdapterSite& site : manifest.sites) {
     if (is_cancelled) return Status(kErrAborted, "registration was aborted");
     OPENLORA_RETURN_IF_ERROR(CheckShape(site, shapes));
+    if (site.site <= previous)
+      return Error(kErrAdapterShape, "site %d stands after site %d, each may be given once, in ascending order",
+                   site.site, previous);
+    previous = site.site;
     for (const TensorRange* range : {&site.a, &site.b}) {
       OPENLORA_RETURN_IF_ERROR(CheckRangeIn(*range, files));
       OPENLORA_RETURN_IF_ERROR(CheckFinite(files[static_cast<size_t>(range->file)], *range, &buffer));
@@ -139,8 +144,12 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
   }
   for (const SavedBaseTensor& tensor : manifest.base_tensors) {
     OPENLORA_RETURN_IF_ERROR(CheckRangeIn(tensor.saved, files));
+    if (tensor.expected.file < 0 || tensor.expected.file >= static_cast<int32_t>(base_files.size()))
+      return Error(kErrTensorRange, "%s names file %d of the base's %zu", tensor.name.c_str(), tensor.expected.file,
+                   base_files.size());
     File base_file;
     OPENLORA_RETURN_IF_ERROR(File::Open(base_files[static_cast<size_t>(tensor.expected.file)], &base_file));
+    OPENLORA_RETURN_IF_ERROR(CheckRange(tensor.expected, base_file.size(), base_file.path()));
     OPENLORA_RETURN_IF_ERROR(CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file));
   }
   Sha256 generation;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
 #include "base/check.h"
 
@@ -100,6 +102,27 @@ Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File*
                path.c_str(), static_cast<long long>(file->size()), static_cast<long long>(checked.size));
 }
 
+// The least magnitude that becomes infinite in `dtype`.
+constexpr float EndOf(DType dtype) {
+  if (dtype == DType::kF16) return 65520;        // halfway from 65504, the largest, to 65536
+  if (dtype == DType::kBF16) return 0x1.ffp127;  // likewise
+  return std::numeric_limits<float>::infinity();
+}
+
+Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>& values, DType dtype) {
+  const float end = EndOf(dtype);
+  const auto fits = [end](float value) { return std::fabs(value) < end; };
+  const auto found = std::find_if_not(values.begin(), values.end(), fits);
+  if (found == values.end()) return Ok();
+  const int64_t cols = matrix == 'A' ? site.a.cols : site.b.cols, index = found - values.begin();
+  return Error(
+      kErrAdapterNotFinite,
+      "lora_%c at site %d, with its scale, is %g at row %lld, column %lld: adapters are held as %s, where that "
+      "is infinite",
+      matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
+      static_cast<long long>(index % cols), NameOf(dtype));
+}
+
 }  // namespace
 
 int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes) {
@@ -139,11 +162,16 @@ Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identit
   for (const AdapterSite& site : manifest.sites) {
     if (is_cancelled) return Status(kErrAborted, "loading was aborted");
     OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.a.file)], site.a, &values));
+    OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'A', values, format.dtype));
     OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site.rank, site.a.cols));
     OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.b.file)], site.b, &values));
     for (float& value : values) value *= site.scale;
+    OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'B', values, format.dtype));
     OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
   }
+  // Not written to while it was read either.
+  for (size_t i = 0; i < files.size(); ++i)
+    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
   return Ok();
 }
 

@@ -53,7 +53,7 @@ bool IsPromised(const ModelConfig& config, WeightRole role) {
 }  // namespace
 
 Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files,
-                          std::vector<BaseTensor> tensors, DType dtype, const Ops& ops) {
+                          const std::vector<BaseTensor>& tensors, DType dtype, const Ops& ops) {
   OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
   config_ = config;
   dtype_ = dtype;
@@ -72,8 +72,8 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
       return Error(kErrTensorRange, "a tensor names file %d of %zu", range.file, files_.size());
     const MappedFile& file = files_[static_cast<size_t>(range.file)];
     OPENLORA_RETURN_IF_ERROR(CheckRange(range, file.size(), file.path()));
-    if (tensor.role >= WeightRole::kEnd || IsOfLayer(tensor.role) != (tensor.layer >= 0) ||
-        tensor.layer >= config_.layers)
+    if (tensor.role < WeightRole::kEmbed || tensor.role >= WeightRole::kEnd ||
+        IsOfLayer(tensor.role) != (tensor.layer >= 0) || tensor.layer >= config_.layers)
       return Error(kErrModelTensor, "role %d in layer %d doesn't exist", static_cast<int>(tensor.role), tensor.layer);
     const SiteShape shape = ShapeOf(config_, tensor.role);
     if (!IsPromised(config_, tensor.role))

@@ -59,7 +59,7 @@ inline constexpr char kErrModelTensor[] = "ERR_MODEL_TENSOR";
 class ModelWeights {
  public:
   // Maps the files and checks every range and shape; bytes() then says how much memory Load needs.
-  Status Open(const ModelConfig& config, const std::vector<std::string>& files, std::vector<BaseTensor> tensors,
+  Status Open(const ModelConfig& config, const std::vector<std::string>& files, const std::vector<BaseTensor>& tensors,
               DType dtype, const Ops& ops);
   // Packs into `memory` of the ops' device, which must outlive this. Reports progress in bytes of the files.
   Status Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,

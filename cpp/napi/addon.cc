@@ -16,6 +16,8 @@ struct AddonData {
   Napi::FunctionReference engine_constructor;
 };
 
+constexpr int32_t kThreadsMax = 1024;
+
 Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
   SimdLevel level = SimdLevel::kAuto;
   for (const SimdLevel known : {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
@@ -23,6 +25,8 @@ Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
   }
   if (simd != NameOf(level))
     return Error(kErrSimdLevel, "simd is %s, known are auto, scalar, neon, avx2 and avx512", simd.c_str());
+  if (threads < 0 || threads > kThreadsMax)
+    return Error(kErrLimits, "threads is %d, supported are 0 (all) to %d", threads, kThreadsMax);
   backend->threads = threads > 0 ? threads : UsableProcessors();
   backend->device = std::make_unique<CpuDevice>();
   OPENLORA_RETURN_IF_ERROR(CreateCpuOps(level, backend->threads, &backend->ops));

@@ -25,6 +25,14 @@ bool EndsWork(const ControlEvent& event) {
          std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
 }
 
+// What has had its last event is forgotten.
+void Forget(Session* session, const ControlEvent& event) {
+  if (const auto* end = std::get_if<EndEvent>(&event)) session->requests.erase(end->request);
+  if (const auto* failed = std::get_if<FailedEvent>(&event)) session->requests.erase(failed->request);
+  if (const auto* failed = std::get_if<AdapterFailedEvent>(&event)) session->adapters.erase(failed->handle);
+  if (const auto* retired = std::get_if<AdapterRetiredEvent>(&event)) session->adapters.erase(retired->handle);
+}
+
 // The environment goes, perhaps in the middle of a step: no JavaScript runs any more.
 void TearDown(void* data) {
   Session* session = static_cast<Session*>(data);
@@ -42,12 +50,15 @@ void Finish(Session* session) {
 }
 
 void CallJs(napi_env env, napi_value callback, void* context, void*) {
+  // Node before 24.16 drains the queue after DeleteHolder when an environment goes: `context` is gone then.
+  if (env == nullptr || callback == nullptr) return;
   const SessionHolder session = *static_cast<SessionHolder*>(context);
-  if (env == nullptr || callback == nullptr || session->engine == nullptr) return;
+  if (session->engine == nullptr) return;
   const EventBatch batch = session->engine->Take();
   if (batch.records.empty() && batch.events.empty()) return;
   const bool is_closed = !batch.events.empty() && std::holds_alternative<ClosedEvent>(batch.events.back());
   const auto ended = std::count_if(batch.events.begin(), batch.events.end(), EndsWork);
+  for (const ControlEvent& event : batch.events) Forget(session.get(), event);
   {
     const Napi::HandleScope scope(env);
     const Napi::Value records = WriteRecords(env, batch.records);
@@ -69,7 +80,8 @@ Napi::Object ObjectArgument(const Napi::CallbackInfo& info, size_t index) {
 }
 
 void ThrowTypeError(Napi::Env env, const std::string& message) {
-  Napi::TypeError::New(env, message).ThrowAsJavaScriptException();
+  // What a getter of an argument threw goes before; a second exception would be fatal.
+  if (!env.IsExceptionPending()) Napi::TypeError::New(env, message).ThrowAsJavaScriptException();
 }
 
 }  // namespace
@@ -130,6 +142,8 @@ void EngineObject::RegisterAdapter(const Napi::CallbackInfo& info) {
   AdapterManifest manifest;
   const std::string mismatch = ReadAdapter(ObjectArgument(info, 0), base_tensors_, &handle, &manifest);
   if (!mismatch.empty()) return ThrowTypeError(info.Env(), mismatch);
+  if (!session_->adapters.insert(handle).second)
+    return ThrowTypeError(info.Env(), "adapter.handle must be one that no adapter has");
   AddWork(session_.get());
   engine->Register(handle, std::move(manifest));
 }
@@ -153,6 +167,8 @@ void EngineObject::Submit(const Napi::CallbackInfo& info) {
   Request request;
   const std::string mismatch = ReadRequest(ObjectArgument(info, 0), &request);
   if (!mismatch.empty()) return ThrowTypeError(info.Env(), mismatch);
+  if (!session_->requests.insert(request.id).second)
+    return ThrowTypeError(info.Env(), "request.id must be one that no request has");
   AddWork(session_.get());
   engine->Submit(std::move(request));
 }

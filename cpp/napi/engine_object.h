@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/engine.h"
@@ -18,6 +19,8 @@ struct Session {
   napi_threadsafe_function events = nullptr;
   // Opens, registrations, requests and closes without their event. The process stays alive while there are any.
   int64_t work_in_flight = 0;
+  // Of what has not had its last event: such a number can't be given again.
+  std::unordered_set<int64_t> requests, adapters;
   bool is_closing = false;
 };
 

@@ -52,14 +52,12 @@ Enum ReadName(ObjectReader* reader, const char* name, const char* const (&names)
 // Calls each(reader) for every object of an array; stops at the first that doesn't fit.
 template <typename Each>
 void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
-  const Napi::Array array = parent->Array(name);
-  for (uint32_t i = 0; parent->ok() && i < array.Length(); ++i) {
-    const Napi::Value value = array.Get(i);
+  parent->ForEach(name, [&](uint32_t i, const Napi::Value& value) {
     if (!value.IsObject()) return parent->Refuse(name, "an array of objects");
     ObjectReader reader(value.As<Napi::Object>(), std::string(name) + "[" + std::to_string(i) + "]");
     each(&reader);
     parent->Adopt(reader);
-  }
+  });
 }
 
 ModelConfig ReadModel(ObjectReader* reader) {
@@ -177,6 +175,8 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
 std::string ReadRequest(Napi::Object object, Request* request) {
   ObjectReader reader(object, "request");
   request->id = reader.Integer("id");
+  // Records carry it in 32 bits.
+  if (request->id < 1 || request->id > UINT32_MAX) reader.Refuse("id", "an integer in [1, 2^32)");
   const std::vector<uint32_t> tokens = reader.Typed<uint32_t>("tokens");
   request->tokens.reserve(tokens.size());
   // An id beyond 2^31 becomes -1, which no vocabulary has.

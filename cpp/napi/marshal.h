@@ -16,8 +16,8 @@
 
 namespace openlora {
 
-// Reads the properties of one object. The first that is missing or of another type is remembered, and everything read
-// after it is empty.
+// Reads the properties of one object. The first that is missing, of another type, or whose getter throws is remembered,
+// and nothing is read after it. What a getter threw stays pending.
 class ObjectReader {
  public:
   ObjectReader(Napi::Object object, std::string path) : object_(object), path_(std::move(path)) {}
@@ -29,7 +29,21 @@ class ObjectReader {
   std::string String(const char* name);
   DType DTypeOf(const char* name);
   ObjectReader Object(const char* name);
-  Napi::Array Array(const char* name);
+  // Calls each(i, value) for the elements of an array, until one is refused.
+  template <typename Each>
+  void ForEach(const char* name, const Each& each) {
+    const Napi::Value list = ok() ? Get(name) : Napi::Value();
+    if (ok() && !list.IsArray()) Refuse(name, "an array");
+    if (!ok()) return;
+    const auto array = list.As<Napi::Array>();
+    const uint32_t length = array.Length();
+    NotePending(name);
+    for (uint32_t i = 0; ok() && i < length; ++i) {
+      const Napi::Value value = array.Get(i);
+      NotePending(name);
+      if (ok()) each(i, value);
+    }
+  }
   std::vector<std::string> Strings(const char* name);
   std::vector<int32_t> Int32s(const char* name);
   // Copies a typed array of T.
@@ -44,7 +58,8 @@ class ObjectReader {
   void Refuse(const char* name, const char* wanted);
 
  private:
-  Napi::Value Get(const char* name) const { return object_.Get(name); }
+  Napi::Value Get(const char* name);
+  void NotePending(const char* name);
 
   Napi::Object object_;
   std::string path_;

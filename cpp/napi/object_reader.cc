@@ -9,6 +9,16 @@ void ObjectReader::Refuse(const char* name, const char* wanted) {
   if (ok()) error_ = path_ + "." + name + " must be " + wanted;
 }
 
+Napi::Value ObjectReader::Get(const char* name) {
+  const Napi::Value value = object_.Get(name);
+  NotePending(name);
+  return ok() ? value : Napi::Value();
+}
+
+void ObjectReader::NotePending(const char* name) {
+  if (ok() && object_.Env().IsExceptionPending()) error_ = path_ + "." + name + " threw";
+}
+
 double ObjectReader::Number(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   if (ok() && !value.IsNumber()) Refuse(name, "a number");
@@ -51,36 +61,26 @@ DType ObjectReader::DTypeOf(const char* name) {
 ObjectReader ObjectReader::Object(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   if (ok() && !value.IsObject()) Refuse(name, "an object");
-  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object(), path_ + "." + name);
+  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object::New(object_.Env()), path_ + "." + name);
   part.error_ = error_;
   return part;
 }
 
-Napi::Array ObjectReader::Array(const char* name) {
-  const Napi::Value value = ok() ? Get(name) : Napi::Value();
-  if (ok() && !value.IsArray()) Refuse(name, "an array");
-  return ok() ? value.As<Napi::Array>() : Napi::Array::New(object_.Env());
-}
-
 std::vector<std::string> ObjectReader::Strings(const char* name) {
-  const Napi::Array array = Array(name);
   std::vector<std::string> strings;
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value value = array.Get(i);
-    if (!value.IsString()) Refuse(name, "an array of strings");
-    if (ok()) strings.push_back(value.As<Napi::String>().Utf8Value());
-  }
+  ForEach(name, [&](uint32_t, const Napi::Value& value) {
+    if (!value.IsString()) return Refuse(name, "an array of strings");
+    strings.push_back(value.As<Napi::String>().Utf8Value());
+  });
   return strings;
 }
 
 std::vector<int32_t> ObjectReader::Int32s(const char* name) {
-  const Napi::Array array = Array(name);
   std::vector<int32_t> values;
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value value = array.Get(i);
-    if (!value.IsNumber()) Refuse(name, "an array of numbers");
-    if (ok()) values.push_back(value.As<Napi::Number>().Int32Value());
-  }
+  ForEach(name, [&](uint32_t, const Napi::Value& value) {
+    if (!value.IsNumber()) return Refuse(name, "an array of numbers");
+    values.push_back(value.As<Napi::Number>().Int32Value());
+  });
   return values;
 }
 

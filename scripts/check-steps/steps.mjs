@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { cmakeCommands } from '../cmake.mjs';
 import { root } from '../files.mjs';
+import { fuzz } from './fuzz.mjs';
 import { aarch64, nodeMatrix } from './long.mjs';
 import { commands, googleTest, merged, vitest } from './run.mjs';
 
@@ -26,6 +27,10 @@ const withAsan = (env) =>
   sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1', ...env });
 const withTsan = (env) =>
   sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1', ...env });
+
+// Kernels of another architecture don't compile here.
+const clangTidy =
+  "git ls-files 'cpp/*.cc' | grep -v level_neon | xargs -P $(nproc) -n 4 clang-tidy -p build/release --quiet --extra-arg=-Wno-unknown-warning-option";
 
 export const fastSteps = [
   {
@@ -71,10 +76,16 @@ export const fastSteps = [
     run: () => withTsan({ OPENLORA_SMALL: '1' }),
   },
   {
+    name: 'fuzz',
+    about: "libFuzzer's targets: their corpus, then 9 seconds each",
+    run: () => fuzz(9, false),
+  },
+  {
     name: 'bench',
-    about: 'a short run of the native bench, results against the reference',
+    about: 'a short run of the native bench, results against the reference, and of the tokenizers',
     needs: ['native-build'],
-    run: () => commands([['build/release/openlora_bench', 'ops', '--quick']]),
+    run: () =>
+      commands([['build/release/openlora_bench', 'ops', '--quick'], node('bench/tokenizers.mjs', '--quick', 'llama2')]),
   },
   {
     name: 'ts-build',
@@ -105,6 +116,17 @@ export const longSteps = [
     needs: ['native-build'],
     run: () =>
       googleTest('native-long', ctest('build/release'), { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
+  },
+  {
+    name: 'fuzz-long',
+    about: '15 minutes each, over a corpus in build/fuzz-corpus that grows from run to run',
+    run: () => fuzz(900, true),
+  },
+  {
+    name: 'clang-tidy',
+    about: 'clang-tidy over cpp/ (.clang-tidy)',
+    needs: ['native-build'],
+    run: () => commands([['sh', '-c', clangTidy]]),
   },
   {
     name: 'asan-long',

@@ -1,5 +1,6 @@
 // Jinja2's filters and tests, as far as chat templates use them. What is not here is refused by name.
 
+import { spendFor } from './chat-template-budget.js';
 import { capitalize, replaceText, splitLines, strip, textArgument } from './chat-template-methods.js';
 import { plain } from './chat-template-marks.js';
 import {
@@ -25,6 +26,9 @@ type Test = (value: Value, argument: Value) => boolean;
 
 /** `value.name` or `value[name]`, as the renderer reads members. */
 type GetMember = (value: Value, name: Value) => Value;
+
+/** Blanks of one level: more would be there to fill the memory. */
+const INDENT_MAX = 1000;
 
 function lengthOf(value: Value): number {
   if (isDict(value)) return value.size;
@@ -71,6 +75,7 @@ export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
 /** Python's `in` */
 export function isIn(item: Value, container: Value): boolean {
   if (container === undefined) return false;
+  spendFor(container);
   if (typeof container === 'string') return plain(container).includes(plain(textArgument(item, 'in')));
   if (isDict(container)) return container.has(item);
   return iterate(container).some((one) => isEqual(one, item));
@@ -112,12 +117,12 @@ function toFloat(value: Value, fallback: Value): Value {
   const number = numberOf(value);
   if (number !== undefined) return new Float(number);
   const text = typeof value === 'string' ? strip(value, null, 'both') : '';
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? new Float(Number(text)) : fallback;
+  return /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text) ? new Float(Number(text)) : fallback;
 }
 
 function indent(text: string, args: Value[], kwargs: Kwargs): string {
   const width = args[0] ?? kwargs.get('width') ?? 4;
-  const prefix = typeof width === 'string' ? width : ' '.repeat(numberOf(width) ?? 0);
+  const prefix = typeof width === 'string' ? width : ' '.repeat(Math.min(numberOf(width) ?? 0, INDENT_MAX));
   const isFirst = isTrue(args[1] ?? kwargs.get('first'));
   const isBlank = isTrue(args[2] ?? kwargs.get('blank'));
   const [head = '', ...rest] = isBlank ? `${text}\n`.split('\n').slice(0, -1) : splitLines(`${text}\n`);
@@ -133,7 +138,12 @@ function tojson(value: Value, args: Value[], kwargs: Kwargs): string {
   const [ensureAscii, width, separators, sortKeys] = names.map((name, i) => args[i] ?? kwargs.get(name) ?? null);
   const pair = Array.isArray(separators) ? separators.map((one) => textArgument(one, 'tojson')) : [];
   return toJson(value, {
-    indent: typeof width === 'string' ? width : typeof width === 'number' ? ' '.repeat(Math.max(0, width)) : undefined,
+    indent:
+      typeof width === 'string'
+        ? width
+        : typeof width === 'number'
+          ? ' '.repeat(Math.max(0, Math.min(width, INDENT_MAX)))
+          : undefined,
     separators: [pair[0] ?? (width === null ? ', ' : ','), pair[1] ?? ': '],
     ensureAscii: isTrue(ensureAscii),
     sortKeys: isTrue(sortKeys),
@@ -169,6 +179,7 @@ function select(wanted: boolean, hasAttribute: boolean, getMember: GetMember): F
     const [attribute, ...rest] = hasAttribute ? args : [undefined, ...args];
     const test = rest.length > 0 ? testOf(rest[0]) : isTrue;
     return iterate(value).filter((item) => {
+      spendFor(item);
       const subject = hasAttribute ? memberAt(item, attribute, getMember) : item;
       return test(subject, rest[1]) === wanted;
     });
@@ -282,5 +293,10 @@ function map(value: Value, args: Value[], kwargs: Kwargs, getMember: GetMember):
   const [name, ...rest] = args;
   const filter = makeFilters(getMember).get(textArgument(name, 'map'));
   if (!filter) throw new TemplateError(`filter '${toText(name)}' is not supported`);
-  return iterate(value).map((item) => filter(item, rest, kwargs));
+  return iterate(value).map((item) => {
+    spendFor(item);
+    const result = filter(item, rest, kwargs);
+    spendFor(result);
+    return result;
+  });
 }

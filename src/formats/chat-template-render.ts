@@ -3,6 +3,7 @@
 // and `true` as text, scopes that leak from one loop round to the next, output lost at `break`, `lstrip` that ignores its
 // argument, members before methods. There it is silently wrong; here a template renders as in Python, or throws.
 
+import { spend, spendFor, withBudget } from './chat-template-budget.js';
 import type { CallBlock, Expression, For, Parameter, SetStatement, Slice, Statement } from './chat-template-ast.js';
 import { isIn, makeFilters, testOf } from './chat-template-filters.js';
 import { methodOf } from './chat-template-methods.js';
@@ -24,10 +25,10 @@ import {
   typeName,
 } from './chat-template-value.js';
 
-/** Evaluated nodes and loop rounds of one rendering: an adapter's template is someone else's code, and runs on the caller's thread. */
-const STEPS_MAX = 1_000_000;
-/** Characters of one text, so that doubling it a few dozen times is an error and no crash. */
-const TEXT_MAX = 1 << 26;
+/** Characters of one text. */
+const TEXT_MAX = 1 << 24;
+/** Tests for a body are many where a macro is called often, and a body may be large. */
+const TAKES_MORE = new WeakMap<Statement[], boolean>();
 const RANGE_MAX = 100_000; // Jinja2's sandbox has the same
 
 class Scope {
@@ -52,8 +53,11 @@ export function renderTemplate(body: Statement[], globals: ReadonlyMap<string, V
   for (const [name, value] of BUILTINS) scope.set(name, value);
   for (const [name, value] of globals) scope.set(name, value);
   const out: string[] = [];
-  if (new Renderer().block(body, scope, out) !== 'next') throw new TemplateError('break or continue outside of a loop');
-  return out.join('');
+  return withBudget(() => {
+    if (new Renderer().block(body, scope, out) !== 'next')
+      throw new TemplateError('break or continue outside of a loop');
+    return out.join('');
+  });
 }
 
 const BUILTINS: [string, Value][] = [
@@ -81,13 +85,7 @@ function range(args: number[]): Value[] {
 }
 
 class Renderer {
-  #steps = 0;
   readonly #filters = makeFilters((value, name) => this.#item(value, name));
-
-  #spend(steps: number): void {
-    this.#steps += steps;
-    if (this.#steps > STEPS_MAX) throw new TemplateError(`rendering takes more than ${STEPS_MAX} steps`);
-  }
 
   block(body: Statement[], scope: Scope, out: string[]): Flow {
     for (const statement of body) {
@@ -127,9 +125,12 @@ class Renderer {
         return 'continue';
       case 'Comment':
         return 'next';
-      default:
-        out.push(toText(this.#value(node, scope)));
+      default: {
+        const text = toText(this.#value(node, scope));
+        spendFor(text);
+        out.push(text);
         return 'next';
+      }
     }
   }
 
@@ -137,7 +138,7 @@ class Renderer {
     const { iterable: source, loopvar } = node;
     const filter = source.type === 'SelectExpression' ? source : undefined;
     let items = iterate(this.#value(filter?.lhs ?? source, scope));
-    this.#spend(items.length);
+    spend(items.length);
     if (filter) {
       items = items.filter((item) => {
         const inner = new Scope(scope);
@@ -200,7 +201,7 @@ class Renderer {
       inner.set('varargs', args.slice(parameters.length));
       inner.set('kwargs', new Map<Value, Value>(rest));
       const isOver = args.length > parameters.length || rest.size > 0;
-      if (isOver && !/"(varargs|kwargs)"/.test(JSON.stringify(body))) {
+      if (isOver && !takesMore(body)) {
         throw new TemplateError(`macro '${name}' got too many arguments`);
       }
       return this.#text(body, inner);
@@ -216,7 +217,9 @@ class Renderer {
   #call(callee: Value, args: Value[], kwargs: Kwargs, node: Expression): Value {
     if (typeof callee !== 'function')
       throw new TemplateError(`${describe(node)} is ${typeName(callee)}, not a function`);
-    return callee(args, kwargs);
+    const result = callee(args, kwargs);
+    spendFor(result);
+    return result;
   }
 
   #arguments(nodes: Expression[], scope: Scope): { args: Value[]; kwargs: Kwargs } {
@@ -244,11 +247,14 @@ class Renderer {
     const filter = name.type === 'Identifier' ? this.#filters.get(name.value) : undefined;
     if (!filter) throw new TemplateError(`filter '${describe(name)}' is not supported`);
     const { args, kwargs } = this.#arguments(call?.args ?? [], scope);
-    return filter(value, args, kwargs);
+    spendFor(value);
+    const result = filter(value, args, kwargs);
+    spendFor(result);
+    return result;
   }
 
   #value(node: Expression, scope: Scope): Value {
-    this.#spend(1);
+    spend(1);
     switch (node.type) {
       case 'Identifier':
         return scope.get(node.value);
@@ -290,6 +296,7 @@ class Renderer {
   #member(objectNode: Expression, property: Expression | Slice, isComputed: boolean, scope: Scope): Value {
     const object = this.#value(objectNode, scope);
     if (object === undefined) throw new TemplateError(`${describe(objectNode)} is undefined`);
+    if (typeof object === 'string') spendFor(object); // its characters or a method of it
     if (property.type === 'SliceExpression') return this.#slice(object, property, scope);
     if (isComputed) return this.#item(object, this.#value(property, scope));
     if (property.type === 'IntegerLiteral') return this.#item(object, property.value);
@@ -324,6 +331,7 @@ class Renderer {
     const to = stop === undefined ? (step > 0 ? high : low) : clamp(stop);
     const picked: Value[] = [];
     for (let i = from; step > 0 ? i < to : i > to; i += step) picked.push(items[i]);
+    spendFor(picked);
     return typeof object === 'string' ? picked.map(toText).join('') : picked;
   }
 
@@ -390,6 +398,13 @@ class LoopState {
   }
 }
 
+/** Whether a macro's body reads what its parameters don't take. */
+function takesMore(body: Statement[]): boolean {
+  const known = TAKES_MORE.get(body) ?? /"(varargs|kwargs)"/.test(JSON.stringify(body));
+  TAKES_MORE.set(body, known);
+  return known;
+}
+
 function describe(node: Expression): string {
   if (node.type === 'Identifier') return node.value;
   if (node.type === 'MemberExpression' && node.property.type === 'Identifier') {
@@ -414,12 +429,18 @@ function unary(operator: string, value: Value): Value {
 function arithmetic(operator: string, left: Value, right: Value): Value {
   if (operator === '+') {
     if (typeof left === 'string' && typeof right === 'string') return limited(left + right);
-    if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right];
+    if (Array.isArray(left) && Array.isArray(right)) {
+      spendFor(left);
+      spendFor(right);
+      return [...left, ...right];
+    }
   }
   const [a, b] = [numberOf(left), numberOf(right)];
   if (operator === '*' && typeof left === 'string' && typeof right === 'number') {
     if (left.length * right > TEXT_MAX) throw new TemplateError(`a text has over ${TEXT_MAX} characters`);
-    return left.repeat(Math.max(0, right));
+    const text = left.repeat(Math.max(0, right));
+    spendFor(text);
+    return text;
   }
   if (a === undefined || b === undefined) {
     throw new TemplateError(`${typeName(left)} ${operator} ${typeName(right)} is not supported`);

@@ -1,4 +1,7 @@
-// Values of a chat template, with Python's meaning of truth, equality, text and JSON.
+// Values of a chat template, with Python's meaning of truth, equality, text and JSON. A value may hold another many times
+// over, so that walking through it takes far longer than making it did: every walk spends.
+
+import { spend, spendFor } from './chat-template-budget.js';
 
 import { hasMark, plain } from './chat-template-marks.js';
 
@@ -86,6 +89,7 @@ export function numberOf(value: Value): number | undefined {
 }
 
 export function isEqual(a: Value, b: Value): boolean {
+  spend(1);
   const x = numberOf(a);
   if (x !== undefined) return x === numberOf(b);
   if (a instanceof Tuple !== b instanceof Tuple) return false;
@@ -93,6 +97,7 @@ export function isEqual(a: Value, b: Value): boolean {
   if (isDict(a)) {
     return isDict(b) && a.size === b.size && [...a].every(([key, item]) => b.has(key) && isEqual(item, b.get(key)));
   }
+  spendFor(a);
   if (typeof a === 'string' && typeof b === 'string') return isSameText(a, b);
   return a === b;
 }
@@ -111,6 +116,7 @@ export function itemsOf(dict: Dict): Value[] {
 export function compare(a: Value, b: Value): number {
   const [x, y] = [numberOf(a), numberOf(b)];
   if (x !== undefined && y !== undefined) return x - y;
+  spend(1);
   if (typeof a === 'string' && typeof b === 'string') return compareText(a, b);
   if (Array.isArray(a) && Array.isArray(b)) {
     for (let i = 0; i < Math.min(a.length, b.length); i++) if (!isEqual(a[i], b[i])) return compare(a[i], b[i]);
@@ -121,6 +127,8 @@ export function compare(a: Value, b: Value): number {
 
 /** By code points, where JS compares UTF-16 units. */
 export function compareText(a: string, b: string): number {
+  spendFor(a);
+  spendFor(b);
   const [left, right] = [Array.from(plain(a)), Array.from(plain(b))];
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
     const difference = (left[i]?.codePointAt(0) ?? 0) - (right[i]?.codePointAt(0) ?? 0);
@@ -159,6 +167,7 @@ export function toText(value: Value): string {
 
 /** repr() */
 export function repr(value: Value): string {
+  spend(1);
   if (value === null) return 'None';
   if (value === undefined) return 'Undefined';
   if (value === true) return 'True';
@@ -175,6 +184,7 @@ export function repr(value: Value): string {
 }
 
 function reprText(text: string): string {
+  spendFor(text);
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   const escaped = text.replace(/[\\'"\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Zs}]/gu, (character) => {
     if (character === ' ') return character;
@@ -198,6 +208,7 @@ export interface JsonStyle {
 
 /** json.dumps() */
 export function toJson(value: Value, style: JsonStyle, depth = 0): string {
+  spend(1);
   if (value === null) return 'null';
   if (typeof value === 'boolean' || typeof value === 'number') return String(value);
   if (typeof value === 'string') return jsonText(value, style);
@@ -232,6 +243,7 @@ function jsonKey(key: Value): string {
 }
 
 function jsonText(text: string, style: JsonStyle): string {
+  spendFor(text);
   const quoted = `"${text.replace(/["\\\p{Cc}]/gu, (character) => JSON.stringify(character).slice(1, -1))}"`;
   if (!style.ensureAscii) return quoted;
   const escape = (unit: string): string => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;

@@ -1,7 +1,8 @@
 // JSON files of the Hugging Face world: reading one as an object, reading one key of a huge one, and RFC 8785 text.
 
-import { open, readFile } from 'node:fs/promises';
+import { readFile, type FileHandle } from 'node:fs/promises';
 import { OpenLoraError } from '../errors.js';
+import { openRegular } from './regular-file.js';
 import type { Pacer } from './pacer.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -30,9 +31,8 @@ export async function readJsonObject(path: string, code: string): Promise<JsonOb
 export async function readTextFile(path: string, code: string): Promise<string | undefined> {
   let bytes: Buffer;
   try {
-    const file = await open(path, 'r');
+    const { file, size } = await openRegular(path);
     try {
-      const { size } = await file.stat();
       if (size > CONFIG_BYTES_MAX) {
         throw new OpenLoraError(code, `${path} has ${size} bytes, more than ${CONFIG_BYTES_MAX}`, { path });
       }
@@ -84,9 +84,9 @@ export async function readTopLevelValues(
 ): Promise<Map<string, unknown> | undefined> {
   const found = new Map<string, unknown>();
   const scan = new TopLevelScan(keys, path, code);
-  let file;
+  let file: FileHandle;
   try {
-    file = await open(path, 'r');
+    ({ file } = await openRegular(path));
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw new OpenLoraError(code, `${path} can't be read: ${(error as Error).message}`, { path }, error);

@@ -203,6 +203,7 @@ class Parser {
   private at = 0;
   private depth = 0;
   private isCaseIgnored = false;
+  private readonly names = new Set<string>();
 
   constructor(private readonly pattern: string) {}
 
@@ -302,6 +303,8 @@ class Parser {
     const rest = this.pattern.slice(this.at, this.at + 64);
     const name = /^P<[A-Za-z_]\w*>/.exec(rest);
     if (name) {
+      if (this.names.has(name[0])) throw this.fail('has two groups of one name');
+      this.names.add(name[0]);
       this.at += name[0].length;
       return this.closed(this.alternation());
     }
@@ -319,8 +322,8 @@ class Parser {
   private look(isBehind: boolean, isNegated: boolean): Node {
     const node = this.closed(this.alternation());
     if (!isBehind) return { kind: 'look', node, isNegated, behind: 0 };
-    const behind = widthOf(node);
-    if (behind === undefined) throw this.fail('has a look-behind without a fixed width');
+    const [behind, most] = widthOf(node);
+    if (behind !== most) throw this.fail('has a look-behind without a fixed width');
     return { kind: 'look', node, isNegated, behind };
   }
 
@@ -413,24 +416,23 @@ const is =
   (code) =>
     code === wanted;
 
-/** Characters that a node takes; undefined if that isn't fixed. */
-function widthOf(node: Node): number | undefined {
+/** The fewest and the most characters that a node takes. */
+function widthOf(node: Node): [least: number, most: number] {
   switch (node.kind) {
     case 'char':
-      return 1;
+      return [1, 1];
     case 'assert':
     case 'look':
-      return 0;
+      return [0, 0];
     case 'repeat': {
-      const width = widthOf(node.node);
-      return node.min === node.max && width !== undefined ? width * node.min : undefined;
+      const [least, most] = widthOf(node.node);
+      return [least * node.min, most === 0 || node.max === 0 ? 0 : most * node.max];
     }
     case 'sequence':
+      return node.nodes.map(widthOf).reduce(([x, y], [least, most]) => [x + least, y + most], [0, 0]);
     case 'either': {
       const widths = node.nodes.map(widthOf);
-      if (widths.includes(undefined)) return undefined;
-      if (node.kind === 'sequence') return (widths as number[]).reduce((sum, width) => sum + width, 0);
-      return widths.every((width) => width === widths[0]) ? widths[0] : undefined;
+      return [Math.min(...widths.map(([least]) => least)), Math.max(...widths.map(([, most]) => most))];
     }
   }
 }

@@ -12,8 +12,8 @@
 // | ERR_SAFETENSORS_RANGE      | offsets reversed, overlapping, with gaps, or not the size that the shape needs     |
 
 import { isUtf8 } from 'node:buffer';
-import { open } from 'node:fs/promises';
 import { OpenLoraError } from '../errors.js';
+import { openRegular } from './regular-file.js';
 import type { Pacer } from './pacer.js';
 
 /** Of the JSON text; the reference reader has the same cap. */
@@ -65,9 +65,8 @@ export interface SafetensorsHeader {
 
 /** Reads and checks the header of a safetensors file; the tensors' bytes aren't read. */
 export async function readSafetensorsHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
-  const file = await open(path, 'r');
+  const { file, size: fileBytes } = await openRegular(path);
   try {
-    const fileBytes = (await file.stat()).size;
     const prefix = Buffer.alloc(8);
     const got = (await file.read(prefix, 0, 8, 0)).bytesRead;
     const headerBytes = headerLength(prefix.subarray(0, got), fileBytes, path);

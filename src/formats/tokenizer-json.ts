@@ -98,11 +98,11 @@ export function readTokenizerJson(text: string): TokenizerJson {
     fusesUnknown: model.fuse_unk === true,
     ignoresMerges: model.ignore_merges === true,
   };
-  const canSplit = !bytePairs.ignoresMerges && !isByteLevel && !merges.crossesSpaces;
+  const canSplit = !bytePairs.ignoresMerges && !isByteLevel && vocab.has('▁'); // else unknown ones would fuse over it
   const library: JsonObject = {
     added_tokens: [], // added-tokens.ts finds them
     normalizer: rewriteNormalizer(root.normalizer ?? null),
-    pre_tokenizer: canSplit ? splitAtSpaces(pre) : pre,
+    pre_tokenizer: canSplit ? splitAtSpaces(pre, merges.beforeSpaces) : pre,
     model: { type: 'BPE', vocab: {}, merges: [] }, // byte-pairs.ts does it
     post_processor: rewritePostProcessor(root.post_processor ?? null),
     decoder: null, // decoding is by the token table
@@ -139,13 +139,13 @@ function readVocab(vocab: JsonObject): Map<string, number> {
 interface Merges {
   /** Of each merge the ids of its two tokens, and of what they join to. */
   ids: Uint32Array;
-  /** Whether one puts ▁ behind another character. */
-  crossesSpaces: boolean;
+  /** Characters behind which one puts ▁. Gemma 3 has one such merge of half a million. */
+  beforeSpaces: Set<string>;
 }
 
 /** Refused, as by the Rust library: a merge of tokens that aren't there, which would silently never happen. */
 function readMerges(list: Json[], vocab: Map<string, number>): Merges {
-  const merges = { ids: new Uint32Array(list.length * 3), crossesSpaces: false };
+  const merges = { ids: new Uint32Array(list.length * 3), beforeSpaces: new Set<string>() };
   const idOf = (token: string, i: number): number => {
     const id = vocab.get(token);
     if (id !== undefined) return id;
@@ -153,7 +153,7 @@ function readMerges(list: Json[], vocab: Map<string, number>): Merges {
   };
   list.forEach((merge, i) => {
     const [left, right] = readMerge(merge, i);
-    merges.crossesSpaces ||= right.startsWith('▁') && !left.endsWith('▁');
+    if (right.startsWith('▁') && !left.endsWith('▁')) merges.beforeSpaces.add(Array.from(left).at(-1) ?? '');
     merges.ids[3 * i] = idOf(left, i);
     merges.ids[3 * i + 1] = idOf(right, i);
     merges.ids[3 * i + 2] = idOf(left + right, i);
@@ -297,11 +297,12 @@ function rewriteSplit(regex: string, behavior: string, isInverted: boolean): Jso
 }
 
 /**
- * SentencePiece models take the whole text for one word. Where no merge puts ▁ behind another character, no token goes over such
- * a place, and the text may be cut there: words are shorter, and come again.
+ * SentencePiece models take the whole text for one word. It may be cut before ▁ but behind the characters that a merge joins to
+ * one: words are shorter, and come again.
  */
-function splitAtSpaces(pre: Json): Json {
-  const cut = splitPart('▁+[^▁]*|[^▁]+', true);
+function splitAtSpaces(pre: Json, beforeSpaces: ReadonlySet<string>): Json {
+  const isJoined = beforeSpaces.size > 0 ? `(?:(?<=${[...beforeSpaces].map(escapeRegex).join('|')})▁+[^▁]*)*` : '';
+  const cut = splitPart(`(?:▁+[^▁]*|[^▁]+)${isJoined}`, true);
   return pre === null ? cut : sequencePart(pre, cut);
 }
 

@@ -46,10 +46,8 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   const { bytePairs, decoder } = source;
   const table = buildTokenTable({ vocab: bytePairs.vocab, addedTokens, decoder }, vocabSize);
   const specialTokens = addedTokens.filter(({ special }) => special).map(({ content }) => content);
-  const vocabSizeOrOwn = table.offsets.length - 1;
-  const opened = { encoding, templates: new ChatTemplates(templates), vocabSize: vocabSizeOrOwn, specialTokens };
   return {
-    opened,
+    opened: { encoding, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1, specialTokens },
     reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
   };
 }

@@ -138,12 +138,15 @@ export class BaseModel implements Base {
   async #prepare(active: ActiveRequest, request: CheckedRequest, entry: AdapterEntry | undefined): Promise<void> {
     const startedAt = performance.now();
     if (entry) this.#registry.beginRequest(entry);
+    const { deadlineMs } = request.sampling;
+    const timer = deadlineMs === 0 ? undefined : setTimeout(() => active.fail(lateError(deadlineMs)), deadlineMs);
     try {
       const tokens = await this.#encodePrompt(request, entry, active.preparation.signal);
       if (active.isPreparing) this.#submit(active, request, entry, tokens, performance.now() - startedAt);
     } catch (error) {
       active.fail(toOpenLoraError(error));
     } finally {
+      clearTimeout(timer);
       if (entry) this.#registry.endRequest(entry);
     }
   }
@@ -175,7 +178,7 @@ export class BaseModel implements Base {
   ): void {
     const { sampling } = request;
     if (sampling.deadlineMs > 0 && elapsedMs >= sampling.deadlineMs) {
-      throw new OpenLoraError('ERR_DEADLINE', `deadlineMs ${sampling.deadlineMs} passed before the prompt was encoded`);
+      throw lateError(sampling.deadlineMs);
     }
     this.#parts.host.engine.submit({
       id: active.number,
@@ -200,6 +203,7 @@ export class BaseModel implements Base {
       const { spec, info, spooled } = await this.#readAdapter(checked, link.signal);
       const entry = this.#registry.add(id, tenant, info, spooled?.remove);
       try {
+        this.#assertOpen('registerAdapter');
         await this.#register(entry, spec, expectedGeneration, link.signal);
       } catch (error) {
         await spooled?.remove();
@@ -390,6 +394,10 @@ function pick({ id, generation, handle }: AdapterEntry): { id: string; generatio
 function otherGeneration({ id, generation }: AdapterEntry, expected: string): OpenLoraError {
   const message = `adapter '${id}' is of generation ${generation}, expected was ${expected}`;
   return new OpenLoraError('ERR_ADAPTER_GENERATION', message, { generation, expected });
+}
+
+function lateError(deadlineMs: number): OpenLoraError {
+  return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the prompt was encoded`);
 }
 
 function optionalName(what: string, value: string | undefined): string | undefined {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -277,6 +278,15 @@ describe('a base folder is refused', () => {
   test.each(qwens)('for %s of Qwen2', (_, change, code, text) =>
     expectCode(read({ ...QWEN, ...change }, tinyTensors({ biases: QKV })), code, text),
   );
+
+  test('for a FIFO in place of a file, which nobody ever writes to', async () => {
+    for (const name of ['config.json', 'model.safetensors', 'generation_config.json']) {
+      const path = await baseFolder(TINY);
+      await rm(join(path, name), { force: true });
+      execFileSync('mkfifo', [join(path, name)]);
+      await expect(readBaseFolder(path)).rejects.toThrow(/no regular file/);
+    }
+  });
 
   const tensors: [string, FakeTensors, string, RegExp][] = [
     [

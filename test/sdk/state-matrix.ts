@@ -6,6 +6,9 @@ import { openFake, turns } from './fake-parts.js';
 
 export const STATES = ['idle', 'loading', 'generating', 'closing', 'closed'] as const;
 export type State = (typeof STATES)[number];
+/** The engine's own: only the real one has a pool in which adapters evict each other. */
+export const REAL_STATES = [...STATES, 'evicting'] as const;
+export type RealState = (typeof REAL_STATES)[number];
 
 const messages = [{ role: 'user', content: 'hi' }];
 const config = { peft_type: 'LORA' };
@@ -45,10 +48,10 @@ export const METHODS: Record<string, (base: Base) => unknown> = {
   'Symbol.asyncDispose': (base) => base[Symbol.asyncDispose](),
 };
 
-const isDisposal = (method: string) => method === 'dispose' || method === 'Symbol.asyncDispose';
+export const isDisposal = (method: string) => method === 'dispose' || method === 'Symbol.asyncDispose';
 
 /** 'ok', or the code of the error. */
-export function expectedOf(method: string, state: State): string {
+export function expectedOf(method: string, state: RealState): string {
   // A generation's own disposal never fails, whatever became of the request.
   if (isDisposal(method) || method === 'info' || method === 'generate() disposed') return 'ok';
   if (state === 'closing' || state === 'closed') return 'ERR_CLOSED';

@@ -53,6 +53,39 @@ TEST_F(EngineCoreTest, BaseOnlyRequestsDoNoLoraWork) {
   EXPECT_GT(driver_->core().Stats().lora_ops, 0u);
 }
 
+// Options with a pool for one adapter of rank 32 and `kv_frames` besides.
+EngineOptions PoolForOneAdapter(const TestFolder& folder, int64_t kv_frames) {
+  EngineOptions options = TinyOptions(folder);
+  CoreDriver probe(options);
+  probe.Register(1, TinyAdapter(folder, "a", 32, 0, 5));
+  probe.core().Submit(MakeRequest(1, {1, 2}, 1, {{1, 1.0f}}));
+  probe.Run();
+  options.pool_bytes = probe.core().Stats().bytes_adapters + kv_frames * probe.core().pool().frame_bytes();
+  options.max_context = 32;
+  return options;
+}
+
+TEST_F(EngineCoreTest, FramesOfAnUnregisteredAdapterServeTheVeryNextRequest) {
+  Open(PoolForOneAdapter(folder_, 6));
+  driver_->Register(1, TinyAdapter(folder_, "a", 32, 0, 5));
+  driver_->Register(2, TinyAdapter(folder_, "b", 32, 0, 6));
+  EXPECT_EQ(Generate(MakeRequest(1, {1, 2}, 3, {{1, 1.0f}})).end, "length");
+  driver_->core().Unregister(1);
+  EXPECT_EQ(Generate(MakeRequest(2, {1, 2}, 3, {{2, 1.0f}})).end, "length");
+}
+
+TEST_F(EngineCoreTest, ARequestThatFindsNoRoomFailsThoughARegistrationIsBeingChecked) {
+  Open(PoolForOneAdapter(folder_, 2));  // a block of 16 tokens in each of two layers
+  driver_->Register(1, TinyAdapter(folder_, "a", 32, 0, 5));
+  driver_->core().Submit(MakeRequest(1, std::vector<int32_t>(14, 3), 18, {{1, 1.0f}}));
+  driver_->core().Step();
+  driver_->DoLoaderWork();                                          // its adapter is loaded
+  driver_->core().Register(2, TinyAdapter(folder_, "b", 1, 0, 5));  // a check that nobody does
+  for (int i = 0; i < 100 && driver_->core().requests() > 0; ++i) driver_->core().Step();
+  driver_->Read();
+  EXPECT_EQ(driver_->answer(1).end, kErrOutOfMemory);
+}
+
 TEST_F(EngineCoreTest, AnAdapterChangesTheAnswerAndTheNextBaseRequestIsUntouched) {
   Open(TinyOptions(folder_));
   driver_->Register(1, TinyAdapter(folder_, "a", 8, 0, 5));
@@ -114,6 +147,21 @@ TEST_F(EngineCoreTest, RefusesRequestsThatCanNotBeServedEachByItsCode) {
   Request greedy_for_logprobs = MakeRequest(7, {1}, 5);
   greedy_for_logprobs.logprobs = kTopLogprobsMax + 1;
   EXPECT_EQ(Generate(greedy_for_logprobs).end, kErrInvalidRequest);
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  int64_t next_id = 100;
+  const auto end_with = [&](auto member, auto value) {
+    Request request = MakeRequest(next_id++, {1}, 5);
+    request.*member = value;
+    return Generate(request).end;
+  };
+  for (const float temperature : {kNan, -1.0f, std::numeric_limits<float>::infinity()})
+    EXPECT_EQ(end_with(&Request::temperature, temperature), kErrInvalidRequest) << temperature;
+  for (const auto member : {&Request::top_p, &Request::min_p}) {
+    for (const float share : {kNan, -0.1f, 1.1f}) EXPECT_EQ(end_with(member, share), kErrInvalidRequest) << share;
+  }
+  EXPECT_EQ(end_with(&Request::top_k, -1), kErrInvalidRequest);
+  EXPECT_EQ(end_with(&Request::min_tokens, -1), kErrInvalidRequest);
+  EXPECT_EQ(Generate(MakeRequest(next_id++, {1}, 5, {{77, kNan}})).end, kErrInvalidRequest);
   for (int64_t id = 10; id < 13; ++id) driver_->core().Submit(MakeRequest(id, {1}, 5));
   driver_->Run();
   EXPECT_EQ(driver_->answer(12).end, kErrOverloaded);
@@ -216,6 +264,25 @@ TEST_F(EngineCoreTest, RefusesAdaptersWithBadContentEachByItsCode) {
   std::filesystem::remove(manifest.files[0]);
   driver_->Register(5, manifest);
   EXPECT_EQ(driver_->adapter_events()[5], kErrIo);
+  manifest = TinyAdapter(folder_, "twice", 4, 0, 5);
+  manifest.sites.push_back(AdapterSite(manifest.sites.back()));
+  driver_->Register(6, manifest);
+  EXPECT_EQ(driver_->adapter_events()[6], kErrAdapterShape);
+}
+
+TEST_F(EngineCoreTest, AnAdapterThatIsInfiniteInTheDtypeItIsHeldInFailsItsRequestsAndNobodyElses) {
+  EngineOptions options = TinyOptions(folder_);
+  options.adapter_dtype = DType::kF16;
+  Open(std::move(options));
+  AdapterManifest manifest = TinyAdapter(folder_, "scaled", 4, 0, 5);  // B within 0.3
+  manifest.sites[1].scale = 1e6f;                                      // 65504 is the largest f16
+  driver_->Register(1, manifest);
+  EXPECT_EQ(driver_->adapter_events()[1], "ready");
+  driver_->core().Submit(MakeRequest(1, {3}, 10, {{1, 1.0f}}));
+  driver_->core().Submit(MakeRequest(2, {3}, 10));
+  driver_->Run();
+  EXPECT_EQ(driver_->answer(1).end, kErrAdapterNotFinite);
+  EXPECT_EQ(driver_->answer(2).end, "length");
 }
 
 TEST_F(EngineCoreTest, AnAdapterWhoseFileChangedAfterRegistrationFailsItsRequestsAndNobodyElses) {
@@ -244,6 +311,11 @@ TEST_F(EngineCoreTest, SavedBaseTensorsMustEqualTheBases) {
   manifest.base_tensors = {{"embed_tokens.base_layer.weight", saved, head}};
   driver_->Register(2, manifest);
   EXPECT_EQ(driver_->adapter_events()[2], kErrAdapterBaseTensor);
+  TensorRange outside = embed;
+  outside.file = 1;
+  manifest.base_tensors = {{"embed_tokens.base_layer.weight", saved, outside}};
+  driver_->Register(3, manifest);
+  EXPECT_EQ(driver_->adapter_events()[3], kErrTensorRange);
 }
 
 TEST_F(EngineCoreTest, NanLogitsEndTheirRequestAlone) {
@@ -289,6 +361,9 @@ TEST_F(EngineCoreTest, RefusesBasesWithMissingOrLyingTensors) {
   options = TinyOptions(folder_);
   options.tensors[0].range.rows -= 1;
   EXPECT_STREQ(CoreDriver(std::move(options)).opened().code(), kErrTensorRange);
+  options = TinyOptions(folder_);
+  options.tensors[0].role = static_cast<WeightRole>(-2);
+  EXPECT_STREQ(CoreDriver(std::move(options)).opened().code(), kErrModelTensor);
   options = TinyOptions(folder_);
   std::filesystem::resize_file(options.files[0], 1000);
   EXPECT_STREQ(CoreDriver(std::move(options)).opened().code(), kErrTensorRange);

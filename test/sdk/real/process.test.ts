@@ -2,13 +2,13 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { noAddon } from './addon.js';
+import { bundleForThreads } from './bundle.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -19,21 +19,7 @@ describe.skipIf(noAddon)('a process', () => {
 
   beforeAll(async () => {
     files = writeTinyCheckpoint();
-    mkdirSync(join(root, '.cache'), { recursive: true });
-    // In the repository, so that the package's own folder and its dependencies are found.
-    bundle = mkdtempSync(join(root, '.cache/scenario-'));
-    await build({
-      entryPoints: {
-        scenario: join(root, 'test/sdk/real/scenario.ts'),
-        'tokenizer-worker': join(root, 'src/formats/tokenizer-worker.ts'),
-      },
-      outdir: bundle,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
-      packages: 'external',
-    });
+    bundle = await bundleForThreads(join(root, 'test/sdk/real/scenario.ts'));
   });
   afterAll(() => {
     rmSync(files.root, { recursive: true });

@@ -1,114 +1,49 @@
-// The state matrix on the real addon: every public method in every state, beside work that has to end as the state says.
+// The state matrix on the real addon, in this thread and in a worker thread; and what ends in stages beyond its cells.
 
-import { createReadStream, readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { loadBase, type Base } from '../../../src/index.js';
+import { loadBase } from '../../../src/index.js';
 import { codeOf } from '../fake-parts.js';
-import { expectedOf, METHODS as COMMON, STATES, type State } from '../state-matrix.js';
+import { REAL_STATES } from '../state-matrix.js';
 import { noAddon } from './addon.js';
-import { writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
-
-const LONG = { prompt: 'hello', maxTokens: 1000, ignoreEos: true };
-const isDisposal = (method: string) => method === 'dispose' || method === 'Symbol.asyncDispose';
+import { bundleForThreads } from './bundle.js';
+import { expectedState, LONG, runState, writeMatrixFiles, type MatrixFiles } from './state-matrix.js';
 
 describe.skipIf(noAddon)('on the real addon', () => {
-  let files: TinyCheckpoint;
-  let alone: string;
-  let methods: typeof COMMON;
-  const bases: Base[] = [];
-
-  async function open(): Promise<Base> {
-    const base = await loadBase({ path: files.base, limits: { deviceMemory: '8MiB' } });
-    bases.push(base);
-    await base.registerAdapter('a', files.adapters[0]!);
-    return base;
-  }
-
-  beforeAll(async () => {
-    files = writeTinyCheckpoint();
-    const folder = files.adapters[1]!;
-    const config = JSON.parse(readFileSync(join(folder, 'adapter_config.json'), 'utf8')) as object;
-    const weights = join(folder, 'adapter_model.safetensors');
-    methods = {
-      ...COMMON,
-      registerAdapter: (base) => base.registerAdapter('b', folder),
-      'registerAdapter of bytes': (base) => base.registerAdapter('b', { config, tensors: readFileSync(weights) }),
-      'registerAdapter of a stream': (base) =>
-        base.registerAdapter('b', { config, tensors: createReadStream(weights) }),
-    };
-    const base = await open();
-    alone = await base.generate(LONG).text();
-    await base.dispose();
+  let files: MatrixFiles;
+  beforeAll(() => {
+    files = writeMatrixFiles();
   });
-  afterAll(async () => {
-    for (const base of bases) await base.dispose();
-    rmSync(files.root, { recursive: true });
-  });
+  afterAll(() => rmSync(files.root, { recursive: true }));
 
-  const outcomeOf = async (method: string, base: Base) => {
-    const code = await codeOf(async () => methods[method]!(base));
-    return code === 'no error' ? 'ok' : code;
-  };
+  const open = () => loadBase({ path: files.base, limits: { deviceMemory: '8MiB' } });
 
-  /** What is under way in a state; resolves to a code, or to what came of it. */
-  async function begin(state: State, base: Base): Promise<() => Promise<string>> {
-    if (state === 'closing') void base.dispose();
-    if (state === 'closed') await base.dispose();
-    if (state === 'loading') {
-      const loading = codeOf(base.registerAdapter('c', files.adapters[2]!));
-      return () => loading;
-    }
-    if (state !== 'generating') return () => Promise.resolve('no error');
-    const generation = base.generate(LONG);
-    const iterator = generation[Symbol.asyncIterator]();
-    await iterator.next();
-    // So slowly that back-pressure keeps it in flight for a while.
-    void (async () => {
-      while (!(await iterator.next()).done) await sleep(1);
-    })().catch(() => undefined);
-    return async () => {
-      let code = 'no error';
-      const text = await generation.text().catch((error: { code: string }) => (code = error.code));
-      if (code === 'no error') expect(text).toBe(alone);
-      return code;
-    };
-  }
-
-  /** So that the next method finds the base as the first one did. */
-  async function restore(base: Base): Promise<void> {
-    for (const id of ['b', 'c']) if (base.adapters.get(id)) await base.unregisterAdapter(id);
-    if (!base.adapters.get('a')) await base.registerAdapter('a', files.adapters[0]!);
-    await base.drain();
-  }
-
-  test.each(STATES)(
+  test.each(REAL_STATES)(
     'every method in the state %s',
     async (state) => {
-      const isOpen = state !== 'closing' && state !== 'closed';
-      const names = Object.keys(methods);
-      const expected = Object.fromEntries(names.map((name) => [name, expectedOf(name, state)]));
-      const found: Record<string, string> = {};
-      let base = await open();
-      if (!isOpen) {
-        // The state lasts no longer than the first wait: all are called at once.
-        await begin(state, base);
-        await Promise.all(names.map(async (name) => (found[name] = await outcomeOf(name, base))));
-      } else {
-        for (const name of names) {
-          const underWay = await begin(state, base);
-          found[name] = await outcomeOf(name, base);
-          const isEnded = isDisposal(name) && state !== 'idle';
-          expect([name, await underWay()]).toEqual([name, isEnded ? 'ERR_CLOSED' : 'no error']);
-          if (isDisposal(name)) base = await open();
-          else await restore(base);
-        }
-      }
-      expect(found).toEqual(expected);
+      expect(await runState(state, files)).toEqual(expectedState(state));
     },
     60_000,
   );
+
+  test('in a worker thread every cell is the same', async () => {
+    const bundle = await bundleForThreads(fileURLToPath(new URL('./state-worker.ts', import.meta.url)));
+    const worker = new Worker(join(bundle, 'state-worker.js'), { workerData: files });
+    try {
+      const cells = await new Promise((resolve, reject) => {
+        worker.once('message', resolve);
+        worker.once('error', reject);
+      });
+      expect(cells).toEqual(REAL_STATES.flatMap(expectedState));
+    } finally {
+      await worker.terminate();
+      rmSync(bundle, { recursive: true });
+    }
+  }, 180_000);
 
   test('.result alone ends, however long the answer, without anyone iterating', async () => {
     await using base = await open();
@@ -120,6 +55,7 @@ describe.skipIf(noAddon)('on the real addon', () => {
 
   test('disposing ends readers in every stage: before their first token, between two, behind, paused', async () => {
     const base = await open();
+    await base.registerAdapter('a', files.adapters[0]!);
     const behind = base.generate({ ...LONG, maxTokens: 2000 })[Symbol.asyncIterator]();
     await behind.next();
     await sleep(100);

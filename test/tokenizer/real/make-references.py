@@ -4,7 +4,7 @@
     /work/venv/bin/python test/tokenizer/real/make-references.py .cache/tokenizers                 # all
     /work/venv/bin/python test/tokenizer/real/make-references.py .cache/tokenizers qwen3 TEXT      # shows one text's ids
 
-References are hashes (SHA-256, 12 hex digits): real.test.ts says which text, template or conversation differs.
+References are hashes (SHA-256, 12 hex digits): the tests say which text, template or conversation differs.
 """
 
 import copy
@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 NOW = datetime.datetime(2025, 1, 2, 15, 4, 5)
 RANDOM_TEXTS, RANDOM_IDS, IDS_MAX = 400, 300, 14
 
+
 class Clock(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
@@ -47,7 +48,7 @@ def id_digest(ids):
 
 
 class Random:
-    """MINSTD, as in real.test.ts."""
+    """MINSTD, as in real.ts."""
 
     def __init__(self):
         self.state = 1
