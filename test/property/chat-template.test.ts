@@ -13,7 +13,7 @@ const golden = JSON.parse(readFileSync(new URL('../tokenizer/golden/chat.json', 
 const templates = new ChatTemplates(
   readChatTemplates({
     tokenizerConfig: JSON.stringify({ bos_token: '<s>', eos_token: { content: '</s>' } }),
-    jinja: undefined,
+    templates: {},
     chatTemplateJson: undefined,
   }),
   () => new Date(2025, 0, 2, 15, 4, 5),
@@ -274,7 +274,7 @@ describe("a folder's files of templates are read or refused by a code", () => {
       const source = await coded(/^ERR_TOKENIZER_UNSUPPORTED$/, () =>
         readChatTemplates({
           tokenizerConfig: changed(files, first),
-          jinja: undefined,
+          templates: {},
           chatTemplateJson: changed({ chat_template: value }, second),
         }),
       );
