@@ -2,14 +2,7 @@
 
 import { join } from 'node:path';
 import { OpenLoraError } from '../errors.js';
-import {
-  isJsonObject,
-  parseJsonObject,
-  readJsonObject,
-  readTextFile,
-  readTopLevelValues,
-  type JsonObject,
-} from './json.js';
+import { isJsonObject, readJsonObject, readTextFile, readTopLevelValues, type JsonObject } from './json.js';
 import type { Pacer } from './pacer.js';
 
 const CODE = 'ERR_ADAPTER_TOKENIZER';
@@ -70,9 +63,8 @@ export async function readAdapterChatTemplate(
 ): Promise<string | undefined> {
   if (present.includes('chat_template.jinja')) return readTextFile(join(folder, 'chat_template.jinja'), CODE);
   if (present.includes('chat_template.json')) {
-    const path = join(folder, 'chat_template.json');
-    const text = await readTextFile(path, CODE);
-    if (text !== undefined) return defaultTemplate(parseJsonObject(text, path, CODE).chat_template);
+    const own = await readJsonObject(join(folder, 'chat_template.json'), CODE);
+    if (own !== undefined) return defaultTemplate(own.chat_template);
   }
   if (!present.includes('tokenizer_config.json')) return undefined;
   const values = await readTopLevelValues(join(folder, 'tokenizer_config.json'), ['chat_template'], CODE, pacer);
