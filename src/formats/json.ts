@@ -2,13 +2,18 @@
 
 import { readFile, type FileHandle } from 'node:fs/promises';
 import { OpenLoraError } from '../errors.js';
+import { Pacer } from './pacer.js';
 import { openRegular } from './regular-file.js';
-import type { Pacer } from './pacer.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Configs are a few kB; a larger one would hold the JS thread while it is parsed. */
-export const CONFIG_BYTES_MAX = 4 << 20;
+/** Configs are a few kB, an index a few hundred; a larger one would hold the JS thread while it is parsed. */
+export const CONFIG_BYTES_MAX = 1 << 20;
+
+/** Of one JSON text: parsing takes a microsecond for each. Three times what a base of 200 layers has in its index. */
+const CONFIG_VALUES_MAX = 8_192;
+/** So short a text is parsed in time whatever is in it. */
+const SHORT_TEXT = 64 << 10;
 
 /** Whether `value` is a JSON object, not a list. */
 export function isJsonObject(value: unknown): value is JsonObject {
@@ -24,7 +29,27 @@ export function isMissing(error: unknown): boolean {
 /** The object in a JSON file; undefined when there is no such file. Throws `code` for anything but an object. */
 export async function readJsonObject(path: string, code: string): Promise<JsonObject | undefined> {
   const text = await readTextFile(path, code);
-  return text === undefined ? undefined : parseJsonObject(text, path, code);
+  if (text === undefined) return undefined;
+  if (text.length > SHORT_TEXT) await checkValues(text, path, code);
+  return parseJsonObject(text, path, code);
+}
+
+/** Throws `code` for more than CONFIG_VALUES_MAX values: each follows a comma or an opening bracket. */
+async function checkValues(text: string, path: string, code: string): Promise<void> {
+  const pacer = new Pacer();
+  let values = 0;
+  let isInString = false;
+  for (let i = 0; i < text.length; i++) {
+    if (i % 4096 === 0 && pacer.isDue) await pacer.rest();
+    const unit = text.charCodeAt(i);
+    if (unit === 0x22) isInString = !isInString;
+    else if (isInString && unit === 0x5c) i++;
+    else if (!isInString && (unit === 0x2c || unit === 0x5b || unit === 0x7b)) values++;
+  }
+  if (values > CONFIG_VALUES_MAX) {
+    throw new OpenLoraError(code, `${path} has ${values} values, more than ${CONFIG_VALUES_MAX}`, { path });
+  }
+  await pacer.rest();
 }
 
 /** The text of a file of at most CONFIG_BYTES_MAX; undefined when there is no such file. */
@@ -48,7 +73,7 @@ export async function readTextFile(path: string, code: string): Promise<string |
   return bytes.toString('utf8').replace(/^\uFEFF/, '');
 }
 
-export function parseJsonObject(text: string, path: string, code: string): JsonObject {
+function parseJsonObject(text: string, path: string, code: string): JsonObject {
   let value: unknown;
   try {
     value = JSON.parse(text) as unknown;
@@ -68,13 +93,18 @@ export function canonicalJson(value: unknown): string {
   return `{${keys.map((key) => `${JSON.stringify(key)}:${canonicalJson(value[key])}`).join(',')}}`;
 }
 
-const READ_BYTES = 64 << 10;
-const VALUE_BYTES_MAX = 4 << 20;
+/** Each read is a turn of the event loop. */
+const READ_BYTES = 16 << 10;
+/** Of what is parsed at once. */
+const VALUE_BYTES_MAX = SHORT_TEXT;
+/** Of one list; Gemma 3 has 6,415 added tokens. */
+const ITEMS_MAX = 100_000;
 
 /**
  * The values of some top-level keys of a JSON file of any size, without parsing the rest: a tokenizer.json of 10 MB
- * holds the JS thread for 100 ms. Stops reading when all keys are found; undefined when there is no such file.
- * Throws `code` when the file ends in the middle, or a wanted value is over 4 MB or not JSON.
+ * holds the JS thread for 100 ms. A list is parsed item by item, as it is read. Stops reading when all keys are found;
+ * undefined when there is no such file. Throws `code` when the file ends in the middle, or a wanted value or an item of a
+ * wanted list is over 64 KiB or not JSON, or a list has more than 100,000 items.
  */
 export async function readTopLevelValues(
   path: string,
@@ -116,6 +146,8 @@ class TopLevelScan {
   private wanted: string | undefined;
   private parts: Buffer[] = [];
   private partBytes = 0;
+  /** Of a wanted list, as far as they are read. */
+  private items: unknown[] | undefined;
 
   constructor(
     private readonly keys: readonly string[],
@@ -148,13 +180,24 @@ class TopLevelScan {
       } else if (byte === 0x7b || byte === 0x5b) {
         if (++this.depth === 1) this.isKeyNext = byte === 0x7b;
         if (this.depth === 1 && byte === 0x5b) throw this.fail('is not a JSON object');
-      } else if (byte === 0x7d || byte === 0x5d || byte === 0x2c) {
-        if (this.depth === 1 && this.wanted !== undefined) {
+        if (this.depth === 2 && byte === 0x5b && this.wanted !== undefined) {
           this.take(chunk.subarray(valueBegin, i));
-          found.set(this.wanted, this.parse(Buffer.concat(this.parts).toString('utf8')));
+          if (this.taken() !== '' || this.items) throw this.fail('is not JSON');
+          this.items = [];
+          valueBegin = i + 1;
+        }
+      } else if (byte === 0x7d || byte === 0x5d || byte === 0x2c) {
+        if (this.depth === 2 && this.items && byte !== 0x7d) {
+          this.take(chunk.subarray(valueBegin, i));
+          this.endItem(this.items, byte === 0x5d);
+          valueBegin = i + 1;
+        } else if (this.depth === 1 && this.wanted !== undefined) {
+          this.take(chunk.subarray(valueBegin, i));
+          const text = this.taken();
+          if (this.items && text !== '') throw this.fail('is not JSON');
+          found.set(this.wanted, this.items ?? this.parse(text));
           this.wanted = undefined;
-          this.parts = [];
-          this.partBytes = 0;
+          this.items = undefined;
           if (this.keys.every((key) => found.has(key))) this.isDone = true;
         }
         if (byte === 0x2c) this.isKeyNext = this.depth === 1;
@@ -170,6 +213,21 @@ class TopLevelScan {
     this.partBytes += part.length;
     if (this.partBytes > VALUE_BYTES_MAX) throw this.fail(`: ${this.wanted} has more than ${VALUE_BYTES_MAX} bytes`);
     this.parts.push(Buffer.from(part));
+  }
+
+  /** The text that was taken, once. */
+  private taken(): string {
+    const text = Buffer.concat(this.parts).toString('utf8').trim();
+    this.parts = [];
+    this.partBytes = 0;
+    return text;
+  }
+
+  private endItem(items: unknown[], isLast: boolean): void {
+    const text = this.taken();
+    if (isLast && text === '' && items.length === 0) return;
+    if (items.length === ITEMS_MAX) throw this.fail(`: ${this.wanted} has more than ${ITEMS_MAX} items`);
+    items.push(this.parse(text));
   }
 
   private parse(text: string): unknown {

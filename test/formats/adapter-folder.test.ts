@@ -359,10 +359,24 @@ describe('an adapter is refused', () => {
     expectCode(read({}, undefined, { [name]: content }), 'ERR_ADAPTER_VOCABULARY', /<new>.*40/),
   );
 
-  test.each(['{"added_tokens": [', '[]', '{"added_tokens": 3}', 'x', '{"added_tokens": [nul]}'])(
-    'for the tokenizer %s',
-    (content) => expectCode(read({}, undefined, { 'tokenizer.json': content }), 'ERR_ADAPTER_TOKENIZER'),
+  const lists = ['[nul]', '[1,]', '[,1]', '[1] 2', '1 [2]'].map((list) => `{"added_tokens": ${list}}`);
+  test.each(['{"added_tokens": [', '[]', '{"added_tokens": 3}', 'x', ...lists])('for the tokenizer %s', (content) =>
+    expectCode(read({}, undefined, { 'tokenizer.json': content }), 'ERR_ADAPTER_TOKENIZER'),
   );
+
+  test('for the last of many added tokens, read item by item over many reads', () => {
+    const tokens = Array.from({ length: 6000 }, (_, id) => ({ id: id % 40, content: `a], "${id}`, more: [[id], {}] }));
+    const tokenizer = { model: [[]], added_tokens: [...tokens, { id: 41, content: '<last>' }] };
+    return expectCode(read({}, undefined, { 'tokenizer.json': tokenizer }), 'ERR_ADAPTER_VOCABULARY', /<last>.*41/);
+  });
+
+  test('for configs and items so large that parsing them would hold the JS thread', async () => {
+    const many = Array.from({ length: 20_000 }, (_, i) => `module${i}`);
+    await expectCode(read({ target_modules: many }), 'ERR_ADAPTER_CONFIG', /\d+ values, more than 8192/);
+    await expectCode(read({ revision: 'x'.repeat(1 << 20) }), 'ERR_ADAPTER_CONFIG', /bytes, more than 1048576/);
+    const tokenizer = { added_tokens: [{ id: 1, content: 'x'.repeat(70_000) }] };
+    await expectCode(read({}, undefined, { 'tokenizer.json': tokenizer }), 'ERR_ADAPTER_TOKENIZER', /65536 bytes/);
+  });
 
   test('for files that are not there, are no JSON, or could run code', async () => {
     await expectCode(readAdapterFolder('/nowhere', base), 'ERR_ADAPTER_FILES', /nowhere/);
