@@ -256,11 +256,15 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
   test('disposing ends everything with ERR_CLOSED, whatever runs', async () => {
     const base = await loadBase({ path: files.base });
     await base.registerAdapter('a', files.adapters[0]!);
-    const results = Array.from(
-      { length: 20 },
-      (_, i) =>
-        base.generate({ prompt: 'hi', maxTokens: 400, ignoreEos: true, ...(i % 2 ? { adapter: 'a' } : {}) }).result,
-    );
+    const results = Array.from({ length: 20 }, (_, i) => {
+      const adapter = i % 2 ? { adapter: 'a' } : {};
+      const generation = base.generate({ prompt: 'hi', maxTokens: 400, ignoreEos: true, ...adapter });
+      // Read once and no more: it pauses long before it could end by itself.
+      generation[Symbol.asyncIterator]()
+        .next()
+        .catch(() => undefined);
+      return generation.result;
+    });
     const registering = codeOf(base.registerAdapter('b', files.adapters[1]!));
     await new Promise((resolve) => setTimeout(resolve, 10));
     await base.dispose();
