@@ -59,6 +59,18 @@ export function readRopeSettings(
   config: ConfigReader,
   o: RopeOptions,
 ): RopeTable {
+  const table = computeTable(settings, theta, config, o);
+  // A logarithm of a negative `beta_fast`, say.
+  if ([...table.invFreq, ...table.longInvFreq, table.factor].every(Number.isFinite)) return table;
+  throw ropeError(`${JSON.stringify(settings?.object ?? { rope_theta: theta })} gives frequencies that are no numbers`);
+}
+
+function computeTable(
+  settings: ConfigReader | undefined,
+  theta: number,
+  config: ConfigReader,
+  o: RopeOptions,
+): RopeTable {
   const given = settings?.string('rope_type', settings.string('type', 'default')) ?? 'default';
   const type = o.aliases?.[given] ?? given;
   const nested =

@@ -97,6 +97,12 @@ describe('rotary tables', () => {
       'ERR_BASE_CONFIG',
       /low_freq_factor/,
     ],
+    [
+      'YaRN with a negative beta',
+      { rope_scaling: { type: 'yarn', factor: 4, beta_fast: -1 } },
+      'ERR_BASE_ROPE',
+      /no numbers/,
+    ],
     ['a theta of 0', { rope_theta: 0 }, 'ERR_BASE_CONFIG', /rope_theta is 0/],
   ];
   test.each(refusals)('refuse %s', (_, config, code, text) =>

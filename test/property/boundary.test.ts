@@ -5,10 +5,10 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { noAddon } from '../sdk/real/addon.js';
+import { SEED } from './property.js';
 import { bundleForThreads } from '../sdk/real/bundle.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from '../sdk/real/tiny-checkpoint.js';
 
-const seed = process.env.OPENLORA_PROPERTY_SEED ?? String(Date.now() % 2 ** 31);
 const runs = process.env.OPENLORA_LONG === undefined ? 400 : 100_000;
 
 describe.skipIf(noAddon)('the boundary of the addon', () => {
@@ -24,8 +24,8 @@ describe.skipIf(noAddon)('the boundary of the addon', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test(`takes arguments of every kind without harm (seed ${seed})`, async () => {
-    const args = [join(folder, 'boundary.js'), files.base, seed, String(runs)];
+  test(`takes arguments of every kind without harm (seed ${SEED})`, async () => {
+    const args = [join(folder, 'boundary.js'), files.base, String(SEED), String(runs)];
     const result = await promisify(execFile)(process.execPath, args, { timeout: 1_500_000 }).catch(
       (error: { signal?: string; code?: number; stdout: string; stderr: string }) => error,
     );
