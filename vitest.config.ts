@@ -1,11 +1,9 @@
-import { existsSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 
 const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**'];
 
-// Bundles the tokenizer's worker: a worker thread can't run TypeScript.
-const worker = 'test/tokenizer/build-worker.ts';
-const globalSetup = existsSync(worker) ? [worker] : [];
+// A worker thread can't run TypeScript.
+const globalSetup = ['test/support/build-workers.ts'];
 
 export default defineConfig({
   test: {

@@ -1,6 +1,6 @@
 // The public API of openlora.
 
-import { checkAdapter, readAdapterFolder, readBaseFolder } from './formats/index.js';
+import { openFolderReader } from './formats/index.js';
 import { openTokenizer } from './formats/tokenizer.js';
 import { loadNative } from './native/load.js';
 import { createLoadBase } from './sdk/load-base.js';
@@ -17,9 +17,7 @@ import type { Base, LoadBaseOptions } from './sdk/types.js';
  */
 export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadBase({
   loadNative: () => loadNative(),
-  readBaseFolder,
-  readAdapterFolder,
-  checkAdapter,
+  openFolderReader,
   openTokenizer,
 });
 

@@ -20,34 +20,32 @@ bool IsMatrix(WeightRole role) {
 
 bool IsOfLayer(WeightRole role) { return role >= WeightRole::kAttnNorm; }
 
-SiteShape ShapeOf(const ModelConfig& config, WeightRole role) {
-  if (role == WeightRole::kEmbed || role == WeightRole::kHead) return {config.hidden, config.vocab};
-  const bool is_over_heads = config.qk_norm == QkNorm::kAll;
-  if (role == WeightRole::kQNorm) return {is_over_heads ? config.q_dim() : config.head_dim, 1};
-  if (role == WeightRole::kKNorm) return {is_over_heads ? config.kv_dim() : config.head_dim, 1};
-  if (role < WeightRole::kSite0) return {config.hidden, 1};
-  const std::vector<SiteShape> shapes = SiteShapes(config);
-  if (role < WeightRole::kBias0) return shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kSite0)];
-  return {shapes[static_cast<size_t>(role) - static_cast<size_t>(WeightRole::kBias0)].out, 1};
-}
+using RoleShapes = std::array<SiteShape, static_cast<size_t>(WeightRole::kEnd)>;
 
-// Whether a model of this config has such a tensor. Biases: any may be there.
-bool IsPromised(const ModelConfig& config, WeightRole role) {
-  switch (role) {
-    case WeightRole::kHead:
-      return !config.is_tied;
-    case WeightRole::kAttnNorm:
-    case WeightRole::kMlpNorm:
-      return config.has_pre_norms;
-    case WeightRole::kAttnPostNorm:
-    case WeightRole::kMlpPostNorm:
-      return config.has_post_norms;
-    case WeightRole::kQNorm:
-    case WeightRole::kKNorm:
-      return config.qk_norm != QkNorm::kNone;
-    default:
-      return role < WeightRole::kSite0 || ShapeOf(config, role).in > 0;
+// Of the tensor of each role, vectors with out = 1; in = 0: a model of this config has no such tensor. Biases: any may
+// be there.
+RoleShapes ShapesOf(const ModelConfig& config) {
+  RoleShapes shapes{};
+  const auto put = [&](WeightRole role, bool is_there, SiteShape shape) {
+    if (is_there) shapes[static_cast<size_t>(role)] = shape;
+  };
+  put(WeightRole::kEmbed, true, {config.hidden, config.vocab});
+  put(WeightRole::kHead, !config.is_tied, {config.hidden, config.vocab});
+  put(WeightRole::kFinalNorm, true, {config.hidden, 1});
+  for (const WeightRole role : {WeightRole::kAttnNorm, WeightRole::kMlpNorm})
+    put(role, config.has_pre_norms, {config.hidden, 1});
+  for (const WeightRole role : {WeightRole::kAttnPostNorm, WeightRole::kMlpPostNorm})
+    put(role, config.has_post_norms, {config.hidden, 1});
+  const bool is_over_heads = config.qk_norm == QkNorm::kAll;
+  const bool has_qk_norm = config.qk_norm != QkNorm::kNone;
+  put(WeightRole::kQNorm, has_qk_norm, {is_over_heads ? config.q_dim() : config.head_dim, 1});
+  put(WeightRole::kKNorm, has_qk_norm, {is_over_heads ? config.kv_dim() : config.head_dim, 1});
+  const std::vector<SiteShape> sites = SiteShapes(config);
+  for (size_t site = 0; site < kLayerSites; ++site) {
+    shapes[static_cast<size_t>(WeightRole::kSite0) + site] = sites[site];
+    shapes[static_cast<size_t>(WeightRole::kBias0) + site] = {sites[site].out, 1};
   }
+  return shapes;
 }
 
 }  // namespace
@@ -66,6 +64,7 @@ Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::stri
 }
 
 Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops& ops) {
+  const RoleShapes shapes = ShapesOf(config_);
   for (const BaseTensor& tensor : tensors) {
     const TensorRange& range = tensor.range;
     if (range.file < 0 || range.file >= static_cast<int32_t>(files_.size()))
@@ -75,8 +74,8 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
     if (tensor.role < WeightRole::kEmbed || tensor.role >= WeightRole::kEnd ||
         IsOfLayer(tensor.role) != (tensor.layer >= 0) || tensor.layer >= config_.layers)
       return Error(kErrModelTensor, "role %d in layer %d doesn't exist", static_cast<int>(tensor.role), tensor.layer);
-    const SiteShape shape = ShapeOf(config_, tensor.role);
-    if (!IsPromised(config_, tensor.role))
+    const SiteShape shape = shapes[static_cast<size_t>(tensor.role)];
+    if (shape.in == 0)
       return Error(kErrModelTensor, "role %d in layer %d isn't part of this model", static_cast<int>(tensor.role),
                    tensor.layer);
     const bool is_matrix = IsMatrix(tensor.role);

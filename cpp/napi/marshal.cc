@@ -1,43 +1,29 @@
 #include "napi/marshal.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+
+#include "napi/table_reader.h"
 
 namespace openlora {
 namespace {
 
-// In the order of WeightRole.
-constexpr std::array<const char*, static_cast<size_t>(WeightRole::kEnd)> kRoles = {
-    "embed_tokens", "lm_head", "final_norm", "attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm", "q_norm",
-    "k_norm",
-    // Sites
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj",
-    // Their biases
-    "q_proj_bias", "k_proj_bias", "v_proj_bias", "o_proj_bias", "gate_proj_bias", "up_proj_bias", "down_proj_bias",
-    "qkv_proj_bias", "gate_up_proj_bias"};
+// Numbers of a row of tensors and of one of sites, as src/formats/tables.ts writes them.
+constexpr size_t kTensorWidth = 8;
+constexpr size_t kSiteWidth = 3;
+
 constexpr const char* kActivationNames[] = {"silu", "gelu_tanh"};
 constexpr const char* kQkNormNames[] = {"none", "head", "all"};
 
 constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
 
-TensorRange ReadRange(ObjectReader* reader) {
-  TensorRange range;
-  range.file = reader->Int32("file");
-  range.offset = reader->Integer("offset");
-  range.bytes = reader->Integer("bytes");
-  range.dtype = reader->DTypeOf("dtype");
-  range.rows = reader->Integer("rows");
-  range.cols = reader->Integer("cols");
-  return range;
-}
-
-WeightRole ReadRole(ObjectReader* reader) {
-  const std::string name = reader->String("role");
-  const auto found = std::find(kRoles.begin(), kRoles.end(), name);
-  if (found == kRoles.end()) reader->Refuse("role", "a known role");
-  return static_cast<WeightRole>(found == kRoles.end() ? 0 : found - kRoles.begin());
+BaseTensor ReadBaseTensor(TableReader* row) {
+  BaseTensor tensor;
+  tensor.role = row->EnumOf<WeightRole>("role", static_cast<int32_t>(WeightRole::kEnd));
+  tensor.layer = row->Int32("layer");
+  tensor.range = row->Range();
+  return tensor;
 }
 
 // The place of a string among `names`, as an enum.
@@ -114,9 +100,9 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.model = ReadModel(&model);
   reader.Adopt(model);
   options.files = reader.Strings("files");
-  ForEachObject(&reader, "tensors", [&](ObjectReader* tensor) {
-    options.tensors.push_back({ReadRole(tensor), tensor->Int32("layer"), ReadRange(tensor)});
-  });
+  TableReader tensor(&reader, "tensors", kTensorWidth);
+  options.tensors.reserve(tensor.rows());
+  while (tensor.Next()) options.tensors.push_back(ReadBaseTensor(&tensor));
   options.token_bytes = reader.Typed<uint8_t>("tokenBytes");
   options.token_offsets = reader.Typed<uint32_t>("tokenOffsets");
   options.dtype = reader.DTypeOf("dtype");
@@ -138,35 +124,43 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
   ObjectReader reader(object, "adapter");
   *handle = reader.Integer("handle");
   manifest->files = reader.Strings("files");
-  ForEachObject(&reader, "sites", [&](ObjectReader* site) {
+  TableReader site(&reader, "sites", kSiteWidth);
+  manifest->sites.reserve(site.rows());
+  while (site.Next()) {
     AdapterSite read;
-    read.site = site->Int32("site");
-    read.rank = site->Int32("rank");
-    read.scale = static_cast<float>(site->Number("scale"));
+    read.site = site.Int32("site");
+    read.rank = site.Int32("rank");
+    read.scale = static_cast<float>(site.Number());
     read.a.file = read.b.file = -1;
     manifest->sites.push_back(read);
-  });
+  }
   std::sort(manifest->sites.begin(), manifest->sites.end(),
             [](const AdapterSite& a, const AdapterSite& b) { return a.site < b.site; });
-  ForEachObject(&reader, "tensors", [&](ObjectReader* tensor) {
-    const int32_t number = tensor->Int32("site");
-    const auto site = std::lower_bound(manifest->sites.begin(), manifest->sites.end(), number,
-                                       [](const AdapterSite& s, int32_t n) { return s.site < n; });
-    if (site == manifest->sites.end() || site->site != number) return tensor->Refuse("site", "one of adapter.sites");
-    const std::string matrix = tensor->String("matrix");
-    if (matrix != "A" && matrix != "B") return tensor->Refuse("matrix", "A or B");
-    (matrix == "A" ? site->a : site->b) = ReadRange(tensor);
-  });
-  ForEachObject(&reader, "baseTensors", [&](ObjectReader* tensor) {
-    SavedBaseTensor saved{tensor->String("name"), ReadRange(tensor), {}};
-    const WeightRole role = ReadRole(tensor);
-    const int32_t layer = tensor->Int32("layer");
-    const auto found =
-        std::find_if(base.begin(), base.end(), [&](const BaseTensor& b) { return b.role == role && b.layer == layer; });
-    if (found == base.end()) return tensor->Refuse("role", "a tensor of the base");
-    saved.expected = found->range;
-    manifest->base_tensors.push_back(std::move(saved));
-  });
+  for (TableReader tensor(&reader, "tensors", kTensorWidth); tensor.Next();) {
+    const int32_t number = tensor.Int32("site");
+    const bool is_b = tensor.EnumOf<int32_t>("matrix", 2) == 1;
+    const auto found = std::lower_bound(manifest->sites.begin(), manifest->sites.end(), number,
+                                        [](const AdapterSite& s, int32_t n) { return s.site < n; });
+    if (found == manifest->sites.end() || found->site != number) {
+      tensor.Refuse("site", "one of adapter.sites");
+    } else {
+      (is_b ? found->b : found->a) = tensor.Range();
+    }
+  }
+  const std::vector<std::string> names = reader.Strings("baseTensorNames");
+  TableReader saved(&reader, "baseTensors", kTensorWidth);
+  if (names.size() != saved.rows()) reader.Refuse("baseTensorNames", "as many as baseTensors");
+  while (saved.Next()) {
+    const BaseTensor tensor = ReadBaseTensor(&saved);
+    const auto original = std::find_if(base.begin(), base.end(), [&](const BaseTensor& b) {
+      return b.role == tensor.role && b.layer == tensor.layer;
+    });
+    if (original == base.end()) {
+      saved.Refuse("role", "a tensor of the base");
+    } else {
+      manifest->base_tensors.push_back({names[saved.row()], tensor.range, original->range});
+    }
+  }
   const std::vector<uint8_t> config = reader.Typed<uint8_t>("canonicalConfig");
   manifest->canonical_config.assign(config.begin(), config.end());
   return reader.error();

@@ -1,5 +1,4 @@
 #include <cmath>
-#include <cstring>
 
 #include "napi/marshal.h"
 
@@ -89,18 +88,21 @@ std::vector<T> ObjectReader::Typed(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   constexpr napi_typedarray_type kType = std::is_same_v<T, uint8_t>    ? napi_uint8_array
                                          : std::is_same_v<T, uint32_t> ? napi_uint32_array
+                                         : std::is_same_v<T, double>   ? napi_float64_array
                                                                        : napi_float32_array;
   if (ok() && (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != kType))
     Refuse(name, "a typed array of its declared kind");
   if (!ok()) return {};
   const auto array = value.As<Napi::TypedArrayOf<T>>();
-  std::vector<T> values(array.ElementLength());
-  if (!values.empty()) std::memcpy(values.data(), array.Data(), values.size() * sizeof(T));
-  return values;
+  const size_t length = array.ElementLength();
+  // Null where the buffer was detached.
+  const T* data = length == 0 ? nullptr : array.Data();
+  return {data, data + length};
 }
 
 template std::vector<uint8_t> ObjectReader::Typed(const char*);
 template std::vector<uint32_t> ObjectReader::Typed(const char*);
 template std::vector<float> ObjectReader::Typed(const char*);
+template std::vector<double> ObjectReader::Typed(const char*);
 
 }  // namespace openlora

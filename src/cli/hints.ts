@@ -85,6 +85,7 @@ const LOADING: Record<string, Hint> = {
   ERR_SAFETENSORS_RANGE: 'save the file again, with the safetensors library',
   ERR_TOKENIZER_MISSING: 'put tokenizer.json beside the weights; openlora pull ORG/NAME fetches it',
   ERR_TOKENIZER_UNSUPPORTED: OTHER_BASE,
+  ERR_FOLDER_WORKER: 'the same command again; if it comes back, report it with this message',
   ERR_TOKENIZER_WORKER: 'the same command again; if it comes back, report it with this message',
 };
 

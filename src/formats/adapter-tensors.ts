@@ -12,12 +12,12 @@
 // | ERR_ADAPTER_BASE_TENSOR    | a saved base tensor that isn't the base's (equality is checked natively)           |
 
 import { OpenLoraError } from '../errors.js';
-import type { AdapterBaseTensor, AdapterTensor, DType, TensorRange, WeightRole } from '../native/binding.js';
+import type { AdapterTensor, DType, TensorRange, WeightRole } from '../native/binding.js';
 import { AdapterNames, type AdapterTensorName } from './adapter-names.js';
 import type { Pacer } from './pacer.js';
 import type { TargetSite } from './peft-targets.js';
 import type { SafetensorsTensor } from './safetensors.js';
-import type { BaseFolder } from './types.js';
+import type { BaseFolder, SavedBaseTensor } from './types.js';
 
 const DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
@@ -46,7 +46,7 @@ export function guarded<T>(refuse: Refuse, check: () => T): T | undefined {
 
 export interface AdapterTensors {
   tensors: AdapterTensor[];
-  baseTensors: AdapterBaseTensor[];
+  baseTensors: SavedBaseTensor[];
 }
 
 interface Pair {
@@ -63,7 +63,7 @@ export async function matchTensors(
   refuse: Refuse = throwRefusal,
 ): Promise<AdapterTensors> {
   const pairs = new Map<string, Pair>(targets.map(({ site }) => [site.name, {}]));
-  const baseTensors: AdapterBaseTensor[] = [];
+  const baseTensors: SavedBaseTensor[] = [];
   const names = new AdapterNames();
   for (const tensor of found) {
     if (pacer.isDue) await pacer.rest();
@@ -147,7 +147,7 @@ function dtypeOf(tensor: SafetensorsTensor): DType {
 }
 
 /** A copy of one of the base's own tensors; that it is equal is checked where the bytes are read. */
-function baseTensor(tensor: FoundTensor, { module, kind }: AdapterTensorName, base: BaseFolder): AdapterBaseTensor {
+function baseTensor(tensor: FoundTensor, { module, kind }: AdapterTensorName, base: BaseFolder): SavedBaseTensor {
   const { name, shape, file, offset, bytes } = tensor;
   const layer = Number(/(?:^|\.)layers\.(\d+)\./.exec(module)?.[1] ?? -1);
   if (layer >= base.spec.layers || !base.sites.some((site) => site.name === module))

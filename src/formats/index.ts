@@ -3,4 +3,6 @@ export { checkAdapter, describeAdapterFolder, readAdapterFolder } from './adapte
 export type { AdapterOptions, AdapterParts } from './adapter-folder.js';
 export { examineAdapterFolder } from './adapter-examination.js';
 export type { AdapterExtents } from './adapter-examination.js';
+export { openFolderReader } from './folder-reader.js';
+export type { BaseDescription, CheckedAdapter, FolderReader } from './folder-reader.js';
 export type * from './types.js';

@@ -10,7 +10,6 @@
 // know how a run will end, does not.
 
 import { OpenLoraError } from '../errors.js';
-import type { Tokenizer } from './tokenizer-types.js';
 import { isObject, textAt, typeOf, unsupported, type Json, type JsonObject } from './tokenizer-json.js';
 
 /** What a decoder drops at the beginning of a sequence. */
@@ -219,13 +218,15 @@ export function buildTokenTable(source: TokenTableSource, vocabSize?: number): T
   return { bytes: sink.take(), offsets, special, leading, byteTokens };
 }
 
-/** One more than the largest id that the tokenizer has: an embedding may have more rows, which stand for nothing. */
-export function vocabularyOf(tokenizer: Pick<Tokenizer, 'tokenOffsets' | 'addedTokens'>): number {
-  const { tokenOffsets: offsets, addedTokens } = tokenizer;
+/**
+ * One more than the largest id that the tokenizer has, of which `lastAdded` may be one without text: an embedding may have
+ * more rows, which stand for nothing.
+ */
+export function vocabularyOf(offsets: Uint32Array, lastAdded = -1): number {
   const rows = offsets.length - 1;
   let end = rows;
   while (end > 0 && offsets[end] === offsets[end - 1]) end--;
-  return Math.min(rows, Math.max(end, (addedTokens.at(-1)?.id ?? -1) + 1));
+  return Math.min(rows, Math.max(end, lastAdded + 1));
 }
 
 const REPLACEMENT = utf8.encode('\ufffd');

@@ -1,35 +1,26 @@
-// Messages between a tokenizer's owner and its worker thread. Each request has exactly one reply.
+// What a tokenizer asks of its thread.
 
-import { OpenLoraError } from '../errors.js';
 import type { TokenTable } from './token-bytes.js';
-import type { AddedToken, ChatMessage, ChatTemplateSource, EncodedChat, RenderChatOptions } from './tokenizer-types.js';
+import type { ChatMessage, ChatTemplateSource, EncodedChat, RenderChatOptions } from './tokenizer-types.js';
+import type { WorkerKind } from './worker-client.js';
 
-/** The first request of a worker is `open`. */
-export type WorkerRequest =
-  | { kind: 'open'; folder: string; vocabSize: number | undefined }
-  | { kind: 'encode'; text: string; addSpecialTokens: boolean; parseSpecialTokens: boolean }
-  | { kind: 'encodeChat'; messages: readonly ChatMessage[]; options: RenderChatOptions; parseSpecialTokens: boolean };
+// A type, not an interface: it is a record to its client.
+export type TokenizerRequests = {
+  open: {
+    request: { folder: string; vocabSize: number | undefined };
+    /** `addedTokens`: JSON of `AddedToken[]`; thousands of objects would take milliseconds to copy. */
+    reply: { table: TokenTable; vocabulary: number; addedTokens: string; templates: ChatTemplateSource };
+  };
+  encode: { request: { text: string; addSpecialTokens: boolean; parseSpecialTokens: boolean }; reply: Uint32Array };
+  encodeChat: {
+    request: { messages: readonly ChatMessage[]; options: RenderChatOptions; parseSpecialTokens: boolean };
+    reply: EncodedChat;
+  };
+};
 
-export interface WorkerReplies {
-  open: { table: TokenTable; addedTokens: AddedToken[]; templates: ChatTemplateSource };
-  encode: Uint32Array;
-  encodeChat: EncodedChat;
-}
-
-export interface WireError {
-  code: string;
-  message: string;
-  details: Record<string, unknown>;
-}
-
-export type WorkerReply = { id: number; value: WorkerReplies[keyof WorkerReplies] } | { id: number; error: WireError };
-
-export function toWire(error: unknown): WireError {
-  if (OpenLoraError.is(error)) return { code: error.code, message: error.message, details: { ...error.details } };
-  const message = error instanceof Error ? error.message : String(error);
-  return { code: 'ERR_TOKENIZER_WORKER', message: `the tokenizer failed: ${message}`, details: {} };
-}
-
-export function fromWire(error: WireError): OpenLoraError {
-  return new OpenLoraError(error.code, error.message, error.details);
-}
+export const TOKENIZER_WORKER: WorkerKind = {
+  name: 'tokenizer-worker',
+  failures: { code: 'ERR_TOKENIZER_WORKER', whose: 'the tokenizer' },
+  // Only a conversation can hold what can't be copied: a function, say.
+  refusal: { code: 'ERR_CHAT_TEMPLATE', message: 'the messages are no plain data' },
+};

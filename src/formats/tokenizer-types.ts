@@ -108,6 +108,8 @@ export interface Tokenizer {
   readonly tokenBytes: Uint8Array;
   /** `[vocabSize + 1]` */
   readonly tokenOffsets: Uint32Array;
+  /** One more than the largest id that it has. */
+  readonly vocabulary: number;
   /** In the order of their ids. */
   readonly addedTokens: readonly AddedToken[];
   /** From tokenizer_config.json. */

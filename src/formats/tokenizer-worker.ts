@@ -1,15 +1,15 @@
-// The worker thread of one tokenizer: reads, builds, renders and encodes. It answers requests in their order.
+// The worker thread of one tokenizer: reads, builds, renders and encodes.
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parentPort } from 'node:worker_threads';
 import { OpenLoraError } from '../errors.js';
 import { readTemplateFiles } from './chat-template-files.js';
 import { ChatTemplates, readChatTemplates } from './chat-template.js';
-import { buildTokenTable } from './token-bytes.js';
+import { buildTokenTable, vocabularyOf } from './token-bytes.js';
 import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
 import { readTokenizerJson } from './tokenizer-json.js';
-import { toWire, type WorkerReplies, type WorkerReply, type WorkerRequest } from './tokenizer-protocol.js';
+import { TOKENIZER_WORKER, type TokenizerRequests } from './tokenizer-protocol.js';
+import { serve, type Answers } from './worker-port.js';
 
 interface Opened {
   encoding: TextEncoding;
@@ -27,7 +27,10 @@ async function readOptional(path: string): Promise<string | undefined> {
   }
 }
 
-async function open(folder: string, vocabSize?: number): Promise<{ opened: Opened; reply: WorkerReplies['open'] }> {
+async function open({
+  folder,
+  vocabSize,
+}: TokenizerRequests['open']['request']): Promise<{ opened: Opened; reply: TokenizerRequests['open']['reply'] }> {
   const text = await readOptional(join(folder, 'tokenizer.json'));
   if (text === undefined) {
     throw new OpenLoraError(
@@ -48,7 +51,12 @@ async function open(folder: string, vocabSize?: number): Promise<{ opened: Opene
   const specialTokens = addedTokens.filter(({ special }) => special).map(({ content }) => content);
   return {
     opened: { encoding, templates: new ChatTemplates(templates), vocabSize: table.offsets.length - 1, specialTokens },
-    reply: { table, addedTokens: addedTokens.map(({ id, content, special }) => ({ id, content, special })), templates },
+    reply: {
+      table,
+      vocabulary: vocabularyOf(table.offsets, addedTokens.at(-1)?.id),
+      addedTokens: JSON.stringify(addedTokens.map(({ id, content, special }) => ({ id, content, special }))),
+      templates,
+    },
   };
 }
 
@@ -56,46 +64,33 @@ function encode({ encoding, vocabSize }: Opened, text: string, isAdding: boolean
   return checkedIds(encoding.encode(text, isAdding, textTokens), vocabSize);
 }
 
-function main(): void {
-  const port = parentPort;
-  if (!port) return;
-  let opened: Opened | undefined;
+let opened: Opened | undefined;
 
-  const answer = async (request: WorkerRequest): Promise<WorkerReplies[keyof WorkerReplies]> => {
-    if (request.kind === 'open') {
-      const result = await open(request.folder, request.vocabSize);
-      opened = result.opened;
-      return result.reply;
-    }
-    if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
-    if (request.kind === 'encode')
-      return encode(opened, request.text, request.addSpecialTokens, request.parseSpecialTokens ? 'none' : 'all');
-    const { messages, options } = request;
-    const specialTokens = request.parseSpecialTokens ? [] : opened.specialTokens;
-    const { text, inputs } = opened.templates.renderMarked(messages, options, specialTokens);
-    return { tokens: encode(opened, text, false, inputs), text };
-  };
-
-  let last = Promise.resolve();
-  port.on('message', ({ id, request }: { id: number; request: WorkerRequest }) => {
-    last = last.then(async () => {
-      let reply: WorkerReply;
-      try {
-        reply = { id, value: await answer(request) };
-      } catch (error) {
-        reply = { id, error: toWire(error) };
-      }
-      port.postMessage(reply, transferables(reply));
-    });
-  });
+function tokenizer(): Opened {
+  if (!opened) throw new OpenLoraError('ERR_TOKENIZER_WORKER', 'the tokenizer was not opened');
+  return opened;
 }
 
-function transferables(reply: WorkerReply): ArrayBuffer[] {
-  if ('error' in reply) return [];
-  const { value } = reply;
-  if (value instanceof Uint32Array) return [value.buffer as ArrayBuffer];
-  if ('tokens' in value) return [value.tokens.buffer as ArrayBuffer];
-  return [value.table.bytes.buffer as ArrayBuffer, value.table.offsets.buffer as ArrayBuffer];
-}
+const answers: Answers<TokenizerRequests> = {
+  open: async (request) => {
+    const result = await open(request);
+    opened = result.opened;
+    const { bytes, offsets } = result.reply.table;
+    return { value: result.reply, transfer: [bytes.buffer, offsets.buffer] };
+  },
+  // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
+  encode: async ({ text, addSpecialTokens, parseSpecialTokens }) => {
+    const tokens = encode(tokenizer(), text, addSpecialTokens, parseSpecialTokens ? 'none' : 'all');
+    return { value: tokens, transfer: [tokens.buffer] };
+  },
+  // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
+  encodeChat: async ({ messages, options, parseSpecialTokens }) => {
+    const { templates, specialTokens } = tokenizer();
+    const { text, inputs } = templates.renderMarked(messages, options, parseSpecialTokens ? [] : specialTokens);
+    const tokens = encode(tokenizer(), text, false, inputs);
+    return { value: { tokens, text }, transfer: [tokens.buffer] };
+  },
+};
 
-main();
+// One after the other: a later text would not be encoded sooner for being begun.
+serve(answers, TOKENIZER_WORKER.failures, 1);

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import { ChatTemplates } from './chat-template.js';
 import { decodeTokens } from './token-bytes.js';
-import { TokenizerClient } from './tokenizer-client.js';
-import type { WorkerReplies } from './tokenizer-protocol.js';
-import type { OpenTokenizerOptions, Tokenizer } from './tokenizer-types.js';
+import { TOKENIZER_WORKER, type TokenizerRequests } from './tokenizer-protocol.js';
+import type { AddedToken, OpenTokenizerOptions, Tokenizer } from './tokenizer-types.js';
+import { WorkerClient } from './worker-client.js';
 
 export type * from './tokenizer-types.js';
 
@@ -13,7 +13,8 @@ export type * from './tokenizer-types.js';
  * until it is asked for.
  */
 export async function openTokenizer(options: OpenTokenizerOptions): Promise<Tokenizer> {
-  const client = new TokenizerClient({ kind: 'open', folder: resolve(options.folder), vocabSize: options.vocabSize });
+  const open = { folder: resolve(options.folder), vocabSize: options.vocabSize };
+  const client = new WorkerClient<TokenizerRequests>(TOKENIZER_WORKER, open);
   try {
     return tokenizerOf(client, await client.open(options.signal));
   } catch (error) {
@@ -22,19 +23,23 @@ export async function openTokenizer(options: OpenTokenizerOptions): Promise<Toke
   }
 }
 
-function tokenizerOf(client: TokenizerClient, opened: WorkerReplies['open']): Tokenizer {
-  const { table, addedTokens } = opened;
+function tokenizerOf(client: WorkerClient<TokenizerRequests>, opened: TokenizerRequests['open']['reply']): Tokenizer {
+  const { table, vocabulary } = opened;
   const templates = new ChatTemplates(opened.templates);
+  let addedTokens: AddedToken[] | undefined;
   return {
     encode: (text, { addSpecialTokens = true, parseSpecialTokens = true, signal } = {}) =>
-      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens, parseSpecialTokens }, signal),
+      client.request('encode', { text, addSpecialTokens, parseSpecialTokens }, signal),
     encodeChat: (messages, { signal, parseSpecialTokens = false, ...options } = {}) =>
-      client.request<'encodeChat'>({ kind: 'encodeChat', messages, options, parseSpecialTokens }, signal),
+      client.request('encodeChat', { messages, options, parseSpecialTokens }, signal),
     renderChat: (messages, chat) => templates.render(messages, chat),
     decode: (ids, { skipSpecialTokens = true } = {}) => decodeTokens(table, ids, skipSpecialTokens),
     tokenBytes: table.bytes,
     tokenOffsets: table.offsets,
-    addedTokens,
+    vocabulary,
+    get addedTokens() {
+      return (addedTokens ??= JSON.parse(opened.addedTokens) as AddedToken[]);
+    },
     bosToken: opened.templates.specialTokens.bos_token,
     eosToken: opened.templates.specialTokens.eos_token,
     hasChatTemplate: templates.hasTemplate,

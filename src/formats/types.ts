@@ -1,7 +1,7 @@
 // What the readers of src/formats give to the SDK. No JSON and no file name of the Hugging Face world goes further.
 
 import type { ChatTemplateSource } from './tokenizer-types.js';
-import type { AdapterSpec, BaseTensor, DType, ModelSpec } from '../native/binding.js';
+import type { AdapterSite, AdapterTensor, BaseTensor, DType, ModelSpec } from '../native/binding.js';
 
 /** A linear module (or the embedding) that an adapter can act on. */
 export interface BaseSite {
@@ -76,8 +76,24 @@ export interface AdapterDescription {
   chat?: ChatTemplateSource;
 }
 
+/** A base tensor that PEFT saved along, by its name in the file. */
+export interface SavedBaseTensor extends BaseTensor {
+  name: string;
+}
+
+/** What of an adapter is read where. */
+export interface AdapterManifest {
+  /** Absolute paths of the safetensors files. */
+  files: string[];
+  tensors: AdapterTensor[];
+  sites: AdapterSite[];
+  baseTensors: SavedBaseTensor[];
+  /** Canonical config and whatever else the generation covers. */
+  canonicalConfig: Uint8Array;
+}
+
 /** A checked adapter folder: everything that `NativeEngine.registerAdapter` needs but the handle. */
 export interface AdapterFolder {
-  spec: Omit<AdapterSpec, 'handle'>;
+  spec: AdapterManifest;
   info: AdapterDescription;
 }

@@ -98,12 +98,19 @@ function candidates(root: string, variant: NativeVariant): ({ path: string } | N
     }
   }
   const folder = join(root, 'variants', variant);
-  try {
-    found.push({ path: nodeGypBuild.resolve(folder) });
-  } catch {
-    found.push({ path: folder, reason: `no binary for ${process.platform}-${process.arch}` });
-  }
+  const path = existsSync(folder) ? resolved(folder) : undefined;
+  found.push(
+    path === undefined ? { path: folder, reason: `no binary for ${process.platform}-${process.arch}` } : { path },
+  );
   return found;
+}
+
+function resolved(folder: string): string | undefined {
+  try {
+    return nodeGypBuild.resolve(folder);
+  } catch {
+    return undefined;
+  }
 }
 
 function open(path: string, version: string): NativeAddon {

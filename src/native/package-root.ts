@@ -2,8 +2,14 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+let known: string | undefined;
+
 /** Folder of the package.json that names this package: the same from src/, from dist/ and from an installed copy. */
 export function packageRoot(): string {
+  return (known ??= findRoot());
+}
+
+function findRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   for (;;) {
     const manifest = join(folder, 'package.json');

@@ -1,8 +1,7 @@
 // A base that is loaded: the public calls, and the order in which things happen in them.
 
 import { OpenLoraError } from '../errors.js';
-import type { AdapterParts } from '../formats/index.js';
-import type { AdapterFolder, BaseFolder } from '../formats/types.js';
+import type { CheckedAdapter, FolderReader } from '../formats/index.js';
 import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { AdapterRegistry, type AdapterEntry } from './adapter.js';
@@ -32,17 +31,6 @@ import type {
 } from './types.js';
 import { checkBoolean, checkKeys, checkName, checkObject, checkText } from './validate.js';
 
-export type ReadAdapterFolder = (
-  path: string,
-  base: BaseFolder,
-  options: { strictBase?: boolean; vocabulary?: number; signal?: AbortSignal },
-) => Promise<AdapterFolder>;
-export type CheckAdapter = (
-  parts: AdapterParts,
-  base: BaseFolder,
-  options: { strictBase?: boolean; signal?: AbortSignal },
-) => Promise<AdapterFolder>;
-
 /** Characters that `tokenizer.encode` takes, if the context is not longer still: the tokenizer's one thread is everyone's. */
 const ENCODE_LENGTH_MAX = 2 ** 22;
 
@@ -50,17 +38,13 @@ const ENCODE_LENGTH_MAX = 2 ** 22;
 export interface BaseParts {
   host: EngineHost;
   tokenizer: Tokenizer;
-  folder: BaseFolder;
+  reader: FolderReader;
   info: BaseInfo;
   rules: RequestRules;
   adapterDtype: string;
-  /** Tokens of the tokenizer. */
-  vocabulary: number;
   maxQueued: number;
   strictBase: boolean;
   logger: Logger;
-  readAdapterFolder: ReadAdapterFolder;
-  checkAdapter: CheckAdapter;
 }
 
 export class BaseModel implements Base {
@@ -221,22 +205,22 @@ export class BaseModel implements Base {
   }
 
   /** The adapter as the engine gets it. What was given in memory is in a file then, which goes when this rejects. */
-  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<AdapterFolder & { spooled?: SpooledFile }> {
-    const { folder, strictBase, vocabulary, readAdapterFolder, checkAdapter } = this.#parts;
+  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<CheckedAdapter & { spooled?: SpooledFile }> {
+    const { reader, strictBase, tokenizer } = this.#parts;
     if (typeof source === 'string') {
-      const read = await readAdapterFolder(source, folder, { strictBase, vocabulary, signal });
+      const read = await reader.readAdapter(source, { strictBase, vocabulary: tokenizer.vocabulary, signal });
       signal.throwIfAborted();
       return read;
     }
     const { config, tensors, chatTemplate } = source;
-    const spooled = await this.#spool.write(tensors, adapterBytesMax(folder), signal);
+    const spooled = await this.#spool.write(tensors, adapterBytesMax(reader.base), signal);
     try {
       const parts = {
         config,
         files: [spooled.path],
         ...(chatTemplate === undefined ? {} : { chat: singleTemplate(chatTemplate) }),
       };
-      const read = await checkAdapter(parts, folder, { strictBase, signal });
+      const read = await reader.checkAdapter(parts, { strictBase, signal });
       signal.throwIfAborted();
       return { ...read, spooled };
     } catch (error) {
@@ -247,7 +231,7 @@ export class BaseModel implements Base {
 
   async #register(
     entry: AdapterEntry,
-    spec: AdapterFolder['spec'],
+    spec: CheckedAdapter['spec'],
     expected: string | undefined,
     signal: AbortSignal,
   ): Promise<void> {
@@ -270,7 +254,7 @@ export class BaseModel implements Base {
     }
   }
 
-  #tellEngine(entry: AdapterEntry, spec: AdapterFolder['spec']): void {
+  #tellEngine(entry: AdapterEntry, spec: CheckedAdapter['spec']): void {
     try {
       this.#parts.host.engine.registerAdapter({ ...spec, handle: entry.handle });
     } catch (error) {
@@ -334,11 +318,11 @@ export class BaseModel implements Base {
   }
 
   async #dispose(): Promise<void> {
-    const { host, tokenizer } = this.#parts;
+    const { host, tokenizer, reader } = this.#parts;
     this.#closing.abort();
     for (const request of [...host.requests.values()]) if (request.isPreparing) request.fail(closedError('generate'));
     await host.close();
-    await tokenizer.dispose();
+    await Promise.all([tokenizer.dispose(), reader.dispose()]);
     await this.#spool.dispose();
   }
 

@@ -11,7 +11,6 @@ import {
   type AdapterExtents,
 } from '../formats/index.js';
 import type { BaseFolder } from '../formats/types.js';
-import { vocabularyOf } from '../formats/token-bytes.js';
 import { openTokenizer } from '../formats/tokenizer.js';
 import { toOpenLoraError } from './errors.js';
 import { basesLike } from './known-bases.js';
@@ -199,7 +198,7 @@ async function inspectVocabulary(folder: string, rows: number, options: { signal
   try {
     const tokenizer = await openTokenizer({ folder, vocabSize: rows, ...options });
     await tokenizer.dispose();
-    return vocabularyOf(tokenizer);
+    return tokenizer.vocabulary;
   } catch (error) {
     if (!OpenLoraError.is(error) || options.signal?.aborted) throw error;
     return rows;

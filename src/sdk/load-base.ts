@@ -2,11 +2,11 @@
 
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { BaseFolder } from '../formats/types.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { BaseDescription, FolderReader } from '../formats/index.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import type { DType, NativeAddon, OpenOptions } from '../native/binding.js';
-import { vocabularyOf } from '../formats/token-bytes.js';
-import { BaseModel, type CheckAdapter, type ReadAdapterFolder } from './base-model.js';
+import type { DType, NativeAddon, NativeLimits, OpenOptions } from '../native/binding.js';
+import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
 import { checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
@@ -16,9 +16,7 @@ import type { Base, BaseInfo, LoadBaseOptions, LoadProgress } from './types.js';
 export interface SdkParts {
   /** Throws when there is no addon for this machine. */
   loadNative(): { binding: NativeAddon; path: string; rejected: readonly { path: string; reason: string }[] };
-  readBaseFolder(path: string, options: { signal?: AbortSignal }): Promise<BaseFolder>;
-  readAdapterFolder: ReadAdapterFolder;
-  checkAdapter: CheckAdapter;
+  openFolderReader(path: string, options: { signal?: AbortSignal }): Promise<FolderReader>;
   openTokenizer(options: OpenTokenizerOptions): Promise<Tokenizer>;
 }
 
@@ -44,56 +42,78 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
   const report = makeReport(options);
   const native = parts.loadNative();
   callUser(() => logger.debug?.('addon loaded', { path: native.path, rejected: native.rejected }));
-  const folder = await parts.readBaseFolder(options.path, withSignal);
-  throwIfAborted('loadBase', signal);
-  const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
-  const kvDtype = options.kvDtype === 'auto' ? dtype : options.kvDtype;
-  const limits = resolveLimits(options.limits, folder.spec, kvDtype);
-  const tokenizerBytes = await fileBytes(join(folder.path, 'tokenizer.json'));
-  report('tokenizer', 0, tokenizerBytes);
-  const tokenizer = await parts.openTokenizer({ folder: folder.path, vocabSize: folder.spec.vocab, ...withSignal });
+  await nextTurn(); // loading a library and starting a thread take milliseconds each
+  const reader = await parts.openFolderReader(options.path, withSignal);
+  let tokenizer: Tokenizer | undefined;
   try {
     throwIfAborted('loadBase', signal);
+    const folder = reader.base;
+    const settings = settle(options, folder);
+    const tokenizerBytes = await fileBytes(join(folder.path, 'tokenizer.json'));
+    report('tokenizer', 0, tokenizerBytes);
+    tokenizer = await parts.openTokenizer({ folder: folder.path, vocabSize: folder.spec.vocab, ...withSignal });
+    throwIfAborted('loadBase', signal);
     report('tokenizer', tokenizerBytes, tokenizerBytes);
-    const openOptions: OpenOptions = {
-      model: folder.spec,
-      files: folder.files,
-      tensors: folder.tensors,
-      tokenBytes: tokenizer.tokenBytes,
-      tokenOffsets: tokenizer.tokenOffsets,
-      dtype,
-      kvDtype,
-      adapterDtype: dtype,
-      simd: options.simd,
-      threads: options.threads,
-      limits,
-    };
-    const onProgress = ({ phase, bytesDone, bytesTotal }: Parameters<Parameters<typeof EngineHost.open>[2]>[0]) =>
-      report(phase, bytesDone, bytesTotal);
-    const { host, opened } = await EngineHost.open(native.binding, openOptions, onProgress, signal);
-    callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-    for (const { code, message } of folder.warnings) callUser(() => logger.warn?.(message, { code }));
-    const info = describeBase(folder, dtype, opened);
-    const rules = {
-      vocabSize: info.vocabSize,
-      contextLength: info.contextLength,
-      eosTokens: folder.eosTokens,
-      generation: folder.generation,
-    };
-    const { strictBase } = options;
-    const { maxQueued } = limits;
-    const { readAdapterFolder, checkAdapter } = parts;
-    // prettier-ignore
-    const base = new BaseModel({
-      host, tokenizer, folder, info, rules, adapterDtype: dtype, vocabulary: vocabularyOf(tokenizer), maxQueued, strictBase, logger,
-      readAdapterFolder, checkAdapter,
-    });
-    report('ready', opened.weightBytes, opened.weightBytes);
-    return base;
+    return await openBase(native.binding, options, settings, { reader, tokenizer }, report);
   } catch (error) {
-    await tokenizer.dispose();
+    await Promise.all([reader.dispose(), tokenizer?.dispose()]);
     throw error;
   }
+}
+
+interface Settings {
+  dtype: DType;
+  kvDtype: DType;
+  limits: NativeLimits;
+}
+
+/** What the options leave to the base. */
+function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
+  const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
+  const kvDtype = options.kvDtype === 'auto' ? dtype : options.kvDtype;
+  return { dtype, kvDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
+}
+
+/** Gives the engine what was read; on an error the reader and the tokenizer are the caller's to end. */
+async function openBase(
+  addon: NativeAddon,
+  options: CheckedLoadOptions,
+  { dtype, kvDtype, limits }: Settings,
+  { reader, tokenizer }: { reader: FolderReader; tokenizer: Tokenizer },
+  report: Report,
+): Promise<Base> {
+  const { signal, logger, strictBase } = options;
+  const { base: folder } = reader;
+  const openOptions: OpenOptions = {
+    model: folder.spec,
+    files: folder.files,
+    tensors: folder.tensors,
+    tokenBytes: tokenizer.tokenBytes,
+    tokenOffsets: tokenizer.tokenOffsets,
+    dtype,
+    kvDtype,
+    adapterDtype: dtype,
+    simd: options.simd,
+    threads: options.threads,
+    limits,
+  };
+  const onProgress = ({ phase, bytesDone, bytesTotal }: Parameters<Parameters<typeof EngineHost.open>[2]>[0]) =>
+    report(phase, bytesDone, bytesTotal);
+  const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
+  callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
+  for (const { code, message } of folder.warnings) callUser(() => logger.warn?.(message, { code }));
+  const info = describeBase(folder, dtype, opened);
+  const rules = {
+    vocabSize: info.vocabSize,
+    contextLength: info.contextLength,
+    eosTokens: folder.eosTokens,
+    generation: folder.generation,
+  };
+  const { maxQueued } = limits;
+  // prettier-ignore
+  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype: dtype, maxQueued, strictBase, logger });
+  report('ready', opened.weightBytes, opened.weightBytes);
+  return base;
 }
 
 function makeReport({ onProgress, signal }: CheckedLoadOptions): Report {
@@ -110,7 +130,7 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function describeBase(folder: BaseFolder, dtype: DType, opened: OpenedEvent): BaseInfo {
+function describeBase(folder: BaseDescription, dtype: DType, opened: OpenedEvent): BaseInfo {
   return Object.freeze({
     family: folder.family,
     parameters: folder.parameters,

@@ -3,6 +3,7 @@
 import { build } from 'esbuild';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { workerEntries } from '../support/build-workers.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -16,10 +17,7 @@ export interface BuiltCli {
 export async function buildCli(name: string): Promise<BuiltCli> {
   const folder = join(root, '.cache', `${name}-${process.pid}`);
   await build({
-    entryPoints: {
-      cli: join(root, 'src/cli/main.ts'),
-      'tokenizer-worker': join(root, 'src/formats/tokenizer-worker.ts'),
-    },
+    entryPoints: { cli: join(root, 'src/cli/main.ts'), ...workerEntries },
     outdir: folder,
     bundle: true,
     splitting: true,

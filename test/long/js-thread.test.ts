@@ -1,9 +1,11 @@
 // How long the JS thread is held at a time while a base loads, adapters are registered, text is tokenised and answers are
-// generated: p99 at most 1 ms, at most 10 ms, best of three runs. On a tiny base, where the SDK's own part is the most of
-// it; with a tokenizer of 150,000 tokens; and at the size of a real base.
+// generated: p99 at most 1 ms, at most 10 ms, best of three runs. The percentile is that of the whole run and of each phase
+// after loading, where a handful of turns have their price once in a process's life: starting the first thread, loading the
+// library, handing over the tokens' bytes. On a tiny base, where the SDK's own part is the most of it; with a tokenizer of
+// 150,000 tokens; and at the size of a real base.
 
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -19,7 +21,7 @@ import type { Turn } from './js-thread/meter.js';
 const P99_MS = 1;
 const MAX_MS = 10;
 const ATTEMPTS = 3;
-/** With fewer turns than that the 99th percentile is the maximum, to which its own bound applies. */
+/** With fewer turns a phase's 99th percentile is its maximum, to which its own bound applies. */
 const TURNS_MIN = 100;
 
 interface Summary {
@@ -29,12 +31,14 @@ interface Summary {
   slowest: string;
 }
 
-/** Of each phase. */
+const WHOLE = 'all';
+
+/** Of each phase, and of all together. */
 function summarise(turns: readonly Turn[]): Record<string, Summary> {
-  const phases: Record<string, Turn[]> = {};
+  const phases: Record<string, Turn[]> = { [WHOLE]: [] };
   for (const turn of turns) {
-    if (turn.phase === 'start') continue;
-    (phases[turn.phase] ??= []).push(turn);
+    if (turn.phase === 'start' || turn.phase === 'dispose') continue;
+    for (const phase of [turn.phase, WHOLE]) (phases[phase] ??= []).push(turn);
   }
   const entries = Object.entries(phases).map(([phase, some]): [string, Summary] => {
     const sorted = some.sort((x, y) => x.ms - y.ms);
@@ -47,7 +51,9 @@ function summarise(turns: readonly Turn[]): Record<string, Summary> {
 /** What is over its bound, in words. */
 function excesses(summary: Record<string, Summary>): string[] {
   return Object.entries(summary).flatMap(([phase, { turns, p99, max, slowest }]) => [
-    ...(turns >= TURNS_MIN && p99 > P99_MS ? [`${phase}: p99 ${p99.toFixed(2)} ms of ${turns} turns`] : []),
+    ...(turns >= TURNS_MIN && p99 > P99_MS && phase !== 'load'
+      ? [`${phase}: p99 ${p99.toFixed(2)} ms of ${turns} turns`]
+      : []),
     ...(max > MAX_MS ? [`${phase}: ${max.toFixed(2)} ms (${slowest})`] : []),
   ]);
 }
@@ -95,11 +101,13 @@ describe.skipIf(noAddon)('the JS thread', () => {
 
   test('is held for a millisecond at most by a base of half a billion weights', async () => {
     writeBase(join(root, 'base'));
+    writeFileSync(join(root, 'base/chat_template.jinja'), '{% for m in messages %}{{ m.content }}{% endfor %}');
     const adapters = ['plain', 'with-tokenizer'].map((name, i) => {
       writeAdapter(join(root, name), i);
       return join(root, name);
     });
     writeBigTokenizer(adapters[1]!);
+    await promisify(execFile)('sync'); // gigabytes on their way to the disk slow everyone down
     // Twice ten registrations, so that there is a 99th percentile.
     expect(await excessesOf('real', join(root, 'base'), Array<string[]>(10).fill(adapters).flat())).toEqual([]);
   });

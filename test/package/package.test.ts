@@ -25,6 +25,7 @@ const required = [
   'dist/index.d.cts',
   'dist/cli.js',
   'dist/tokenizer-worker.js',
+  'dist/folder-worker.js',
   'demo/base/config.json',
   'demo/base/model.safetensors',
   'demo/base/tokenizer.json',

@@ -3,8 +3,16 @@
 
 import fc from 'fast-check';
 import { readBaseFolder } from '../../src/formats/base-folder.js';
-import type { ControlEvent, NativeAddon, NativeEngine, OpenOptions, RequestSpec } from '../../src/native/binding.js';
+import type {
+  AdapterSpec,
+  ControlEvent,
+  NativeAddon,
+  NativeEngine,
+  OpenOptions,
+  RequestSpec,
+} from '../../src/native/binding.js';
 import { loadNative } from '../../src/native/load.js';
+import { adapterSiteTable, adapterTensorTable, baseTensorTable } from '../../src/formats/tables.js';
 import { decodeRecords } from '../../src/sdk/records.js';
 
 class OwnError extends Error {}
@@ -56,6 +64,8 @@ const oddThing: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(
     new Float32Array([NaN]),
     new Float64Array(1),
+    new Float64Array(8).fill(NaN),
+    new Float64Array(24).fill(2 ** 31),
     new BigInt64Array(1),
     new DataView(new ArrayBuffer(2)),
     new ArrayBuffer(4),
@@ -91,16 +101,25 @@ const oddThing: fc.Arbitrary<unknown> = fc.oneof(
 
 interface Change {
   at: number;
-  how: 'set' | 'remove' | 'getter';
+  /** `number`: one of a typed array, where the place is one. */
+  how: 'set' | 'remove' | 'getter' | 'number';
   value: unknown;
 }
 const changes: fc.Arbitrary<Change[]> = fc.array(
-  fc.record({ at: fc.nat(), how: fc.constantFrom('set', 'set', 'set', 'remove', 'getter'), value: oddThing }),
+  fc.record({
+    at: fc.nat(),
+    how: fc.constantFrom('set', 'set', 'set', 'remove', 'getter', 'number', 'number'),
+    value: oddThing,
+  }),
   { maxLength: 2 },
 );
 
 function isTree(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !ArrayBuffer.isView(value);
+}
+
+function isNumbers(value: unknown): value is Float64Array | Uint32Array | Uint8Array {
+  return value instanceof Float64Array || value instanceof Uint32Array || value instanceof Uint8Array;
 }
 
 /** A copy with the changes made, each anywhere in it. */
@@ -117,7 +136,9 @@ function changed(example: object, list: readonly Change[]): unknown {
     visit(root, 'value');
     const [holder, name] = places[at % places.length]!;
     if (how === 'remove') Reflect.deleteProperty(holder, name);
-    else if (how === 'set') Reflect.set(holder, name, value);
+    else if (how === 'number' && isNumbers(holder[name])) {
+      holder[name][at % holder[name].length] = typeof value === 'number' ? value : at;
+    } else if (how !== 'getter') Reflect.set(holder, name, value);
     else {
       Reflect.defineProperty(holder, name, {
         configurable: true,
@@ -179,7 +200,7 @@ const { binding: addon } = loadNative();
 const options: OpenOptions = {
   model: base.spec,
   files: base.files,
-  tensors: base.tensors,
+  tensors: baseTensorTable(base.tensors),
   tokenBytes: new Uint8Array(base.spec.vocab).fill(97),
   tokenOffsets: Uint32Array.from({ length: base.spec.vocab + 1 }, (_, i) => i),
   dtype: 'f32',
@@ -214,22 +235,17 @@ const request: RequestSpec = {
   deadlineMs: 0,
 };
 const embed = base.tensors[0]!;
-const adapter = {
+const { heads, headDim, hidden } = base.spec;
+const adapter: AdapterSpec = {
   handle: 1,
   files: base.files,
-  tensors: [
-    { ...embed, site: 0, matrix: 'A', rows: 2, cols: base.spec.hidden, bytes: 8 * base.spec.hidden },
-    {
-      ...embed,
-      site: 0,
-      matrix: 'B',
-      rows: base.spec.heads * base.spec.headDim,
-      cols: 2,
-      bytes: 8 * base.spec.heads * base.spec.headDim,
-    },
-  ],
-  sites: [{ site: 0, rank: 2, scale: 0.5 }],
-  baseTensors: [{ ...embed, name: 'embed' }],
+  tensors: adapterTensorTable([
+    { ...embed, site: 0, matrix: 'A', rows: 2, cols: hidden, bytes: 8 * hidden },
+    { ...embed, site: 0, matrix: 'B', rows: heads * headDim, cols: 2, bytes: 8 * heads * headDim },
+  ]),
+  sites: adapterSiteTable([{ site: 0, rank: 2, scale: 0.5 }]),
+  baseTensors: baseTensorTable([embed]),
+  baseTensorNames: ['embed'],
   canonicalConfig: new Uint8Array(3),
 };
 

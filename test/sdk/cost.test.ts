@@ -7,7 +7,7 @@ import { decodeRecords } from '../../src/sdk/records.js';
 import { createLoadBase } from '../../src/sdk/load-base.js';
 import { encodeRecords } from './encode-records.js';
 import { fakeAddon } from './fake-native.js';
-import { fakeFolder, FakeTokenizer } from './fake-parts.js';
+import { fakeFolder, FakeReader, FakeTokenizer } from './fake-parts.js';
 
 const REQUESTS = 64;
 const STEPS = 400;
@@ -116,9 +116,7 @@ async function openMeasured(folder = fakeFolder()) {
   };
   const opening = createLoadBase({
     loadNative: () => ({ binding: measured, path: 'fake', rejected: [] }),
-    readBaseFolder: async () => folder,
-    readAdapterFolder: () => Promise.reject(new Error('none')),
-    checkAdapter: () => Promise.reject(new Error('none')),
+    openFolderReader: async () => new FakeReader(folder),
     openTokenizer: async () => new FakeTokenizer(),
   })({ path: '/nowhere/base' });
   while (addon.engines.length === 0) await new Promise((resolve) => setImmediate(resolve));

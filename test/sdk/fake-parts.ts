@@ -2,7 +2,7 @@
 
 import { singleTemplate } from '../../src/formats/chat-template.js';
 import { OpenLoraError } from '../../src/errors.js';
-import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
+import type { AdapterParts, BaseDescription, CheckedAdapter, FolderReader } from '../../src/formats/index.js';
 import type { ChatMessage, EncodeOptions, RenderChatOptions, Tokenizer } from '../../src/formats/tokenizer-types.js';
 import { createLoadBase, type SdkParts } from '../../src/sdk/load-base.js';
 import type { Base, LoadBaseOptions } from '../../src/sdk/types.js';
@@ -11,7 +11,7 @@ import { fakeAddon, type FakeEngine, type FakeOptions } from './fake-native.js';
 export const VOCAB = 256;
 export const CONTEXT = 512;
 
-export function fakeFolder(changes: Partial<BaseFolder> = {}): BaseFolder {
+export function fakeFolder(changes: Partial<BaseDescription> = {}): BaseDescription {
   return {
     path: '/nowhere/base',
     family: 'llama',
@@ -43,23 +43,28 @@ export function fakeFolder(changes: Partial<BaseFolder> = {}): BaseFolder {
       isTied: true,
     },
     files: ['/nowhere/base/model.safetensors'],
-    tensors: [],
+    tensors: new Float64Array(),
     sourceDtype: 'bf16',
     parameters: 1234,
     sites: [{ name: 'model.layers.0.self_attn.q_proj', site: 0, in: 8, out: 8 }],
-    modules: ['model.layers.0.self_attn.q_proj'],
-    linearModules: ['model.layers.0.self_attn.q_proj'],
     generation: {},
     warnings: [],
     eosTokens: [1],
-    config: {},
     ...changes,
   };
 }
 
-export function fakeAdapterFolder(path: string): AdapterFolder {
+export function fakeAdapter(path: string): CheckedAdapter {
+  const none = new Float64Array();
   return {
-    spec: { files: [path], tensors: [], sites: [], baseTensors: [], canonicalConfig: new Uint8Array() },
+    spec: {
+      files: [path],
+      tensors: none,
+      sites: none,
+      baseTensors: none,
+      baseTensorNames: [],
+      canonicalConfig: new Uint8Array(),
+    },
     info: {
       rank: { min: 2, max: 8 },
       sites: ['model.layers.0.self_attn.q_proj'],
@@ -76,6 +81,7 @@ const pause = () => new Promise<void>((resolve) => setImmediate(resolve));
 export class FakeTokenizer implements Tokenizer {
   readonly tokenBytes = Uint8Array.from({ length: VOCAB }, (_, i) => i);
   readonly tokenOffsets = Uint32Array.from({ length: VOCAB + 1 }, (_, i) => i);
+  readonly vocabulary = VOCAB;
   readonly addedTokens = [];
   readonly bosToken = undefined;
   readonly eosToken = undefined;
@@ -118,34 +124,53 @@ export class FakeTokenizer implements Tokenizer {
   }
 }
 
+export class FakeReader implements FolderReader {
+  isDisposed = false;
+
+  constructor(readonly base: BaseDescription) {}
+
+  async readAdapter(path: string, { signal }: { signal: AbortSignal }): Promise<CheckedAdapter> {
+    await pause();
+    signal.throwIfAborted();
+    if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
+    return fakeAdapter(path);
+  }
+
+  async checkAdapter(
+    { files, config, chat }: AdapterParts,
+    { signal }: { signal: AbortSignal },
+  ): Promise<CheckedAdapter> {
+    await pause();
+    signal.throwIfAborted();
+    if (config.peft_type !== 'LORA') throw new OpenLoraError('ERR_ADAPTER_PEFT_TYPE', 'no LoRA');
+    const { spec, info } = fakeAdapter(files[0]!);
+    return { spec, info: { ...info, ...(chat === undefined ? {} : { chat }) } };
+  }
+
+  async dispose(): Promise<void> {
+    this.isDisposed = true;
+  }
+}
+
 export interface FakeSdk {
   loadBase(options?: Partial<LoadBaseOptions>): Promise<Base>;
   tokenizers: FakeTokenizer[];
+  readers: FakeReader[];
   engines: FakeEngine[];
 }
 
 export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = {}, folder = fakeFolder()): FakeSdk {
   const addon = fakeAddon(options);
   const tokenizers: FakeTokenizer[] = [];
+  const readers: FakeReader[] = [];
   const loadBase = createLoadBase({
     loadNative: () => ({ binding: addon, path: 'fake', rejected: [] }),
-    readBaseFolder: async (_path, { signal }) => {
+    openFolderReader: async (_path, { signal }) => {
       await pause();
       signal?.throwIfAborted();
-      return folder;
-    },
-    readAdapterFolder: async (path, _base, { signal }) => {
-      await pause();
-      signal?.throwIfAborted();
-      if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
-      return fakeAdapterFolder(path);
-    },
-    checkAdapter: async ({ files, config, chat }, _base, { signal }) => {
-      await pause();
-      signal?.throwIfAborted();
-      if (config.peft_type !== 'LORA') throw new OpenLoraError('ERR_ADAPTER_PEFT_TYPE', 'no LoRA');
-      const { spec, info } = fakeAdapterFolder(files[0]!);
-      return { spec, info: { ...info, ...(chat === undefined ? {} : { chat }) } };
+      const reader = new FakeReader(folder);
+      readers.push(reader);
+      return reader;
     },
     openTokenizer: async ({ signal }) => {
       await pause();
@@ -159,6 +184,7 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
   return {
     loadBase: (given = {}) => loadBase({ path: '/nowhere/base', ...given }),
     tokenizers,
+    readers,
     engines: addon.engines,
   };
 }

@@ -131,7 +131,7 @@ describe('loadBase that fails', () => {
   test('with the code of whatever part failed', async () => {
     const missing = Object.assign(new Error('no addon'), { code: 'ERR_NATIVE_NOT_FOUND' });
     const noAddon = fakeSdk({}, { loadNative: () => { throw missing; } }); // prettier-ignore
-    const noFolder = fakeSdk({}, { readBaseFolder: () => Promise.reject(new OpenLoraError('ERR_BASE', 'x')) });
+    const noFolder = fakeSdk({}, { openFolderReader: () => Promise.reject(new OpenLoraError('ERR_BASE', 'x')) });
     const noReason = fakeSdk({}, { openTokenizer: () => Promise.reject(new TypeError('oops')) });
     expect(await codeOf(noAddon.loadBase())).toBe('ERR_NATIVE_NOT_FOUND');
     expect(await codeOf(noFolder.loadBase())).toBe('ERR_BASE');

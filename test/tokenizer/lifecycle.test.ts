@@ -6,9 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { TokenizerClient } from '../../src/formats/tokenizer-client.js';
+import { TOKENIZER_WORKER, type TokenizerRequests } from '../../src/formats/tokenizer-protocol.js';
+import { WorkerClient } from '../../src/formats/worker-client.js';
 import { openTokenizer } from '../../src/formats/tokenizer.js';
-import { buildTokenizerWorker } from './build-worker.js';
+import { buildWorkers } from '../support/build-workers.js';
 
 const golden = fileURLToPath(new URL('./golden/', import.meta.url));
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -30,7 +31,7 @@ function llama2With(change: Record<string, unknown>): Record<string, unknown> {
   return { ...(JSON.parse(readFileSync(`${golden}llama2/tokenizer.json`, 'utf8')) as object), ...change };
 }
 
-beforeAll(buildTokenizerWorker);
+beforeAll(buildWorkers);
 afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true })));
 
 describe('opening', () => {
@@ -180,13 +181,17 @@ describe('an open tokenizer', () => {
 });
 
 describe('the thread', () => {
-  test('that crashes rejects what it had not answered, and the next request starts another', async () => {
-    const client = new TokenizerClient(
-      { kind: 'open', folder: '', vocabSize: undefined },
-      new URL('./crashing-worker.mjs', import.meta.url),
+  const standIn = () =>
+    new WorkerClient<TokenizerRequests>(
+      TOKENIZER_WORKER,
+      { folder: '', vocabSize: undefined },
+      new URL('./stand-in-worker.mjs', import.meta.url),
     );
+
+  test('that crashes rejects what it had not answered, and the next request starts another', async () => {
+    const client = standIn();
     const ask = (text: string): Promise<unknown> =>
-      client.request<'encode'>({ kind: 'encode', text, addSpecialTokens: true, parseSpecialTokens: true });
+      client.request('encode', { text, addSpecialTokens: true, parseSpecialTokens: true });
     await client.open();
     const first = await ask('who');
     const hanging = ask('hang');
@@ -194,6 +199,19 @@ describe('the thread', () => {
     await expect(hanging).rejects.toEqual(coded('ERR_TOKENIZER_WORKER'));
     await expect(crashing).rejects.toThrow('crashed as asked');
     expect(await ask('who')).not.toEqual(first);
+    await client.close();
+  });
+
+  test('hears that nobody waits any more', async () => {
+    const client = standIn();
+    await client.open();
+    const encode = (text: string, signal?: AbortSignal): Promise<Uint32Array> =>
+      client.request('encode', { text, addSpecialTokens: true, parseSpecialTokens: true }, signal);
+    const controller = new AbortController();
+    const hanging = encode('hang', controller.signal);
+    controller.abort();
+    await expect(hanging).rejects.toEqual(coded('ERR_ABORTED'));
+    expect([...(await encode('aborted'))]).toEqual([2]);
     await client.close();
   });
 

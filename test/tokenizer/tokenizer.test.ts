@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openTokenizer, type Tokenizer } from '../../src/formats/tokenizer.js';
-import { buildTokenizerWorker } from './build-worker.js';
+import { buildWorkers } from '../support/build-workers.js';
 
 const golden = fileURLToPath(new URL('./golden/', import.meta.url));
 const stories = '/work/shared/models/stories260K/hf';
@@ -28,7 +28,7 @@ for (const pair of (process.env.OPENLORA_TOKENIZERS ?? '').split(' ').filter(Boo
   folders.push({ name: folder, folder, references, needs: '' });
 }
 
-beforeAll(buildTokenizerWorker);
+beforeAll(buildWorkers);
 
 for (const { name, folder, references, needs } of folders) {
   describe.skipIf(!existsSync(folder))(`tokenizer ${name}${needs}`, () => {

@@ -18,6 +18,8 @@ export interface Turn {
   /** What called, and the longest of the calls in it that `call` timed. */
   name: string;
   began: number;
+  /** When it was called; what is before was the loop's own work. */
+  called: number;
   end: number;
   /** Without the wait for a processor. */
   ms: number;
@@ -113,7 +115,7 @@ export class Meter {
     const before = now - (this.#turns.at(-1)?.end ?? now) - (idle - this.#idle);
     // What waited in the loop's wait for events counts as well, so this is a lower bound.
     const ours = Math.max(0, before > SHORT_MS ? before - (times.waited - this.#timesNow.waited) : before);
-    this.#turns.push({ phase: this.phase, name, began: now - ours, end: now, ms: ours, ran: 0 });
+    this.#turns.push({ phase: this.phase, name, began: now - ours, called: now, end: now, ms: ours, ran: 0 });
     this.#idle = idle;
     this.#times = { ran: ours > SHORT_MS ? this.#timesNow.ran : times.ran, waited: times.waited };
     this.#timesNow = times;
@@ -133,13 +135,18 @@ export class Meter {
   }
 
   /**
-   * In a garbage collection this thread sleeps until V8's helper threads are done, which on a busy machine wait for a
-   * processor (up to 160 ms of sleep was seen, for 3 ms of work). There the time that it ran counts, and a tick.
+   * A collection that V8 does between two turns, of its own accord, is none of ours. In one that a turn brings about, this
+   * thread sleeps until V8's helper threads are done, which on a busy machine wait for a processor (up to 160 ms of sleep was
+   * seen, for 3 ms of work). There the time that it ran counts, and a tick.
    */
   #withoutCollections(turn: Turn): void {
+    for (const { startTime, duration } of this.#collections) {
+      const between = Math.min(startTime + duration, turn.called) - Math.max(startTime, turn.began);
+      if (between > 0) turn.ms = Math.max(0, turn.ms - between);
+    }
     if (turn.ms < 1 || turn.ran === 0) return;
     const isCollecting = this.#collections.some(
-      (gc) => gc.startTime < turn.end && gc.startTime + gc.duration > turn.began,
+      (gc) => gc.startTime < turn.end && gc.startTime + gc.duration > turn.called,
     );
     if (isCollecting) turn.ms = Math.min(turn.ms, turn.ran + TICK_MS);
   }

@@ -2,7 +2,7 @@
 // base or of a tokenizer, and folders of adapters. Prints the turns as JSON.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { checkAdapter, readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
+import { openFolderReader } from '../../../src/formats/index.js';
 import { openTokenizer, type Tokenizer } from '../../../src/formats/tokenizer.js';
 import { loadNative } from '../../../src/native/load.js';
 import { createLoadBase } from '../../../src/sdk/load-base.js';
@@ -54,13 +54,7 @@ async function call<T>(name: string, action: () => T): Promise<T> {
 
 async function load(): Promise<Base> {
   meter.phase = 'load';
-  const loadBase = createLoadBase({
-    loadNative: namedNative,
-    readBaseFolder,
-    readAdapterFolder,
-    checkAdapter,
-    openTokenizer,
-  });
+  const loadBase = createLoadBase({ loadNative: namedNative, openFolderReader, openTokenizer });
   return call('loadBase', () => loadBase({ path: folder, limits: { deviceMemory: '512MiB', maxContext: 4096 } }));
 }
 
@@ -86,6 +80,14 @@ async function tokenise(
     await call('decode', () => tokenizer.decode(ids.subarray(0, 2000)));
     await call('renderChat', render);
   }
+}
+
+function tokeniseBy(base: Base): Promise<void> {
+  return tokenise(
+    base.tokenizer,
+    () => base.renderChat(MESSAGES),
+    () => base.generate({ messages: MESSAGES.slice(0, 1), maxTokens: 1 }).result,
+  );
 }
 
 async function generate(base: Base, rounds: number, requests: number, maxTokens: number): Promise<void> {
@@ -117,12 +119,8 @@ const KINDS: Record<string, () => Promise<void>> = {
   tiny: async () => {
     const base = await load();
     await register(base);
-    await tokenise(
-      base.tokenizer,
-      () => base.renderChat(MESSAGES),
-      () => base.generate({ messages: MESSAGES.slice(0, 1), maxTokens: 1 }).result,
-    );
-    await generate(base, 4, 64, 64);
+    await tokeniseBy(base);
+    await generate(base, 12, 64, 64);
     meter.phase = 'dispose';
     await call('dispose', () => base.dispose());
   },
@@ -140,7 +138,8 @@ const KINDS: Record<string, () => Promise<void>> = {
   real: async () => {
     const base = await load();
     await register(base);
-    await generate(base, 1, 8, 8);
+    await tokeniseBy(base);
+    await generate(base, 1, 16, 24);
     meter.phase = 'dispose';
     await call('dispose', () => base.dispose());
   },

@@ -1,9 +1,10 @@
-// Bundles TypeScript for processes and worker threads of Node, which can't run it, beside the tokenizer's worker.
+// Bundles TypeScript for processes and worker threads of Node, which can't run it, beside openlora's workers.
 
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { workerEntries } from '../../support/build-workers.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 
@@ -13,7 +14,7 @@ export async function bundleForThreads(entry: string): Promise<string> {
   // In the repository, so that the package's own folder and its dependencies are found.
   const folder = mkdtempSync(join(root, '.cache/bundle-'));
   await build({
-    entryPoints: [entry, join(root, 'src/formats/tokenizer-worker.ts')],
+    entryPoints: [entry, ...Object.values(workerEntries)],
     outdir: folder,
     entryNames: '[name]',
     bundle: true,
