@@ -44,7 +44,7 @@ target_compile_definitions(openlora_addon PRIVATE
   NAPI_VERSION=9 NAPI_DISABLE_CPP_EXCEPTIONS NODE_ADDON_API_DISABLE_DEPRECATED
   # Without it a worker that is terminated with work in flight aborts the process.
   NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS)
-target_link_libraries(openlora_addon PRIVATE openlora_core openlora_warnings)
+target_link_libraries(openlora_addon PRIVATE openlora_measure openlora_core openlora_warnings)
 set_target_properties(openlora_addon PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_NAME openlora)
 
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")

@@ -7,5 +7,4 @@ if(NOT bench_sources)
 endif()
 
 add_executable(openlora_bench ${bench_sources})
-target_include_directories(openlora_bench PRIVATE "${PROJECT_SOURCE_DIR}/bench" "${PROJECT_SOURCE_DIR}/test")
-target_link_libraries(openlora_bench PRIVATE openlora_core openlora_warnings)
+target_link_libraries(openlora_bench PRIVATE openlora_measure openlora_core openlora_warnings)

@@ -50,3 +50,9 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   openlora_level(neon)
 endif()
+
+# openlora_measure: cpp/bench, for the addon and for openlora_bench. Its op cases are those of the tests.
+file(GLOB measure_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/bench/*.cc")
+add_library(openlora_measure STATIC EXCLUDE_FROM_ALL ${measure_sources})
+target_include_directories(openlora_measure PUBLIC "${PROJECT_SOURCE_DIR}/test")
+target_link_libraries(openlora_measure PUBLIC openlora_core PRIVATE openlora_warnings)

@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/machine.h"
 #include "base/thread_pool.h"
-#include "native/ops_bench.h"
+#include "bench/ops_bench.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace openlora::bench {
@@ -88,8 +89,11 @@ int Main(int count, char** values) {
   const Status status = CreateCpuOps(arguments.simd, arguments.threads, &ops);
   if (!status.ok()) return Usage(status.message().c_str());
 
-  LimitProbe probe(arguments.threads);
-  const Limits limits = probe.Measure(arguments.ops.is_quick ? 3 : 15);
+  std::unique_ptr<LimitProbe> probe;
+  const Status probed = LimitProbe::Create(arguments.threads, &probe);
+  if (!probed.ok()) return Usage(probed.message().c_str());
+  const std::vector<LimitResult> found = MeasureLimits(*probe, arguments.ops.is_quick ? 3 : 15);
+  const Limits limits = {found[0].median, found[1].median};
   if (arguments.is_json) {
     std::printf(
         "{\"cpu\": \"%s\", \"threads\": %d, \"ops\": \"%s\", \"cacheBytes\": %zu, \"readGbs\": %.2f, "
@@ -104,7 +108,7 @@ int Main(int count, char** values) {
   if (arguments.command == "ops") {
     if (arguments.is_json) std::printf(", \"results\": [");
     if (!arguments.is_json) std::printf("median us       p90    GB/s GFLOP/s    read     fma  of limit  error\n");
-    BenchOps(*ops, probe, arguments.ops, [&](const OpResult& result) {
+    BenchOps(*ops, *probe, arguments.ops, [&](const OpResult& result) {
       is_right &= result.is_right();
       if (arguments.is_json) PrintJson(result, is_first);
       if (!arguments.is_json) PrintLine(result);

@@ -1,6 +1,7 @@
 #include <napi.h>
 
 #include "base/thread_pool.h"
+#include "napi/bench_thread.h"
 #include "napi/engine_object.h"
 #include "ops/cpu/cpu_device.h"
 #include "ops/cpu/cpu_features.h"
@@ -57,6 +58,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   exports.Set("version", OPENLORA_VERSION);
   exports.Set("probe", Napi::Function::New<Probe>(env, "probe"));
+  exports.Set("bench", Napi::Function::New<StartBench>(env, "bench"));
   exports.Set("open", Napi::Function::New<Open>(env, "open"));
   return exports;
 }

@@ -323,9 +323,53 @@ export interface ProbeResult {
   simdLevels: SimdLevel[];
 }
 
+export interface BenchOptions {
+  /** `limits`: what the machine gives; `ops`: every op case, each beside the limits. */
+  kind: 'limits' | 'ops';
+  /** 0: the processors that the process may use. */
+  threads: number;
+  simd: SimdLevel | 'auto';
+  /** Of `limits`. */
+  rounds: number;
+  /** Of `ops`: a few small cases, two rounds. */
+  isQuick: boolean;
+  /** Of `ops`: part of a case's description; empty for all. */
+  filter: string;
+}
+
+/** 10 % of what was measured lie below `low`, 10 % above `high`. `begun` comes first, `ended` last, each once. */
+export type BenchEvent =
+  | { kind: 'begun'; cpu: string; threads: number; simd: SimdLevel; cacheBytes: number }
+  | { kind: 'limit'; name: string; unit: string; median: number; low: number; high: number }
+  | {
+      kind: 'op';
+      op: string;
+      what: string;
+      /** Of weights, adapters or KV, each read once. */
+      bytes: number;
+      operations: number;
+      usMedian: number;
+      usLow: number;
+      usHigh: number;
+      samples: number;
+      /** Measured between the runs. */
+      readGbs: number;
+      fmaGops: number;
+      /** ‖result - reference‖ / ‖reference‖, and what it may be. */
+      error: number;
+      errorMax: number;
+    }
+  /** `code` is empty if nothing failed; ERR_ABORTED after `cancel`. */
+  | { kind: 'ended'; code: string; message: string };
+
+/** Asks a measurement to end; it does so after the case that it is at. */
+export type CancelBench = () => void;
+
 export interface NativeAddon {
   version: string;
   probe(): ProbeResult;
   /** Loads in a thread of its own: `progress` events, then `opened` or `openFailed`. */
   open(options: OpenOptions, onEvents: OnEvents): NativeEngine;
+  /** Measures in a thread of its own, and keeps the process alive until `ended`. */
+  bench(options: BenchOptions, onEvent: (event: BenchEvent) => void): CancelBench;
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/check.h"
 #include "cases/attention_cases.h"
 #include "cases/buffers.h"
 #include "ops/ops.h"

@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
-#include "base/check.h"
 #include "base/prng.h"
 #include "tensor/dtype.h"
 #include "tensor/tensor_view.h"
@@ -23,7 +23,7 @@ class GuardedBytes {
   explicit GuardedBytes(size_t bytes = 0) : bytes_(bytes) {
     const size_t total = (bytes + 3 * kPageBytes - 1) / kPageBytes * kPageBytes;
     memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(kPageBytes, total)));
-    OPENLORA_CHECK(memory_ != nullptr);
+    if (memory_ == nullptr) throw std::bad_alloc();
     std::memset(memory_.get(), kGuard, total);
     std::memset(data(), kPoison, bytes);
     total_ = total;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "cases/adapter_mix.h"
 #include "ops/ops.h"
 

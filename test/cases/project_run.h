@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "cases/lora_data.h"
 #include "cases/project_cases.h"
 

@@ -16,6 +16,7 @@ const allowed = [
   /^demo\/(README\.md|tasks\.json)$/,
   /^demo\/(base|adapters)\/[\w./-]+\.(json|safetensors|jinja|md)$/,
   /^cpp\/[\w./-]+\.(cc|h|md)$/,
+  /^test\/cases\/\w+\.(h|md)$/,
   /^cmake\/\w+\.(cmake|map)$/,
 ];
 const required = [

@@ -323,6 +323,7 @@ export function fakeAddon(options: FakeOptions = {}): FakeAddon {
     version: '0.0.0',
     engines,
     probe: () => ({ isUsable: true, reason: '', cpuFeatures: [], simdLevels: ['scalar'] }),
+    bench: () => () => undefined,
     open(openOptions, onEvents) {
       const engine = new FakeEngine(openOptions, onEvents, options);
       engines.push(engine);

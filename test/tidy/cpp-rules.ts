@@ -13,7 +13,9 @@ const cppArrows: Record<string, readonly string[]> = {
   memory: ['ops/device.h', 'ops/ops.h', ...opsViews, 'base'],
   model: ['memory', 'ops', 'tensor', 'base'],
   engine: ['model', 'memory', 'ops/device.h', 'ops/ops.h', ...opsViews, 'base'],
-  napi: ['engine', 'model', 'memory', 'tensor', 'base'],
+  // Runs the cases of test/cases, which it ships with, on an implementation and on the reference.
+  bench: ['cases', 'ops', 'ops/cpu', 'ops/reference', 'tensor', 'base'],
+  napi: ['bench', 'engine', 'model', 'memory', 'tensor', 'base'],
 };
 // The composition root chooses the op table, so it alone sees the implementations.
 const compositionRoot = 'cpp/napi/addon.cc';

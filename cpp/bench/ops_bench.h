@@ -1,17 +1,21 @@
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "native/limits.h"
+#include "bench/limits.h"
 #include "ops/ops.h"
 
 namespace openlora::bench {
 
 struct OpOptions {
-  bool is_quick = false;  // a few small cases, two rounds: does it run at all?
-  std::string filter;     // part of a case's description
+  bool is_quick = false;                            // a few small cases, two rounds: does it run at all?
+  std::string filter;                               // part of a case's description
+  const std::atomic<bool>* is_cancelled = nullptr;  // set: ends soon, within the work on one case
+  bool IsCancelled() const { return is_cancelled != nullptr && is_cancelled->load(std::memory_order_relaxed); }
 };
 
 struct OpResult {
@@ -20,7 +24,9 @@ struct OpResult {
   double bytes = 0;  // of weights, adapters or KV: each read once. Rows and outputs are not counted
   double flops = 0;
   double us = 0;  // median
+  double us_p10 = 0;
   double us_p90 = 0;
+  size_t samples = 0;
   Limits limits = {};  // measured between the runs of this case
   double error = 0;    // ‖ops - reference‖ / ‖reference‖
   double error_max = 0;
@@ -32,7 +38,7 @@ struct OpResult {
   bool is_right() const { return error <= error_max; }
 };
 
-// Every case of the shared lists at the sizes of a model; `done` is called for each as it ends.
+// Every case of the shared lists at the sizes of a model; `done` is called for each as it ends. Throws std::bad_alloc.
 void BenchOps(Ops& ops, LimitProbe& probe, const OpOptions& options, const std::function<void(const OpResult&)>& done);
 
 }  // namespace openlora::bench

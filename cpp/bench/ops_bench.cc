@@ -1,4 +1,4 @@
-#include "native/ops_bench.h"
+#include "bench/ops_bench.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "cases/attention_run.h"
 #include "cases/project_run.h"
 #include "cases/speed_cases.h"
@@ -40,9 +41,13 @@ int CopiesOf(double bytes, const OpOptions& options) {
 void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, const OpOptions& options,
           OpResult* result) {
   std::vector<double> us, reads, bursts;
-  for (const auto& run : runs) run();
+  for (const auto& run : runs) {
+    if (options.IsCancelled()) return;
+    run();
+  }
   size_t next = 0;
   for (int round = 0; round < (options.is_quick ? kRoundsQuick : kRounds); ++round) {
+    if (options.IsCancelled()) return;
     reads.push_back(probe.ReadGbs());
     bursts.push_back(probe.Gflops());
     const double round_begin = NowMs();
@@ -54,7 +59,9 @@ void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, con
       us.push_back((now - begin) * 1e3);
     } while (now - round_begin < (options.is_quick ? kRoundMsQuick : kRoundMs));
   }
+  result->samples = us.size();
   result->us = Quantile(us, 0.5);
+  result->us_p10 = Quantile(us, 0.1);
   result->us_p90 = Quantile(us, 0.9);
   result->limits = {Quantile(reads, 0.5), Quantile(bursts, 0.5)};
 }
@@ -106,7 +113,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
     const double chain = c.in + *std::max_element(c.ranks.begin(), c.ranks.end());
     for (size_t i = 0; i < data.products(); ++i) Compare(runs[0]->Values(i), reference_run.Values(i), chain, &result);
   }
-  for (int copy = CopiesOf(result.bytes, options); copy > 1; --copy) add();
+  for (int copy = CopiesOf(result.bytes, options); copy > 1 && !options.IsCancelled(); --copy) add();
   std::vector<std::function<void()>> list;
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
   Time(list, probe, options, &result);
@@ -134,11 +141,12 @@ OpResult BenchAttention(const AttentionCase& c, Ops& ops, LimitProbe& probe, con
   OpResult result = Expect(c);
   std::vector<std::unique_ptr<AttentionRun>> runs;
   std::vector<std::unique_ptr<AttentionRun::Step>> steps;
-  for (int copy = CopiesOf(result.bytes, options); copy > 0; --copy) {
+  for (int copy = CopiesOf(result.bytes, options); copy > 0 && !options.IsCancelled(); --copy) {
     runs.push_back(std::make_unique<AttentionRun>(ops, data));
     runs.back()->Append(runs.back()->AllTokens());
     steps.push_back(std::make_unique<AttentionRun::Step>(*runs.back(), runs.back()->StepRows()));
   }
+  if (options.IsCancelled()) return result;
   steps[0]->Run();
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
   AttentionRun reference_run(*reference, data);
@@ -173,13 +181,19 @@ double OpResult::OfLimit() const { return std::max(bytes / limits.read_gbs, flop
 
 void BenchOps(Ops& ops, LimitProbe& probe, const OpOptions& options, const std::function<void(const OpResult&)>& done) {
   Chooser chooser(options);
+  const auto report = [&](const OpResult& result) {
+    if (!options.IsCancelled()) done(result);
+  };
   for (const ProjectCase& c : cases::ProjectSpeedCases()) {
+    if (options.IsCancelled()) return;
     const double weights = double{1} * c.in * (c.outs[0] + c.outs[1] + c.outs[2]);
     if (chooser.Takes(Describe(c), c.name + std::string(NameOf(c.mix)), weights))
-      done(BenchProject(c, ops, probe, options));
+      report(BenchProject(c, ops, probe, options));
   }
-  for (const AttentionCase& c : cases::AttentionSpeedCases())
-    if (chooser.Takes(cases::Describe(c), c.name, 0)) done(BenchAttention(c, ops, probe, options));
+  for (const AttentionCase& c : cases::AttentionSpeedCases()) {
+    if (options.IsCancelled()) return;
+    if (chooser.Takes(cases::Describe(c), c.name, 0)) report(BenchAttention(c, ops, probe, options));
+  }
 }
 
 }  // namespace openlora::bench
