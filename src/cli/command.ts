@@ -25,6 +25,8 @@ export interface Command {
   /** All that are parsed, hidden ones too. */
   readonly options: OptionTable;
   readonly positionals: readonly Positional[];
+  /** Those that are wanted beside the options that were given. */
+  positionalsBeside(given: ReadonlySet<string>): readonly Positional[];
   help(style: Style, columns: number): string[];
   /** Returns the exit code. */
   run(args: string[], io: Io): Promise<number>;
@@ -39,6 +41,8 @@ interface CommandDefinition<T extends OptionTable> {
   details?: string;
   /** All are required; default none. */
   positionals?: readonly Positional[];
+  /** Those of an option that changes what is wanted. */
+  positionalsOf?: { option: keyof T & string; positionals: readonly Positional[] };
   /** What to try after an argument too many. */
   surplusHint?: string;
   options: T;
@@ -54,12 +58,17 @@ export function defineCommand<const T extends OptionTable>(definition: CommandDe
     ? { ...options, json: { ...COMMON_OPTIONS.json, isHidden: true } }
     : options;
   const wanted = definition.positionals ?? [];
+  const beside = (given: ReadonlySet<string>) => {
+    const other = definition.positionalsOf;
+    return other && given.has(other.option) ? other.positionals : wanted;
+  };
   const help = (style: Style, columns: number) => helpLines(definition, shown, style, columns);
   return {
     name: definition.name,
     summary: definition.summary,
     options: shown,
     positionals: wanted,
+    positionalsBeside: beside,
     help,
     async run(args, io) {
       const { values, positionals } = parseOptions(args, options);
@@ -67,11 +76,14 @@ export function defineCommand<const T extends OptionTable>(definition: CommandDe
         for (const line of help(io.stdout.style, io.stdout.columns)) io.stdout.line(line);
         return 0;
       }
-      checkPositionals(definition.name, positionals, wanted, definition.surplusHint);
+      const given = new Set(Object.keys(options).filter((name) => isGiven(values[name])));
+      checkPositionals(definition.name, positionals, beside(given), definition.surplusHint);
       return await definition.run({ options: values, positionals, io });
     },
   };
 }
+
+const isGiven = (value: unknown) => (Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false);
 
 function helpLines<T extends OptionTable>(
   definition: CommandDefinition<T>,

@@ -31,6 +31,10 @@ export const COMMANDS: Record<string, CommandEntry> = {
     summary: 'download a base or an adapter from the Hugging Face hub',
     load: async () => (await import('./pull/command.js')).pull,
   },
+  bench: {
+    summary: "measure speed beside this machine's limits, compare and plot the results",
+    load: async () => (await import('./bench/command.js')).bench,
+  },
   build: {
     summary: 'build the native addon from the sources in the package',
     load: async () => (await import('./build.js')).build,

@@ -26,7 +26,7 @@ export async function candidatesFor(words: readonly string[]): Promise<Candidate
 }
 
 function within(command: Command, before: readonly string[], current: string): Candidates {
-  const { options, positionals } = command;
+  const { options } = command;
   const { used, given, pending, isAfterDashes } = walk(options, before);
   if (pending) return valueOf(pending, current, '');
   const [, head, name] = /^(--([^=]+)=)/.exec(current) ?? [];
@@ -34,7 +34,7 @@ function within(command: Command, before: readonly string[], current: string): C
     const option = options[name!];
     return option && option.kind !== 'flag' ? valueOf(option, current.slice(head.length), head) : startingWith('', []);
   }
-  const wanted = positionals[given];
+  const wanted = command.positionalsBeside(used)[given];
   const isOption = !isAfterDashes && (current.startsWith('-') || (current === '' && !wanted));
   if (isOption) {
     const free = Object.entries(options).filter(

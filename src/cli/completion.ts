@@ -110,6 +110,7 @@ export const complete: Command = {
   summary: '',
   options: {},
   positionals: [],
+  positionalsBeside: () => [],
   help: () => [],
   async run(words, io) {
     const { kind, items } = await candidatesFor(words);

@@ -8,7 +8,7 @@ describe('openlora', () => {
     const { code, stdout } = await runCli([]);
     expect(code).toBe(2);
     expect(stdout).toMatchInlineSnapshot(`
-      "openlora ${packageVersion()}: thousands of LoRA adapters on one shared base, in your Node process.
+      "openlora 0.1.0: thousands of LoRA adapters on one shared base, in your Node process.
 
       Usage: openlora COMMAND [options]
 
@@ -19,6 +19,7 @@ describe('openlora', () => {
         inspect     say what is in a base or an adapter folder, and whether it fits
         doctor      say what this machine offers and which binary runs
         pull        download a base or an adapter from the Hugging Face hub
+        bench       measure speed beside this machine's limits, compare and plot the results
         build       build the native addon from the sources in the package
         completion  print the completion script of a shell
 

@@ -22,6 +22,9 @@ const BATCH_ROWS = 256;
 /** Held beside the weights: the tokenizer of 151,936 tokens in its thread. */
 const TOKENIZER_BYTES = 192 * 2 ** 20;
 
+const { vocab, hidden, layers, heads, kvHeads, headDim, intermediate, context } = SHAPE;
+const sizes = { vocab, hidden, layers, heads, kvHeads, headDim, intermediate, context };
+
 const promptLength = (i: number) => 4 + ((i * 5) % 17);
 /** One request in nine uses the base alone. */
 const adapterOf = (i: number) => (i % (ADAPTERS + 1) < ADAPTERS ? `a${i % (ADAPTERS + 1)}` : undefined);
@@ -68,8 +71,8 @@ describe.skipIf(!existsSync(bench))('the shape of Qwen2.5-0.5B in f32 (needs bui
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'openlora-half-billion-'));
     const began = performance.now();
-    writeBase(join(folder, 'base'));
-    for (let i = 0; i < ADAPTERS; i++) writeAdapter(join(folder, `a${i}`), i);
+    await writeBase(join(folder, 'base'));
+    for (let i = 0; i < ADAPTERS; i++) await writeAdapter(join(folder, `a${i}`), i);
     report.writeSeconds = seconds(began);
   });
   afterAll(async () => {
@@ -164,7 +167,7 @@ describe.skipIf(!existsSync(bench))('the shape of Qwen2.5-0.5B in f32 (needs bui
       date: new Date().toISOString().slice(0, 10),
       revision: execFileSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim(),
       command,
-      sizes: { ...SHAPE, requests: REQUESTS, adapters: ADAPTERS, outputTokens: OUTPUT },
+      sizes: { ...sizes, requests: REQUESTS, adapters: ADAPTERS, outputTokens: OUTPUT },
       limits: { readGbs: read, fmaGflops: fma },
       oneByOne: result(aloneMs, tokens, allowedMs(everyone, false, limit)),
       together: { ...result(togetherMs, tokens, allowedMs(everyone, true, limit)), roundsMs: together.map(Math.round) },

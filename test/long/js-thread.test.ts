@@ -100,12 +100,10 @@ describe.skipIf(noAddon)('the JS thread', () => {
   });
 
   test('is held for a millisecond at most by a base of half a billion weights', async () => {
-    writeBase(join(root, 'base'));
+    await writeBase(join(root, 'base'));
     writeFileSync(join(root, 'base/chat_template.jinja'), '{% for m in messages %}{{ m.content }}{% endfor %}');
-    const adapters = ['plain', 'with-tokenizer'].map((name, i) => {
-      writeAdapter(join(root, name), i);
-      return join(root, name);
-    });
+    const adapters = ['plain', 'with-tokenizer'].map((name) => join(root, name));
+    for (const [i, path] of adapters.entries()) await writeAdapter(path, i);
     writeBigTokenizer(adapters[1]!);
     await promisify(execFile)('sync'); // gigabytes on their way to the disk slow everyone down
     // Twice ten registrations, so that there is a 99th percentile.

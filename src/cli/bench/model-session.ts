@@ -1,0 +1,147 @@
+// A base with random weights, its adapters and the limits beside them: what decode and prefill measure on.
+
+import type { Base } from '../../index.js';
+import { openBase } from '../base-options.js';
+import type { Io } from '../io.js';
+import type { ModelFolder } from './model-folder.js';
+import { measureLimits, type BegunEvent, type MeasuredLimits } from './native.js';
+import { medianOf, type Line, type LineLimits } from './report.js';
+import type { ModelSettings } from './settings.js';
+import { weightsOf, type Shape } from './shapes.js';
+
+/** Rows of a step, as the SDK chooses them. */
+export const BATCH_ROWS = 256;
+const LIMIT_ROUNDS = 3;
+const FRAME_TOKENS = 16;
+const FRAME_BYTES_MIN = 4096;
+const POOL_SPARE = 64 * 2 ** 20;
+const KV_BYTES = { f32: 4, bf16: 2, f16: 2, int8: 2, int4: 2 } as const;
+/** The instruction that products are computed with. */
+const PEAK_OF = { f32: 'f32 fma', bf16: 'f32 fma', f16: 'f32 fma', int8: 'int8 dot', int4: 'int8 dot' } as const;
+
+/** Tokens with which a sequence must fit, and how many sequences run at once. */
+export interface Room {
+  context: number;
+  sequences: number;
+}
+
+export class ModelSession {
+  readonly #looks: MeasuredLimits[] = [];
+  #random = 0x2545f491;
+
+  private constructor(
+    readonly base: Base,
+    readonly settings: ModelSettings,
+    readonly adapterIds: readonly string[],
+    /** About loading: in milliseconds and MiB. */
+    readonly loading: Line[],
+    private readonly signal: AbortSignal,
+  ) {}
+
+  /** Loads, registers every adapter, and has each of them answer once. The caller disposes of `base`. */
+  static async open(folder: ModelFolder, settings: ModelSettings, room: Room, io: Io): Promise<ModelSession> {
+    const began = performance.now();
+    const { dtype, threads, simd } = settings;
+    const memory = String(poolBytes(settings, folder, room));
+    const base = await openBase(folder.base, { dtype, threads, simd, memory, context: room.context }, io);
+    try {
+      const loaded = performance.now();
+      const ids = folder.adapters.map((_, i) => `a${i}`);
+      const first = (adapter?: string) =>
+        base.generate({ tokens: [1], maxTokens: 1, signal: io.signal, ...(adapter && { adapter }) }).result;
+      await first();
+      const ready = performance.now();
+      for (const [i, path] of folder.adapters.entries())
+        await base.registerAdapter(ids[i]!, path, { signal: io.signal });
+      await Promise.all(ids.map(first));
+      const withAdapters = performance.now();
+      const once = (name: string, unit: 'ms' | 'MiB', value: number): Line => ({
+        ...{ name, unit, better: 'lower', median: value, low: value, high: value, samples: 1 },
+      });
+      const loading = [
+        once('load', 'ms', loaded - began),
+        once('load to the first token', 'ms', ready - began),
+        ...(ids.length > 0 ? [once(`${ids.length} adapters to their first tokens`, 'ms', withAdapters - ready)] : []),
+        once('weights held', 'MiB', base.stats().bytes.base / 2 ** 20),
+      ];
+      return new ModelSession(base, settings, ids, loading, io.signal);
+    } catch (error) {
+      await base.dispose();
+      throw error;
+    }
+  }
+
+  /** To be called before the first look at the limits, which take memory of their own. */
+  notePeakMemory(): void {
+    const value = process.resourceUsage().maxRSS / 1024;
+    this.loading.push({
+      ...{ name: 'peak RSS', unit: 'MiB', better: 'lower', median: value, low: value, high: value, samples: 1 },
+    });
+  }
+
+  /** What the machine gives at this moment; nothing else may run. */
+  async look(): Promise<void> {
+    const rounds = this.settings.isQuick ? 1 : LIMIT_ROUNDS;
+    this.#looks.push(await measureLimits(this.settings.threads ?? 0, rounds, this.signal));
+  }
+
+  get begun(): BegunEvent {
+    return this.#looks[0]!.begun;
+  }
+
+  /** How near a run that took `ms` came to what the machine gave in the looks since `first`. */
+  limitsOf(first: number, ms: number, bytes: number, operations: number): LineLimits {
+    const of = (name: string) => {
+      const found = this.#looks.slice(first).flatMap(({ limits }) => limits.filter((limit) => limit.name === name));
+      return found.length > 0 ? medianOf(found.map(({ median }) => median)) : undefined;
+    };
+    const wanted = PEAK_OF[this.settings.dtype];
+    const peak = of(wanted) === undefined ? 'f32 fma' : wanted;
+    const [readGbs, peakGops] = [of('read')!, of(peak)!];
+    const ofLimit = Math.max(bytes / readGbs, operations / peakGops) / 1e6 / ms;
+    return { readGbs, peakGops, peak, bytes, operations, ofLimit };
+  }
+
+  get looks(): number {
+    return this.#looks.length;
+  }
+
+  /** A prompt that nobody had before. */
+  prompt(length: number): number[] {
+    return Array.from({ length }, () => {
+      this.#random ^= this.#random << 13;
+      this.#random ^= this.#random >>> 17;
+      this.#random ^= this.#random << 5;
+      return (this.#random >>> 0) % this.settings.shape.vocab;
+    });
+  }
+}
+
+/** Of the pool: the KV of all sequences, in frames as the engine cuts them, and every adapter. */
+function poolBytes({ shape, dtype, adapters }: ModelSettings, folder: ModelFolder, room: Room): number {
+  const tokenBytes = kvBytes(shape, dtype);
+  const frame = Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(FRAME_TOKENS * tokenBytes)));
+  const frames = (Math.ceil(room.context / FRAME_TOKENS) + 1) * shape.layers * room.sequences;
+  // Held in the dtype of the weights, which may be that of the files; ranks that aren't multiples of 8 take 10 % more.
+  const held = adapters * (1.1 * folder.adapterBytes + frame);
+  return Math.ceil(frames * frame + held + POOL_SPARE);
+}
+
+/** Of one token in one layer. */
+function kvBytes({ kvHeads, headDim }: Shape, dtype: ModelSettings['dtype']): number {
+  return 2 * kvHeads * headDim * KV_BYTES[dtype];
+}
+
+/** Bytes and operations of attention for rows that see `tokens` tokens altogether. */
+export function attentionWork({ shape, dtype }: ModelSettings, tokens: number): { bytes: number; operations: number } {
+  return {
+    bytes: tokens * shape.layers * kvBytes(shape, dtype),
+    operations: 4 * tokens * shape.layers * shape.heads * shape.headDim,
+  };
+}
+
+/** Operations of the products of `rows` rows, of which `logitRows` need logits and `adapterRows` an adapter. */
+export function productWork(settings: ModelSettings, rows: number, logitRows: number, adapterRows: number): number {
+  const { layers, head, adapter } = weightsOf(settings.shape, settings.rank);
+  return 2 * (layers * rows + head * logitRows + adapter * adapterRows);
+}

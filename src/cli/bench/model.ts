@@ -1,0 +1,45 @@
+// What decode and prefill have in common: weights on disk, a base in memory, and an end to both.
+
+import type { Io } from '../io.js';
+import { benchDecode, decodeRoom } from './decode.js';
+import type { Measured, OnLine } from './machine.js';
+import { withModelFolder } from './model-folder.js';
+import { BATCH_ROWS, ModelSession } from './model-session.js';
+import { benchPrefill, prefillRoom } from './prefill.js';
+import type { ModelSettings } from './settings.js';
+import { weightsOf } from './shapes.js';
+
+export async function benchModel(settings: ModelSettings, io: Io, onLine: OnLine): Promise<Measured> {
+  const isDecode = settings.bench === 'decode';
+  const room = isDecode ? decodeRoom(settings) : prefillRoom(settings);
+  return withModelFolder(settings, io, async (folder) => {
+    const session = await ModelSession.open(folder, settings, room, io);
+    try {
+      const lines = await (isDecode ? benchDecode : benchPrefill)(session, io, onLine);
+      const begun = { ...session.begun, ...(settings.simd === 'auto' ? {} : { simd: settings.simd }) };
+      return { begun, sizes: sizesOf(settings, folder.adapterBytes), lines: [...lines, ...session.loading] };
+    } finally {
+      await session.base.dispose();
+    }
+  });
+}
+
+function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {
+  const { shape, dtype, adapters, rank, bench, batches, prompts, repeats } = settings;
+  const { layers, head } = weightsOf(shape, rank);
+  return {
+    model: shape.name,
+    dtype,
+    weights: layers + head * (shape.isTied ? 1 : 2),
+    hidden: shape.hidden,
+    layers: shape.layers,
+    heads: `${shape.heads}/${shape.kvHeads}`,
+    intermediate: shape.intermediate,
+    vocabulary: shape.vocab,
+    ...(bench === 'decode' ? { batch: batches.join(','), context: prompts.join(',') } : { prompt: prompts.join(',') }),
+    'rows of a step': BATCH_ROWS,
+    adapters,
+    ...(adapters > 0 ? { rank, 'adapter bytes in all': adapters * adapterBytes } : {}),
+    repeats,
+  };
+}

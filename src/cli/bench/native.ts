@@ -1,0 +1,60 @@
+// Measurements of the addon, which run in a thread of its own.
+
+import type { BenchEvent, BenchOptions } from '../../native/binding.js';
+import { NativeLoadError, loadNative } from '../../native/load.js';
+import { CliError, Interrupted, throwIfInterrupted } from '../errors.js';
+
+export type BegunEvent = Extract<BenchEvent, { kind: 'begun' }>;
+export type LimitEvent = Extract<BenchEvent, { kind: 'limit' }>;
+export type OpEvent = Extract<BenchEvent, { kind: 'op' }>;
+
+/** Resolves when it has ended. Throws Interrupted, or what the addon says. */
+export async function measure(
+  options: BenchOptions,
+  signal: AbortSignal,
+  onEvent: (event: Exclude<BenchEvent, { kind: 'ended' }>) => void,
+): Promise<void> {
+  throwIfInterrupted(signal);
+  const binding = addon();
+  let stop: (() => void) | undefined;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const cancel = binding.bench(options, (event) => {
+        if (event.kind !== 'ended') onEvent(event);
+        else if (event.code === '') resolve();
+        else reject(signal.aborted ? new Interrupted() : new CliError(event.code, event.message));
+      });
+      stop = cancel;
+      signal.addEventListener('abort', cancel);
+    });
+  } finally {
+    if (stop) signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Throws ERR_NATIVE_NOT_FOUND. */
+function addon() {
+  try {
+    return loadNative().binding;
+  } catch (error) {
+    if (error instanceof NativeLoadError) throw new CliError(error.code, error.message);
+    throw error;
+  }
+}
+
+export interface MeasuredLimits {
+  begun: BegunEvent;
+  /** Reading first, then each instruction. */
+  limits: LimitEvent[];
+}
+
+export async function measureLimits(threads: number, rounds: number, signal: AbortSignal): Promise<MeasuredLimits> {
+  let begun: BegunEvent | undefined;
+  const limits: LimitEvent[] = [];
+  const options = { kind: 'limits', threads, simd: 'auto', rounds, isQuick: false, filter: '' } as const;
+  await measure(options, signal, (event) => {
+    if (event.kind === 'begun') begun = event;
+    if (event.kind === 'limit') limits.push(event);
+  });
+  return { begun: begun!, limits };
+}

@@ -1,0 +1,149 @@
+// The options of `openlora bench`, and which bench each of them is for.
+
+import type { SimdLevel } from '../../native/binding.js';
+import type { OptionTable, Values } from '../args.js';
+import { BASE_OPTIONS } from '../base-options.js';
+import { UsageError } from '../errors.js';
+import { BENCHES, type BenchName } from './report.js';
+import { MODEL_NAMES, namedShape, readShape, type Shape } from './shapes.js';
+
+const DTYPES = BASE_OPTIONS.dtype.choices.filter((name) => name !== 'auto');
+export type BenchDtype = (typeof DTYPES)[number];
+
+export const BENCH_OPTIONS = {
+  quick: { kind: 'flag', summary: 'seconds in place of minutes: does it still run? The numbers mean little' },
+  filter: { kind: 'text', value: 'TEXT', summary: 'ops: only the cases with this text in their names' },
+  model: {
+    kind: 'text',
+    value: 'NAME',
+    choices: MODEL_NAMES,
+    summary: 'decode, prefill: the shape of the base (default: qwen2.5-0.5b, with --quick tiny)',
+  },
+  config: {
+    kind: 'text',
+    value: 'FILE',
+    path: 'file',
+    summary: 'decode, prefill: the config.json of a Llama, Mistral, Qwen2 or Qwen3 in place of --model',
+  },
+  dtype: {
+    kind: 'text',
+    value: 'TYPE',
+    choices: DTYPES,
+    summary: 'decode, prefill: of the weights (default: bf16)',
+  },
+  batch: { kind: 'text', value: 'N,…', summary: 'decode: requests at once (default: 1,8,32)' },
+  context: { kind: 'text', value: 'N,…', summary: 'decode: tokens of each prompt (default: 64)' },
+  prompt: { kind: 'text', value: 'N,…', summary: 'prefill: tokens of a prompt (default: 512)' },
+  adapters: {
+    kind: 'integer',
+    value: 'N',
+    min: 0,
+    max: 4096,
+    summary: 'decode, prefill: distinct adapters, which requests take by turns; 0 for the base alone (default: 8)',
+  },
+  rank: { kind: 'integer', value: 'R', min: 1, max: 256, summary: 'decode, prefill: of the adapters (default: 16)' },
+  repeats: { kind: 'integer', value: 'N', min: 1, max: 1000, summary: 'decode, prefill: of each line (default: 5)' },
+  folder: {
+    kind: 'text',
+    value: 'DIR',
+    path: 'folder',
+    summary: "decode, prefill: where the weights are written meanwhile (default: the system's temporary folder)",
+  },
+  threads: { ...BASE_OPTIONS.threads, summary: 'that compute (default: the processors that the process may use)' },
+  simd: { ...BASE_OPTIONS.simd, summary: `ops, decode, prefill: ${BASE_OPTIONS.simd.summary}` },
+  html: { kind: 'text', value: 'FILE', path: 'file', summary: 'write a report with plots as well, one page by itself' },
+  compare: {
+    kind: 'text',
+    value: 'A.json',
+    path: 'file',
+    summary: 'in place of a bench: ratios of two results of --json',
+  },
+  force: { kind: 'flag', summary: 'compare: also results of different machines or sizes' },
+} as const satisfies OptionTable;
+
+export type BenchValues = Values<typeof BENCH_OPTIONS>;
+
+const MODEL_BENCHES: readonly BenchName[] = ['decode', 'prefill'];
+/** Options that some benches alone have. */
+const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
+  filter: ['ops'],
+  model: MODEL_BENCHES,
+  config: MODEL_BENCHES,
+  dtype: MODEL_BENCHES,
+  batch: ['decode'],
+  context: ['decode'],
+  prompt: ['prefill'],
+  adapters: MODEL_BENCHES,
+  rank: MODEL_BENCHES,
+  repeats: MODEL_BENCHES,
+  folder: MODEL_BENCHES,
+  simd: ['ops', ...MODEL_BENCHES],
+};
+
+export function checkApplies(bench: BenchName, values: BenchValues): void {
+  if (values.force) throw new UsageError('--force is for --compare');
+  for (const [name, benches] of Object.entries(ONLY_FOR)) {
+    if (values[name as keyof BenchValues] !== undefined && !benches.includes(bench))
+      throw new UsageError(`--${name} is for ${benches.join(' and ')}, not for ${bench}`);
+  }
+}
+
+/** With --compare no other option makes sense but the two that say where to. */
+export function checkCompares(values: BenchValues): void {
+  for (const name of Object.keys(BENCH_OPTIONS) as (keyof BenchValues)[]) {
+    if (name === 'compare' || name === 'force' || name === 'html') continue;
+    if (values[name]) throw new UsageError(`--${name} is for ${BENCHES.join(', ')}, not for --compare`);
+  }
+}
+
+export interface ModelSettings {
+  bench: 'decode' | 'prefill';
+  shape: Shape;
+  dtype: BenchDtype;
+  threads: number | undefined;
+  simd: SimdLevel | 'auto';
+  batches: number[];
+  /** Tokens of the prompts. */
+  prompts: number[];
+  adapters: number;
+  rank: number;
+  repeats: number;
+  folder: string | undefined;
+  isQuick: boolean;
+}
+
+const BATCH_MAX = 1024;
+const PROMPT_MAX = 1_000_000;
+
+export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues): ModelSettings {
+  const { quick } = values;
+  if (values.model !== undefined && values.config !== undefined)
+    throw new UsageError('--model and --config both name a shape', 'one of them');
+  const shape =
+    values.config === undefined
+      ? namedShape(values.model ?? (quick ? 'tiny' : 'qwen2.5-0.5b'))
+      : readShape(values.config);
+  const prompts =
+    bench === 'decode'
+      ? counts('context', values.context ?? (quick ? '16' : '64'), PROMPT_MAX)
+      : counts('prompt', values.prompt ?? (quick ? '64' : '512'), PROMPT_MAX);
+  return {
+    ...{ bench, shape, prompts, isQuick: quick },
+    dtype: values.dtype ?? 'bf16',
+    threads: values.threads,
+    simd: values.simd ?? 'auto',
+    batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_MAX) : [1],
+    adapters: values.adapters ?? (quick ? 2 : 8),
+    rank: values.rank ?? (quick ? 4 : 16),
+    repeats: values.repeats ?? (quick ? 2 : 5),
+    folder: values.folder,
+  };
+}
+
+/** `1,8,32`, in this order. */
+function counts(name: string, text: string, max: number): number[] {
+  const numbers = text.split(',').map((word) => (/^\d+$/.test(word) ? Number(word) : NaN));
+  if (!numbers.every((number) => number >= 1 && number <= max) || new Set(numbers).size < numbers.length)
+    throw new UsageError(`--${name} is '${text}', wanted distinct integers from 1 to ${max}, such as 1,8,32`);
+  return numbers;
+}

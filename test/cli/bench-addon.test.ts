@@ -1,0 +1,172 @@
+// `openlora bench` on the real addon: short runs of each bench, so that none can rot, and how it ends.
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { BenchEvent, BenchOptions } from '../../src/native/binding.js';
+import { loadNative } from '../../src/native/load.js';
+import { reportFault, type BenchReport } from '../../src/cli/bench/report.js';
+import { missingForAddon } from './addon-family.js';
+import { runCli } from './run-cli.js';
+
+const missing = missingForAddon();
+const TIMEOUT_MS = 120_000;
+
+describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeout: TIMEOUT_MS }, () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'openlora-bench-test-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  async function report(...words: string[]): Promise<BenchReport> {
+    const { code, stdout, stderr } = await runCli(['bench', ...words, '--quick', '--json']);
+    expect({ code, stderr: stderr.replace(/^writing .*\n/, '') }).toEqual({ code: 0, stderr: '' });
+    const found = JSON.parse(stdout) as BenchReport;
+    expect(reportFault(found)).toBeUndefined();
+    expect(found.isQuick).toBe(true);
+    for (const { name, median, low, high, limits } of found.lines) {
+      expect(low, name).toBeGreaterThan(0);
+      expect(low <= median && median <= high, name).toBe(true);
+      if (limits) for (const value of Object.values(limits)) expect(value, name).not.toBe(0);
+    }
+    return found;
+  }
+
+  it('machine: reading and every instruction, by one thread and by all', async () => {
+    const { lines, machine, command } = await report('machine', '--threads', '2');
+    expect(machine.threads).toBe(2);
+    const names = lines.map(({ name }) => name);
+    for (const name of ['read', 'f32 fma'])
+      for (const threads of ['1 thread', '2 threads']) expect(names).toContain(`${name}, ${threads}`);
+    expect(command).toBe('openlora bench machine --quick --threads 2');
+  });
+
+  it('ops: cases, each compared with the reference', async () => {
+    const html = join(folder, 'ops.html');
+    const { lines, sizes } = await report('ops', '--filter', 'qkv', '--html', html);
+    expect(sizes).toEqual({ filter: 'qkv', cases: lines.length });
+    expect(lines.every(({ error, errorMax, limits }) => error! <= errorMax! && limits !== undefined)).toBe(true);
+    expect(readFileSync(html, 'utf8')).toContain('<svg');
+  });
+
+  it('ops: a filter that no case has is refused', async () => {
+    const { code, stderr } = await runCli(['bench', 'ops', '--quick', '--filter', 'no such case']);
+    expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining("is in no case's name") });
+  });
+
+  it.each([
+    ['decode', ['batch 1, context 16, base', 'batch 4, context 16, 2 adapters']],
+    ['prefill', ['prompt 64, base', 'prompt 64, 1 adapter']],
+  ])('%s: on the base and with adapters, beside the limits; nothing is left on the disk', async (bench, names) => {
+    const { lines } = await report(bench, '--folder', folder, '--dtype', 'f32');
+    for (const name of names) expect(lines.find((line) => line.name === name)).toMatchObject({ unit: 'tokens/s' });
+    for (const line of lines) expect(line.retention !== undefined).toBe(/^(batch|prompt).*adapter/.test(line.name));
+    for (const name of ['load', 'load to the first token', 'weights held', 'peak RSS'])
+      expect(lines.map((line) => line.name)).toContain(name);
+    expect(readdirSync(folder).filter((name) => name.startsWith('openlora-bench-'))).toEqual([]);
+  });
+
+  it('decode: reads every weight once a step, and an adapter for each row that has its own', async () => {
+    const words = ['decode', '--dtype', 'f32', '--batch', '4', '--adapters', '4', '--rank', '8', '--model', 'tiny'];
+    const { lines } = await report(...words);
+    // Two layers of 36,864 weights, a head of 512 × 64, and a row of the embedding for each request.
+    const weights = (2 * 36_864 + 512 * 64 + 4 * 64) * 4;
+    const [base, mixed] = lines;
+    // Two layers, K and V of 2 heads of 16; contexts of 16 and of what was generated, which differs from run to run.
+    const kvOfToken = 2 * 2 * 2 * 16 * 4;
+    const context = (base!.limits!.bytes - weights) / kvOfToken / 4;
+    expect(context).toBeGreaterThan(16);
+    expect(context).toBeLessThan(16 + 400);
+    // Ranks in eights: 2 layers × 8 × (in + out of the seven modules).
+    expect(mixed!.limits!.operations).toBeGreaterThan(base!.limits!.operations);
+    expect(mixed!.limits!.bytes).toBeGreaterThan(weights + 4 * 2 * 8 * 992 * 4);
+  });
+
+  it('measures a config.json with all that random weights can have', async () => {
+    for (const [family, more] of [
+      ['qwen3', { head_dim: 16 }],
+      ['llama', { attention_bias: true, head_dim: 8 }],
+      ['qwen2', { tie_word_embeddings: true }],
+    ] as const) {
+      const config = {
+        ...{ architectures: [`${family[0]!.toUpperCase()}${family.slice(1)}ForCausalLM`], model_type: family },
+        ...{ hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 4, num_key_value_heads: 2 },
+        ...{ intermediate_size: 48, vocab_size: 300, max_position_embeddings: 512, rope_theta: 10_000, ...more },
+      };
+      const path = join(folder, 'config.json');
+      writeFileSync(path, JSON.stringify(config));
+      const { lines } = await report('prefill', '--config', path, '--prompt', '8', '--adapters', '0');
+      expect(lines[0]!.name).toBe('prompt 8, base');
+    }
+  });
+
+  it('ends with 130 when it is interrupted while it writes, and takes the weights away', async () => {
+    const interruption = new AbortController();
+    const empty = mkdtempSync(join(folder, 'interrupted-'));
+    const running = runCli(['bench', 'decode', '--model', 'tinyllama', '--folder', empty], {
+      signal: interruption.signal,
+    });
+    while (readdirSync(empty).length === 0) await delay(5);
+    interruption.abort();
+    expect(await running).toMatchObject({ code: 130, stdout: '' });
+    expect(readdirSync(empty)).toEqual([]);
+  });
+
+  it('ends with 130 when it is interrupted while it measures', async () => {
+    for (const bench of ['ops', 'prefill']) {
+      const interruption = new AbortController();
+      const running = runCli(['bench', bench, ...(bench === 'ops' ? [] : ['--model', 'tiny', '--repeats', '1000'])], {
+        signal: interruption.signal,
+      });
+      await delay(1500);
+      interruption.abort();
+      expect(await running).toMatchObject({ code: 130, stdout: '' });
+    }
+  });
+});
+
+describe.skipIf(missing)(`the addon's bench ${missing}`, { timeout: TIMEOUT_MS }, () => {
+  const options: BenchOptions = { kind: 'limits', threads: 1, simd: 'auto', rounds: 1, isQuick: true, filter: '' };
+  const bench = (given: object, onEvent: unknown = () => undefined) =>
+    loadNative().binding.bench(given as BenchOptions, onEvent as (event: BenchEvent) => void);
+
+  it.each([
+    [{ ...options, kind: 'other' }, /bench\.kind.*limits or ops/],
+    [{ ...options, threads: 1025 }, /bench\.threads.*0 to 1024/],
+    [{ ...options, rounds: 0 }, /bench\.rounds.*1 to 10000/],
+    [{ ...options, simd: 1 }, /bench\.simd/],
+    [{}, /bench\.kind/],
+  ])('refuses %j', (given, message) => {
+    expect(() => bench(given)).toThrow(message);
+  });
+
+  it('refuses what is no callback', () => {
+    expect(() => bench(options, 1)).toThrow('onEvent must be a function');
+  });
+
+  it('says what this machine lacks in its last event', async () => {
+    const events: BenchEvent[] = [];
+    const lacking = loadNative().binding.probe().simdLevels.includes('neon') ? 'avx2' : 'neon';
+    await new Promise<void>((resolve) => {
+      bench({ ...options, simd: lacking }, (event: BenchEvent) => {
+        events.push(event);
+        if (event.kind === 'ended') resolve();
+      });
+    });
+    expect(events).toMatchObject([{ kind: 'ended', code: 'ERR_SIMD_LEVEL' }]);
+  });
+
+  it('ends with a worker that is terminated while it measures', async () => {
+    const { path } = loadNative();
+    const code = `require(${JSON.stringify(path)}).bench(${JSON.stringify({ ...options, kind: 'ops', isQuick: false })},
+      (event) => require('node:worker_threads').parentPort.postMessage(event));`;
+    const worker = new Worker(code, { eval: true });
+    const [first] = await new Promise<[BenchEvent]>((resolve) => worker.once('message', (event) => resolve([event])));
+    expect(first).toMatchObject({ kind: 'begun', threads: 1 });
+    await worker.terminate();
+  });
+});
