@@ -26,6 +26,6 @@ endif()
 add_executable(openlora_tests ${test_sources})
 target_include_directories(openlora_tests PRIVATE "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
 target_compile_definitions(openlora_tests PRIVATE OPENLORA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-target_link_libraries(openlora_tests PRIVATE openlora_core openlora_warnings GTest::gtest_main)
+target_link_libraries(openlora_tests PRIVATE openlora_measure openlora_core openlora_warnings GTest::gtest_main)
 
 add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")

@@ -19,7 +19,7 @@ struct BenchOptions {
   std::string simd;     // "auto" or a level's name
   int32_t rounds = 1;   // of the limits
   bool is_quick = false;
-  std::string filter;
+  std::string filter = {};
 };
 
 struct BegunEvent {

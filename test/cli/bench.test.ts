@@ -56,8 +56,10 @@ describe('the command line', () => {
     [['prefill', '--context', '64'], '--context is for decode, not for prefill'],
     [['ops', '--model', 'tiny'], '--model is for decode and prefill, not for ops'],
     [['decode', '--model', 'huge'], "--model is 'huge', wanted one of qwen2.5-0.5b, tinyllama, tiny"],
-    [['decode', '--batch', '1,x'], "--batch is '1,x', wanted distinct integers from 1 to 1024"],
+    [['decode', '--batch', '1,x'], "--batch is '1,x', wanted distinct integers from 1 to 256"],
     [['decode', '--batch', '1,1'], "--batch is '1,1', wanted distinct integers"],
+    [['decode', '--batch', '257'], "--batch is '257', wanted distinct integers from 1 to 256"],
+    [['prefill', '--model', 'tiny', '--prompt', '2048'], '--prompt 2048 takes'],
     [['decode', '--context', ''], "--context is ''"],
     [['decode', '--rank', '257'], "--rank is '257', wanted an integer from 1 to 256"],
     [['decode', '--model', 'tiny', '--config', 'x'], '--model and --config both name a shape'],
@@ -255,6 +257,12 @@ describe('a page', () => {
 
   it.each(pages)('of %s stands by itself', (_, html) => {
     expect(html).not.toMatch(/<(script|link|img|iframe|object)|\bsrc=|href=|url\(|@import|https?:/);
+  });
+
+  it('that can not be written is refused before anything is measured', async () => {
+    const path = join(folder, 'missing', 'page.html');
+    const { code, stdout, stderr } = await runCli(['bench', 'machine', '--html', path]);
+    expect({ code, stdout, stderr }).toEqual({ code: 1, stdout: '', stderr: expect.stringContaining('[ENOENT]') });
   });
 
   it('is written by --html', async () => {

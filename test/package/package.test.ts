@@ -135,6 +135,17 @@ describe('in an empty project', () => {
     expect(report.summary.right).toBeGreaterThanOrEqual(61);
   });
 
+  it.each(['machine', 'ops', 'decode', 'prefill'])('measures from its command: bench %s', (bench) => {
+    const words = ['node_modules/.bin/openlora', 'bench', bench, '--quick', '--json'];
+    const { status, stdout, stderr } = spawnSync(process.execPath, words, {
+      ...{ cwd: installed.project, encoding: 'utf8', timeout: 240_000 },
+    });
+    expect({ status, stderr: stderr.replace(/^writing .*\n/, '') }).toEqual({ status: 0, stderr: '' });
+    const report = JSON.parse(stdout) as { bench: string; lines: unknown[] };
+    expect(report.bench).toBe(bench);
+    expect(report.lines.length).toBeGreaterThan(1);
+  });
+
   it('has a command', () => {
     const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version as string;
     expect(consume('node_modules/.bin/openlora', '--version')).toContain(version);

@@ -1,7 +1,8 @@
 // `openlora bench`: what this machine gives, and how near to it openlora comes.
 
-import { writeFileSync } from 'node:fs';
+import { accessSync, constants, writeFileSync } from 'node:fs';
 import * as os from 'node:os';
+import { dirname, resolve } from 'node:path';
 import { packageVersion } from '../../native/package-root.js';
 import { defineCommand } from '../command.js';
 import { EXIT_OK } from '../errors.js';
@@ -31,6 +32,8 @@ export const bench = defineCommand({
     'openlora bench --compare before.json after.json',
   ],
   async run({ options, positionals, io }) {
+    // Before minutes of measuring, not after them.
+    if (options.html !== undefined) accessSync(dirname(resolve(options.html)), constants.W_OK);
     if (options.compare !== undefined) return compare(options, options.compare, positionals[0]!, io);
     const name = positionals[0] as BenchName;
     checkApplies(name, options);

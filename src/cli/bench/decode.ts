@@ -3,10 +3,10 @@
 
 import type { Io } from '../io.js';
 import type { OnLine } from './machine.js';
-import { attentionWork, BATCH_ROWS, productWork, type ModelSession, type Room } from './model-session.js';
+import { attentionWork, productWork, type ModelSession, type Room } from './model-session.js';
 import { summary, type Line } from './report.js';
 import { RunningBatch, type BatchRequest, type Window } from './running-batch.js';
-import type { ModelSettings } from './settings.js';
+import { BATCH_ROWS, type ModelSettings } from './settings.js';
 
 /** Of a window. */
 const STEPS = 16;
@@ -103,16 +103,17 @@ class DecodeRun {
     const { session, batch, prompt } = this;
     const windows = this.#windows[kind];
     const mean = (key: keyof Window) => windows.reduce((sum, window) => sum + window[key], 0) / windows.length;
-    const attention = attentionWork(session.settings, batch * mean('context'));
+    const rows = mean('rows');
+    const attention = attentionWork(session.settings, rows * mean('context'));
     const bytes = mean('weightBytes') + mean('loraBytes') + attention.bytes;
-    const products = productWork(session.settings, batch, batch, kind === 'base' ? 0 : batch);
+    const products = productWork(session.settings, rows, rows, kind === 'base' ? 0 : rows);
     const speed = summary(windows.map(({ tokensPerSecond }) => tokensPerSecond));
     const distinct = Math.min(batch, session.adapterIds.length);
     const who = kind === 'base' ? 'base' : `${distinct} ${distinct === 1 ? 'adapter' : 'adapters'}`;
     return {
       name: `batch ${batch}, context ${prompt}, ${who}`,
       ...{ unit: 'tokens/s', better: 'higher', ...speed },
-      limits: session.limitsOf(firstLook, (batch / speed.median) * 1000, bytes, products + attention.operations),
+      limits: session.limitsOf(firstLook, (rows / speed.median) * 1000, bytes, products + attention.operations),
     };
   }
 }

@@ -9,8 +9,6 @@ import { medianOf, type Line, type LineLimits } from './report.js';
 import type { ModelSettings } from './settings.js';
 import { weightsOf, type Shape } from './shapes.js';
 
-/** Rows of a step, as the SDK chooses them. */
-export const BATCH_ROWS = 256;
 const LIMIT_ROUNDS = 3;
 const FRAME_TOKENS = 16;
 const FRAME_BYTES_MIN = 4096;

@@ -1,17 +1,19 @@
 // What decode and prefill have in common: weights on disk, a base in memory, and an end to both.
 
+import { UsageError } from '../errors.js';
 import type { Io } from '../io.js';
 import { benchDecode, decodeRoom } from './decode.js';
 import type { Measured, OnLine } from './machine.js';
 import { withModelFolder } from './model-folder.js';
-import { BATCH_ROWS, ModelSession } from './model-session.js';
+import { ModelSession, type Room } from './model-session.js';
 import { benchPrefill, prefillRoom } from './prefill.js';
-import type { ModelSettings } from './settings.js';
+import { BATCH_ROWS, type ModelSettings } from './settings.js';
 import { weightsOf } from './shapes.js';
 
 export async function benchModel(settings: ModelSettings, io: Io, onLine: OnLine): Promise<Measured> {
   const isDecode = settings.bench === 'decode';
   const room = isDecode ? decodeRoom(settings) : prefillRoom(settings);
+  checkContext(settings, room);
   return withModelFolder(settings, io, async (folder) => {
     const session = await ModelSession.open(folder, settings, room, io);
     try {
@@ -22,6 +24,13 @@ export async function benchModel(settings: ModelSettings, io: Io, onLine: OnLine
       await session.base.dispose();
     }
   });
+}
+
+function checkContext({ bench, shape, prompts }: ModelSettings, room: Room): void {
+  if (room.context <= shape.context) return;
+  const option = bench === 'decode' ? '--context' : '--prompt';
+  const needed = `with what is generated beside it ${room.context} positions`;
+  throw new UsageError(`${option} ${Math.max(...prompts)} takes ${needed}, ${shape.name} is made for ${shape.context}`);
 }
 
 function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {

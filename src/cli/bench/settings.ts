@@ -112,7 +112,8 @@ export interface ModelSettings {
   isQuick: boolean;
 }
 
-const BATCH_MAX = 1024;
+/** Rows of a step, as the SDK chooses them: with more requests a step can't have a row for each. */
+export const BATCH_ROWS = 256;
 const PROMPT_MAX = 1_000_000;
 
 export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues): ModelSettings {
@@ -132,7 +133,7 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
     dtype: values.dtype ?? 'bf16',
     threads: values.threads,
     simd: values.simd ?? 'auto',
-    batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_MAX) : [1],
+    batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_ROWS) : [1],
     adapters: values.adapters ?? (quick ? 2 : 8),
     rank: values.rank ?? (quick ? 4 : 16),
     repeats: values.repeats ?? (quick ? 2 : 5),
