@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -67,7 +68,7 @@ std::vector<LimitResult> MeasureLimits(LimitProbe& probe, int rounds) {
 double Quantile(std::vector<double>& values, double share) {
   OPENLORA_CHECK(!values.empty());
   std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
+  return values[static_cast<size_t>(std::lround(share * static_cast<double>(values.size() - 1)))];
 }
 
 }  // namespace openlora::bench

@@ -115,6 +115,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
   }
   for (int copy = CopiesOf(result.bytes, options); copy > 1 && !options.IsCancelled(); --copy) add();
   std::vector<std::function<void()>> list;
+  list.reserve(runs.size());
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
   Time(list, probe, options, &result);
   return result;
@@ -156,6 +157,7 @@ OpResult BenchAttention(const AttentionCase& c, Ops& ops, LimitProbe& probe, con
   Compare(steps[0]->Values(), reference_step.Values(), c.head_dim + c.sequences[0].cached + c.sequences[0].rows,
           &result);
   std::vector<std::function<void()>> list;
+  list.reserve(steps.size());
   for (const auto& step : steps) list.push_back([&step] { step->Run(); });
   Time(list, probe, options, &result);
   return result;

@@ -26,7 +26,6 @@ constexpr int32_t kRoundsMax = 10'000;
 // One measurement. The thread writes `events` and `outcome`; everything else belongs to the JS thread.
 struct Measurement {
   std::thread thread;
-  napi_env env = nullptr;
   napi_threadsafe_function wake = nullptr;
   std::atomic<bool> is_cancelled{false};
   std::mutex mutex;
@@ -163,7 +162,6 @@ Napi::Value StartBench(const Napi::CallbackInfo& info) {
   std::string mismatch = ReadOptions(given, &options);
   if (mismatch.empty() && !info[1].IsFunction()) mismatch = "onEvent must be a function";
   const auto measurement = std::make_shared<Measurement>();
-  measurement->env = env;
   if (mismatch.empty()) {
     auto* holder = new Holder(measurement);
     const napi_value name = Napi::String::New(env, "openlora bench");

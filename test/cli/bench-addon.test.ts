@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { stripVTControlCharacters } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { BenchEvent, BenchOptions } from '../../src/native/binding.js';
@@ -51,6 +52,14 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(sizes).toEqual({ filter: 'qkv', cases: lines.length });
     expect(lines.every(({ error, errorMax, limits }) => error! <= errorMax! && limits !== undefined)).toBe(true);
     expect(readFileSync(html, 'utf8')).toContain('<svg');
+  });
+
+  it('ops: a table whose lines fit the terminal', async () => {
+    const { code, stdout } = await runCli(['bench', 'ops', '--quick', '--filter', 'qkv'], { columns: 110 });
+    expect(code).toBe(0);
+    const lines = stdout.split('\n').map((text) => stripVTControlCharacters(text));
+    expect(lines.find((text) => text.startsWith('project'))).toMatch(/^project qkv.*… +[\d,.]+ +µs/);
+    expect(Math.max(...lines.slice(3).map((text) => text.length))).toBeLessThanOrEqual(110);
   });
 
   it('ops: a filter that no case has is refused', async () => {

@@ -13,6 +13,9 @@ export interface Bar {
 
 const WIDTH = 960;
 const NAME_WIDTH = 380;
+/** Names of more characters stand above their bars. */
+const NAME_LENGTH_MAX = 52;
+const NAME_ROW = 20;
 const TEXT_WIDTH = 170;
 const ROW = 24;
 const BAR = 14;
@@ -26,30 +29,44 @@ export function escape(text: string): string {
     .replace(/(?![\n\t])\p{Cc}/gu, '\ufffd');
 }
 
+/** Where things stand: the bars' left end, a bar's row with its name, and what a value is across. */
+interface Layout {
+  left: number;
+  row: number;
+  x: (value: number) => number;
+}
+
 /** Bars from zero, on one scale. */
 export function barPlot(bars: readonly Bar[]): string {
   const most = Math.max(...bars.flatMap(({ value, spread, limit }) => [value, spread?.[1] ?? 0, limit ?? 0]));
-  const x = (value: number) => (NAME_WIDTH + (value / (most || 1)) * (WIDTH - NAME_WIDTH - TEXT_WIDTH)).toFixed(1);
-  const height = bars.length * ROW + 4;
-  const rows = bars.map((bar, i) => oneBar(bar, i * ROW + ROW / 2 + 2, x));
-  const axis = `<line class="axis" x1="${NAME_WIDTH}" x2="${NAME_WIDTH}" y1="0" y2="${height}"/>`;
+  const isStacked = bars.some(({ name }) => name.length > NAME_LENGTH_MAX);
+  const left = isStacked ? 1 : NAME_WIDTH;
+  const x = (value: number) => left + (value / (most || 1)) * (WIDTH - left - TEXT_WIDTH);
+  const layout: Layout = { left, row: isStacked ? ROW + NAME_ROW : ROW, x };
+  const height = bars.length * layout.row + 4;
+  const rows = bars.map((bar, i) => oneBar(bar, i * layout.row + 2, layout));
+  const axis = `<line class="axis" x1="${left}" x2="${left}" y1="0" y2="${height}"/>`;
   const label = escape(bars.map(({ name, text }) => `${name} ${text}`).join('; '));
   return `<figure><svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${label}">\n${[...rows, axis].join('\n')}\n</svg></figure>`;
 }
 
-function oneBar({ name, value, text, spread, limit, isOld }: Bar, y: number, x: (value: number) => string): string {
-  const top = y - BAR / 2;
-  const width = (Number(x(value)) - NAME_WIDTH).toFixed(1);
-  const end = Math.max(...[value, spread?.[1], limit].map((at) => Number(x(at ?? 0))));
+function oneBar({ name, value, text, spread, limit, isOld }: Bar, top: number, { left, row, x }: Layout): string {
+  const middle = top + row - ROW / 2;
+  const y = middle - BAR / 2;
+  const at = (of: number) => x(of).toFixed(1);
+  const end = Math.max(...[value, spread?.[1], limit].map((of) => x(of ?? 0)));
+  const label =
+    row > ROW
+      ? `<text x="${left + 4}" y="${top + NAME_ROW - 5}">${escape(name)}</text>`
+      : `<text x="${left - 8}" y="${middle + 4}" text-anchor="end">${escape(name)}</text>`;
   const parts = [
-    `<text x="${NAME_WIDTH - 8}" y="${y + 4}" text-anchor="end">${escape(name)}</text>`,
-    `<rect class="${isOld ? 'old' : 'bar'}" x="${NAME_WIDTH}" y="${top}" width="${width}" height="${BAR}"/>`,
+    label,
+    `<rect class="${isOld ? 'old' : 'bar'}" x="${left}" y="${y}" width="${(x(value) - left).toFixed(1)}" height="${BAR}"/>`,
   ];
-  if (spread) parts.push(`<line class="spread" x1="${x(spread[0])}" x2="${x(spread[1])}" y1="${y}" y2="${y}"/>`);
-  if (limit !== undefined) {
-    const at = x(limit);
-    parts.push(`<line class="limit" x1="${at}" x2="${at}" y1="${top - 3}" y2="${top + BAR + 3}"/>`);
-  }
-  parts.push(`<text class="dim" x="${(end + 8).toFixed(1)}" y="${y + 4}">${escape(text)}</text>`);
+  if (spread)
+    parts.push(`<line class="spread" x1="${at(spread[0])}" x2="${at(spread[1])}" y1="${middle}" y2="${middle}"/>`);
+  if (limit !== undefined)
+    parts.push(`<line class="limit" x1="${at(limit)}" x2="${at(limit)}" y1="${y - 3}" y2="${y + BAR + 3}"/>`);
+  parts.push(`<text class="dim" x="${(end + 8).toFixed(1)}" y="${middle + 4}">${escape(text)}</text>`);
   return parts.join('');
 }

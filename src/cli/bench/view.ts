@@ -1,8 +1,10 @@
 // Reports as tables on a terminal, and the line on stderr that says what is being measured.
 
 import type { Output } from '../io.js';
-import { cut, formatBytes, formatCount, oneLine, table } from '../text.js';
+import { cut, formatBytes, formatCount, oneLine, table, widthOf, type Column } from '../text.js';
 import type { BenchReport, Line, ReportHead } from './report.js';
+
+const NAME_COLUMNS_MIN = 24;
 
 /** `1,235`, `52.1`, `0.97`: three digits or more. */
 export function formatNumber(value: number): string {
@@ -51,7 +53,18 @@ export function printReport(report: BenchReport, output: Output): void {
   ];
   const shape = columns.map(({ title, isText }) => ({ title, align: isText ? ('left' as const) : ('right' as const) }));
   const rows = report.lines.map((line) => columns.map(({ cell }) => cell(line)));
+  if (output.isTty) shorten(shape, rows, output.columns);
   for (const text of table(shape, rows, style.dim)) output.line(text);
+}
+
+/** Cuts the names where a line would not fit the terminal. */
+function shorten(shape: readonly Column[], rows: string[][], columns: number): void {
+  const rest = table(
+    shape.slice(1),
+    rows.map((row) => row.slice(1)),
+  );
+  const room = Math.max(NAME_COLUMNS_MIN, columns - 3 - Math.max(...rest.map(widthOf)));
+  for (const row of rows) row[0] = cut(row[0]!, room);
 }
 
 interface ViewColumn {
