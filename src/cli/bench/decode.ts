@@ -70,7 +70,8 @@ class DecodeRun {
     const isCheap = batch * prompt <= PROMPT_TOKENS_CHEAP;
     const firstLook = session.looks;
     for (let run = 0; run < (isCheap ? repeats : 1); run++) {
-      for (const kind of kinds) {
+      // By turns, and each of them first by turns.
+      for (const kind of run % 2 === 0 ? kinds : [...kinds].reverse()) {
         await session.look();
         await this.#run(kind, isCheap ? 1 : repeats);
       }

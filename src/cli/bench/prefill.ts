@@ -19,7 +19,7 @@ export async function benchPrefill(session: ModelSession, io: Io, onLine: OnLine
     const firstLook = session.looks;
     const runs: Record<(typeof kinds)[number], Run[]> = { base: [], adapter: [] };
     for (let i = 0; i < repeats; i++) {
-      for (const kind of kinds) {
+      for (const kind of i % 2 === 0 ? kinds : [...kinds].reverse()) {
         await session.look();
         runs[kind].push(await runOnce(session, prompt, kind === 'base' ? undefined : ids[i % ids.length], io));
       }
