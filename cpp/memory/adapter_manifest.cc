@@ -59,6 +59,27 @@ Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::ve
   return Ok();
 }
 
+// A safetensors header: 8 bytes of length, little-endian, and so many of JSON.
+Status CheckHeader(const File& file, const std::string& digest) {
+  const auto changed = [&] {
+    return Error(kErrAdapterChanged,
+                 "%s: the file has another header than when its tensors were found: register it again",
+                 file.path().c_str());
+  };
+  uint8_t prefix[8];
+  if (file.size() < static_cast<int64_t>(sizeof prefix)) return changed();
+  OPENLORA_RETURN_IF_ERROR(file.ReadAt(0, prefix, sizeof prefix));
+  uint64_t length = 0;
+  for (size_t i = 0; i < sizeof prefix; ++i) length |= uint64_t{prefix[i]} << (8 * i);
+  if (length > static_cast<uint64_t>(file.size()) - sizeof prefix) return changed();
+  std::vector<uint8_t> header(static_cast<size_t>(length));
+  OPENLORA_RETURN_IF_ERROR(file.ReadAt(sizeof prefix, header.data(), header.size()));
+  Sha256 hash;
+  hash.Update(prefix, sizeof prefix);
+  hash.Update(header.data(), header.size());
+  return ToHex(hash.Finish()) == digest ? Ok() : changed();
+}
+
 Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes) {
   if (site.site < 0 || site.site >= static_cast<int32_t>(shapes.size()))
     return Error(kErrAdapterShape, "site %d is outside the base's %zu sites", site.site, shapes.size());
@@ -128,6 +149,8 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
                     AdapterIdentity* identity) {
   std::vector<File> files;
   OPENLORA_RETURN_IF_ERROR(OpenAll(manifest.files, &files));
+  for (size_t i = 0; i < manifest.header_digests.size(); ++i)
+    OPENLORA_RETURN_IF_ERROR(CheckHeader(files[i], manifest.header_digests[i]));
   std::vector<uint8_t> buffer;
   int32_t previous = -1;
   for (const AdapterSite& site : manifest.sites) {

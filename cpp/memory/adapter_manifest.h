@@ -36,6 +36,8 @@ struct SavedBaseTensor {
 // One adapter's content. Owned by its AdapterRecord; constant once the adapter is registered.
 struct AdapterManifest {
   std::vector<std::string> files;  // in the order of their names
+  // Of each file the hex SHA-256 of its header, as it was when the ranges below were read from it; none: not compared.
+  std::vector<std::string> header_digests;
   std::vector<AdapterSite> sites;  // ascending by site
   std::vector<SavedBaseTensor> base_tensors;
   std::string canonical_config;

@@ -115,12 +115,11 @@ Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>&
   const auto found = std::find_if_not(values.begin(), values.end(), fits);
   if (found == values.end()) return Ok();
   const int64_t cols = matrix == 'A' ? site.a.cols : site.b.cols, index = found - values.begin();
-  return Error(
-      kErrAdapterNotFinite,
-      "lora_%c at site %d, with its scale, is %g at row %lld, column %lld: adapters are held as %s, where that "
-      "is infinite",
-      matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
-      static_cast<long long>(index % cols), NameOf(dtype));
+  return Error(kErrAdapterNotFinite,
+               "lora_%c at site %d is %g at row %lld, column %lld: adapters are held as %s, where that "
+               "is infinite",
+               matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
+               static_cast<long long>(index % cols), NameOf(dtype));
 }
 
 }  // namespace
@@ -143,6 +142,7 @@ TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShap
     SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
     const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
     pages.rank = site.rank;
+    pages.scale = site.scale;
     pages.a = static_cast<uint32_t>(layout.places.size());
     ForEachTile(site.rank, shape.in, format.tile_columns, place);
     pages.b = static_cast<uint32_t>(layout.places.size());
@@ -165,7 +165,6 @@ Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identit
     OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'A', values, format.dtype));
     OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site.rank, site.a.cols));
     OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.b.file)], site.b, &values));
-    for (float& value : values) value *= site.scale;
     OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'B', values, format.dtype));
     OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
   }

@@ -124,6 +124,8 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
   ObjectReader reader(object, "adapter");
   *handle = reader.Integer("handle");
   manifest->files = reader.Strings("files");
+  manifest->header_digests = reader.Strings("headerDigests");
+  if (manifest->header_digests.size() != manifest->files.size()) reader.Refuse("headerDigests", "as many as files");
   TableReader site(&reader, "sites", kSiteWidth);
   manifest->sites.reserve(site.rows());
   while (site.Next()) {

@@ -42,10 +42,11 @@ struct SitePages {
   int32_t rank = 0;  // 0: the adapter doesn't act here
   uint32_t a = 0;    // index of its first A tile in SlotPages::tiles
   uint32_t b = 0;    // index of its first B tile
+  float scale = 1;   // ΔW = scale · B·A; applied in f32 between them: B as it was saved loses no bit in 16
 };
 
 // One resident adapter. A tiles of a site: for each eight of ranks, for each tile_columns of `in`.
-// B tiles: for each eight of ranks, for each tile_columns of `out`. Scaled: B holds alpha/R.
+// B tiles: for each eight of ranks, for each tile_columns of `out`.
 struct SlotPages {
   const SitePages* sites = nullptr;  // [sites of the base]
   const uint32_t* tiles = nullptr;   // unit addresses

@@ -40,7 +40,7 @@ export async function examineAdapterFolder(
   const folder = resolve(path);
   const pacer = new Pacer(o.signal);
   const { parts, present } = await readParts(folder, pacer);
-  const tensors = await readTensors(parts, pacer);
+  const { found: tensors } = await readTensors(parts, pacer);
   const refusals: OpenLoraError[] = [];
   const refuse: Refuse = (error) => refusals.push(error);
   const config = readConfig(parts.config, refuse);

@@ -23,7 +23,7 @@ import { isMissing, readJsonObject, type JsonObject } from './json.js';
 import { Pacer } from './pacer.js';
 import { canonicalConfig, readLoraConfig, type LoraConfig } from './peft.js';
 import { resolveTargets } from './peft-targets.js';
-import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
+import { readSafetensorsHeader, type ReadHeader } from './safetensors.js';
 import { IndexCheck, readSafetensorsIndex, type IndexCodes, type SafetensorsIndex } from './safetensors-index.js';
 import type { AdapterDescription, AdapterFolder, BaseFolder, FormatWarning } from './types.js';
 
@@ -81,13 +81,14 @@ export async function checkAdapter(
   const warnings: FormatWarning[] = [];
   checkBaseName(config, base, o.strictBase ?? false, warnings);
   const targets = await resolveTargets(config, base, warnings, pacer);
-  const found = await readTensors(parts, pacer);
+  const { found, headerDigests } = await readTensors(parts, pacer);
   const { tensors, baseTensors } = await matchTensors(found, targets, base, pacer);
   const ranks = targets.map(({ rank }) => rank);
   const { chat } = parts;
   return {
     spec: {
       files: parts.files,
+      headerDigests,
       tensors,
       sites: targets.map(({ site, rank, scale }) => ({ site: site.site, rank, scale })),
       baseTensors,
@@ -115,7 +116,8 @@ export async function describeAdapterFolder(
   const pacer = new Pacer(o.signal);
   const { parts } = await readParts(resolve(path), pacer);
   const { baseNameOrPath } = readLoraConfig(parts.config);
-  const description = await describeTensors(await readTensors(parts, pacer), path, pacer, throwRefusal);
+  const { found } = await readTensors(parts, pacer);
+  const description = await describeTensors(found, path, pacer, throwRefusal);
   return {
     ...description,
     ...(parts.chat === undefined ? {} : { chat: parts.chat }),
@@ -194,21 +196,27 @@ async function findTensors(folder: string, present: string[]): Promise<Pick<Adap
 }
 
 /** The tensors of all files of an adapter. */
-export async function readTensors({ files, index }: AdapterParts, pacer: Pacer): Promise<FoundTensor[]> {
+export async function readTensors(
+  { files, index }: AdapterParts,
+  pacer: Pacer,
+): Promise<{ found: FoundTensor[]; headerDigests: string[] }> {
   const found: FoundTensor[] = [];
+  const headerDigests: string[] = [];
   const check = index && new IndexCheck(index, INDEX_CODES);
   for (const [file, path] of files.entries()) {
-    for (const tensor of (await readHeader(path, pacer)).tensors.values()) {
+    const { tensors, digest } = await readHeader(path, pacer);
+    headerDigests.push(digest);
+    for (const tensor of tensors.values()) {
       if (pacer.isDue) await pacer.rest();
       check?.found(tensor.name, basename(path));
       found.push({ ...tensor, file });
     }
   }
   check?.finish();
-  return found;
+  return { found, headerDigests };
 }
 
-async function readHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
+async function readHeader(path: string, pacer: Pacer): Promise<ReadHeader> {
   try {
     return await readSafetensorsHeader(path, pacer);
   } catch (error) {

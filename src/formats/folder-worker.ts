@@ -18,12 +18,12 @@ function base(): Promise<BaseFolder> {
 }
 
 function answerWith({ spec, info }: AdapterFolder): Answer<CheckedAdapter> {
-  const { files, canonicalConfig } = spec;
+  const { files, headerDigests, canonicalConfig } = spec;
   const [tensors, sites] = [adapterTensorTable(spec.tensors), adapterSiteTable(spec.sites)];
   const baseTensors = baseTensorTable(spec.baseTensors);
   const baseTensorNames = spec.baseTensors.map(({ name }) => name);
   return {
-    value: { spec: { files, tensors, sites, baseTensors, baseTensorNames, canonicalConfig }, info },
+    value: { spec: { files, headerDigests, tensors, sites, baseTensors, baseTensorNames, canonicalConfig }, info },
     transfer: [tensors.buffer, sites.buffer, baseTensors.buffer],
   };
 }

@@ -12,6 +12,7 @@
 // | ERR_SAFETENSORS_RANGE      | offsets reversed, overlapping, with gaps, or not the size that the shape needs     |
 
 import { isUtf8 } from 'node:buffer';
+import { createHash } from 'node:crypto';
 import { OpenLoraError } from '../errors.js';
 import { openRegular } from './regular-file.js';
 import type { Pacer } from './pacer.js';
@@ -63,8 +64,13 @@ export interface SafetensorsHeader {
   metadata: Readonly<Record<string, string>>;
 }
 
+/** A header that was read from a file; `digest` is the SHA-256 (hex) of the file up to its tensors' bytes. */
+export interface ReadHeader extends SafetensorsHeader {
+  digest: string;
+}
+
 /** Reads and checks the header of a safetensors file; the tensors' bytes aren't read. */
-export async function readSafetensorsHeader(path: string, pacer: Pacer): Promise<SafetensorsHeader> {
+export async function readSafetensorsHeader(path: string, pacer: Pacer): Promise<ReadHeader> {
   const { file, size: fileBytes } = await openRegular(path);
   try {
     const prefix = Buffer.alloc(8);
@@ -77,7 +83,8 @@ export async function readSafetensorsHeader(path: string, pacer: Pacer): Promise
       done += bytesRead;
     }
     pacer.checkAborted();
-    return await parseSafetensorsHeader(header, fileBytes, path, pacer);
+    const digest = createHash('sha256').update(prefix).update(header).digest('hex');
+    return { ...(await parseSafetensorsHeader(header, fileBytes, path, pacer)), digest };
   } finally {
     await file.close();
   }

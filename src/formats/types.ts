@@ -85,6 +85,8 @@ export interface SavedBaseTensor extends BaseTensor {
 export interface AdapterManifest {
   /** Absolute paths of the safetensors files. */
   files: string[];
+  /** Of each file, as it was when its tensors were found: {@link ReadHeader}. */
+  headerDigests: string[];
   tensors: AdapterTensor[];
   sites: AdapterSite[];
   baseTensors: SavedBaseTensor[];

@@ -166,6 +166,8 @@ export interface AdapterSpec {
   /** Chosen by the caller; names the adapter in later calls. Never used twice. */
   handle: number;
   files: string[];
+  /** Of each file the SHA-256 (hex) up to its tensors' bytes: a file that has another by now is refused (ERR_ADAPTER_CHANGED). */
+  headerDigests: string[];
   /** Rows of `AdapterTensor`. */
   tensors: Table;
   /** Rows of `AdapterSite`. */

@@ -12,18 +12,20 @@
 
 namespace openlora::cases {
 
-// One adapter on one site, values as stored; B holds alpha/R.
+// One adapter on one site, values as stored.
 struct SiteValues {
   int32_t rank = 0;      // 0: doesn't act
   std::vector<float> a;  // [rank, in]
   std::vector<float> b;  // [out, rank]
+  float scale = 1;
 };
 
 // values[adapter][site]
 using AdapterValues = std::vector<std::vector<SiteValues>>;
 
 inline SiteValues RandomSite(Random& random, SiteShape shape, int32_t rank, DType dtype) {
-  return {rank, RandomValues(random, rank * shape.in, dtype), RandomValues(random, rank * shape.out, dtype, 0.25f)};
+  return {rank, RandomValues(random, rank * shape.in, dtype), RandomValues(random, rank * shape.out, dtype, 0.25f),
+          RandomValues(random, 1, DType::kF32, 2)[0]};
 }
 
 // Resident adapters as one Ops wants them: tiles at shuffled places of a pool, slots in shuffled order, NaN between.
@@ -86,6 +88,7 @@ class LoraPool {
     const int32_t slot = slot_of_adapter_[adapter];
     SitePages& pages = sites_[slot][site];
     pages.rank = values.rank;
+    pages.scale = values.scale;
     for (const bool is_a : {true, false}) {
       (is_a ? pages.a : pages.b) = static_cast<uint32_t>(tiles_[slot].size());
       const int64_t columns = is_a ? shape.in : shape.out;

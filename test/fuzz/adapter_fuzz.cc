@@ -183,12 +183,12 @@ std::set<std::string> Faults(const Case& test) {
   return faults;
 }
 
-// Values of A or scale·B as tiles of `dtype` hold them; false if one is beyond it.
-bool Round(std::vector<float>* values, float scale, DType dtype) {
+// Values as tiles of `dtype` hold them; false if one is beyond it.
+bool Round(std::vector<float>* values, DType dtype) {
   bool is_finite = true;
   for (float& value : *values) {
     uint8_t bits[4];
-    StoreFromFloat(bits, dtype, 0, value * scale);
+    StoreFromFloat(bits, dtype, 0, value);
     value = LoadUnaligned({bits, dtype, 1, 1}, 0);
     is_finite &= std::isfinite(value);
   }
@@ -212,17 +212,18 @@ void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const Ada
   FUZZ_CHECK(ops->Synchronize().ok(), "Synchronize");
   std::vector<float> a = Values(site.a, *test.contents[static_cast<size_t>(site.a.file)]);
   std::vector<float> b = Values(site.b, *test.contents[static_cast<size_t>(site.b.file)]);
-  Round(&a, 1, residency.format().dtype);
-  Round(&b, site.scale, residency.format().dtype);
+  Round(&a, residency.format().dtype);
+  Round(&b, residency.format().dtype);
   for (int64_t out = 0; out < shape.out; ++out) {
     double sum = 0, magnitude = 0;
     for (int32_t r = 0; r < site.rank; ++r) {
-      const double term =
-          double{a[static_cast<size_t>(r * shape.in + column)]} * b[static_cast<size_t>(out * site.rank + r)];
+      const float h = site.scale * a[static_cast<size_t>(r * shape.in + column)];
+      const double term = double{h} * b[static_cast<size_t>(out * site.rank + r)];
       sum += term;
       magnitude += std::fabs(term);
     }
-    // h is exact (one term); y is a chain of rank roundings, each of eps/2 of what is summed, or of a subnormal's step.
+    // h is one product, rounded as it is here; y is a chain of rank roundings, each of eps/2 of what is summed, or of a
+    // subnormal's step.
     const double tolerance = site.rank * (FLT_EPSILON * magnitude + FLT_TRUE_MIN);
     const bool has_overflown = magnitude > FLT_MAX;
     FUZZ_CHECK(has_overflown || std::fabs(y[static_cast<size_t>(out)] - sum) <= tolerance,
@@ -236,8 +237,8 @@ bool FitsTiles(const Case& test, DType dtype) {
   for (const AdapterSite& site : test.manifest.sites) {
     std::vector<float> a = Values(site.a, *test.contents[static_cast<size_t>(site.a.file)]);
     std::vector<float> b = Values(site.b, *test.contents[static_cast<size_t>(site.b.file)]);
-    fits &= Round(&a, 1, dtype);
-    fits &= Round(&b, site.scale, dtype);
+    fits &= Round(&a, dtype);
+    fits &= Round(&b, dtype);
   }
   return fits;
 }

@@ -10,21 +10,12 @@ import { tolerance, type Reference, type ReferenceSet } from './references.js';
 /** Chunks of 48 tokens split every prompt of the references at least once. */
 export const LIMITS = { deviceMemory: '32MiB', maxBatchTokens: 48 } as const;
 
-/** Whether a scale that is no power of two is folded into 16 bits. */
-export function isRounded({ adapter }: Reference, { dtype }: ReferenceSet): boolean {
-  return dtype !== 'f32' && adapter !== null && adapter.includes('rslora');
-}
-
-/** The tolerance for a reference; `kept` says how adapters and, where it isn't f32, K and V are kept. */
-export async function boundOf(
-  set: ReferenceSet,
-  reference: Reference,
-  kept: { adapters: DType; kv: DType } = { adapters: set.dtype, kv: 'f32' },
-): Promise<number> {
+/** The tolerance for a reference; `kv` says how K and V are kept. */
+export async function boundOf(set: ReferenceSet, reference: Reference, kv: DType = 'f32'): Promise<number> {
   const folder = await readBaseFolder(set.path);
-  if (reference.adapter === null) return tolerance(reference, folder, undefined, kept);
+  if (reference.adapter === null) return tolerance(reference, folder, undefined, kv);
   const adapter = await readAdapterFolder(`${set.path}/adapters/${reference.adapter}`, folder);
-  return tolerance(reference, folder, adapter, kept);
+  return tolerance(reference, folder, adapter, kv);
 }
 
 export function generate(base: Base, reference: Reference): Promise<Result> {

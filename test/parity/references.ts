@@ -81,12 +81,7 @@ const UNIT: Record<DType, number> = { f32: 2 ** -24, f16: 2 ** -11, bf16: 2 ** -
  * and so a log-softmax, has twice that; two engines' errors are independent, √2. Greedy tokens can't differ
  * where the gap of the two best logits is larger.
  */
-export function tolerance(
-  reference: Reference,
-  base: BaseFolder,
-  adapter?: AdapterFolder,
-  kept: { adapters: DType; kv: DType } = { adapters: 'f32', kv: 'f32' },
-): number {
+export function tolerance(reference: Reference, base: BaseFolder, adapter?: AdapterFolder, kv: DType = 'f32'): number {
   const { layers, hidden, heads, headDim, intermediate } = base.spec;
   const context = reference.prompt.length + reference.greedy.length;
   const sums = [hidden, hidden, hidden, hidden, heads * headDim, headDim, context, context, intermediate];
@@ -94,21 +89,9 @@ export function tolerance(
   // Shrink and expand add sums of length H (or I) and R to a projection; three projections in a row have them.
   const extra = rank > 0 ? 3 * (Math.sqrt(Math.max(hidden, intermediate)) + Math.sqrt(rank)) : 0;
   const layer = sums.reduce((total, n) => total + Math.sqrt(n), extra);
-  const relative =
-    UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + foldError(adapter, kept.adapters) + kvError(layers, kept.kv);
+  const relative = UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, kv);
   const sigma = (relative * reference.hiddenNorm * reference.headNorm) / Math.sqrt(hidden);
   return 2 * Math.SQRT2 * 4 * sigma;
-}
-
-/**
- * alpha / rank is folded into B, which is then rounded to the dtype that adapters are kept in. A power of two, or
- * values kept in more bits than they were saved with, cost nothing. Otherwise each element is off by up to u, as if
- * at random: by u / √3 of the delta, which is half as large as the module's output. The sites' errors add up at random.
- */
-function foldError(adapter: AdapterFolder | undefined, kept: DType): number {
-  if (!adapter || kept === 'f32') return 0;
-  const rounded = adapter.spec.sites.filter(({ scale }) => !Number.isInteger(Math.log2(Math.abs(scale))));
-  return ((UNIT[kept] / Math.sqrt(3)) * Math.sqrt(rounded.length)) / 2;
 }
 
 /**

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadBase, type Base, type LoadBaseOptions } from '../../src/index.js';
+import type { DType } from '../../src/native/binding.js';
 import { loadNative } from '../../src/native/load.js';
 import { boundOf, compare, generate, LIMITS } from './compare.js';
 import { readReferences, type Reference, type ReferenceSet } from './references.js';
@@ -21,8 +22,8 @@ async function withBase(set: ReferenceSet, o: Partial<LoadBaseOptions>, use: (ba
   await use(base);
 }
 
-async function check(base: Base, set: ReferenceSet, reference: Reference, kept?: Parameters<typeof boundOf>[2]) {
-  const bound = await boundOf(set, reference, kept);
+async function check(base: Base, set: ReferenceSet, reference: Reference, kv?: DType) {
+  const bound = await boundOf(set, reference, kv);
   const result = await generate(base, reference);
   expect(compare(result, reference, set.top, bound)).toBeLessThanOrEqual(bound);
   if (reference.gap > bound) expect(result.tokens).toEqual(reference.greedy);
@@ -49,7 +50,7 @@ describe('K and V', () => {
       const set = setOf(name);
       await withBase(set, { kvDtype: 'auto' }, async (base) => {
         for (const reference of set.cases) {
-          await check(base, set, reference, { adapters: set.dtype, kv: set.dtype });
+          await check(base, set, reference, set.dtype);
         }
       });
     },
@@ -62,7 +63,7 @@ describe('weights', () => {
     async (name) => {
       const set = setOf(name);
       await withBase(set, { dtype: 'f32' }, async (base) => {
-        for (const reference of set.cases) await check(base, set, reference, { adapters: 'f32', kv: 'f32' });
+        for (const reference of set.cases) await check(base, set, reference);
       });
     },
   );

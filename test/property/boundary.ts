@@ -239,6 +239,7 @@ const { heads, headDim, hidden } = base.spec;
 const adapter: AdapterSpec = {
   handle: 1,
   files: base.files,
+  headerDigests: base.files.map(() => '0'.repeat(64)),
   tensors: adapterTensorTable([
     { ...embed, site: 0, matrix: 'A', rows: 2, cols: hidden, bytes: 8 * hidden },
     { ...embed, site: 0, matrix: 'B', rows: heads * headDim, cols: 2, bytes: 8 * heads * headDim },

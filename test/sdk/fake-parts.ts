@@ -59,6 +59,7 @@ export function fakeAdapter(path: string): CheckedAdapter {
   return {
     spec: {
       files: [path],
+      headerDigests: [''],
       tensors: none,
       sites: none,
       baseTensors: none,

@@ -14,13 +14,13 @@ void GatherRow(const Weight& table, int64_t row, int64_t begin, int64_t end, flo
     out[k] = LoadAsFloat(panel, table.dtype, PanelIndex(table.dtype, row % kPanel, k));
 }
 
-// coefficients[entry][rank] = weight * A[rank, token of the entry's row]
+// coefficients[entry][rank] = weight * scale * A[rank, token of the entry's row]
 void GatherA(const EmbedArgs& args, const LoraJob& job, float* coefficients) {
   const AdapterPages& pages = *args.pages;
   const int64_t tiles_across = TilesAcross(args.table->out, pages);
   for (int32_t e = 0; e < job.entries; ++e) {
     const int32_t token = args.tokens[args.entries->entry_row[job.entry_begin + e]];
-    const float weight = args.entries->entry_weight[job.entry_begin + e];
+    const float weight = args.entries->entry_weight[job.entry_begin + e] * job.scale;
     for (int32_t rank = 0; rank < job.rank; ++rank) {
       const int32_t eight = rank / kTileRanks, ranks = std::min(kTileRanks, job.rank - eight * kTileRanks);
       const uint32_t address = job.a[eight * tiles_across + token / pages.tile_columns];

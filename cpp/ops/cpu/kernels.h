@@ -79,9 +79,9 @@ struct KernelTable {
   void (*panels[kDTypes])(const PanelsArgs& args);
   void (*shrink[kDTypes])(const ShrinkArgs& args);
   void (*expand[kDTypes])(const ExpandArgs& args);
-  // coefficients[e][r] = weight[e] * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
-  void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients,
-                     int64_t stride);
+  // coefficients[e][r] = (weight[e] * scale) * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
+  void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float scale,
+                     float* coefficients, int64_t stride);
   // out = x / sqrt(mean(x²) + eps) * gain over dim
   void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
   // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines

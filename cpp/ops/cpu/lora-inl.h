@@ -140,8 +140,8 @@ void Shrink(const ShrinkArgs& args) {
 }
 
 template <class V>
-void SumChunks(const float* partial, int64_t chunks, int64_t entries, const float* weight, float* coefficients,
-               int64_t stride) {
+void SumChunks(const float* partial, int64_t chunks, int64_t entries, const float* weight, float scale,
+               float* coefficients, int64_t stride) {
   constexpr int kStep = V::kLanes < kEight ? V::kLanes : kEight;
   for (int64_t e = 0; e < entries; ++e) {
     for (int rank = 0; rank < kEight; rank += kStep) {
@@ -149,7 +149,7 @@ void SumChunks(const float* partial, int64_t chunks, int64_t entries, const floa
       typename V::F sum = V::LoadPart(p, kStep);
       for (int64_t chunk = 1; chunk < chunks; ++chunk)
         sum = V::Add(sum, V::LoadPart(p + chunk * entries * kEight, kStep));
-      V::StorePart(coefficients + e * stride + rank, V::Mul(V::Set(weight[e]), sum), kStep);
+      V::StorePart(coefficients + e * stride + rank, V::Mul(V::Set(weight[e] * scale), sum), kStep);
     }
   }
 }

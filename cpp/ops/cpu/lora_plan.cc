@@ -27,6 +27,7 @@ void LoraPlan::Build(const EntriesView* entries, const AdapterPages* pages, cons
       job.entry_begin = begin;
       job.entries = end - begin;
       job.rank = site.rank;
+      job.scale = site.scale;
       job.a = slot.tiles + site.a;
       job.b = slot.tiles + site.b;
       const int64_t pieces = DivideUp(job.entries, kUnitEntries);

@@ -15,6 +15,7 @@ struct LoraJob {
   int32_t entry_begin = 0;
   int32_t entries = 0;
   int32_t rank = 0;
+  float scale = 1;
   const uint32_t* a = nullptr;  // its tiles
   const uint32_t* b = nullptr;
   // Work of the shrink: a unit is (eight of ranks, chunk of columns, piece of the entries), pieces fastest.

@@ -79,8 +79,8 @@ void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* par
     float* const of_job = coefficients + job.coefficients_begin;
     for (int64_t eight = 0; eight < job.eights(); ++eight)
       kernels_.sum_chunks(partial + job.partial_begin + eight * plan_.chunks * job.entries * kTileRanks, plan_.chunks,
-                          job.entries, args.entries->entry_weight + job.entry_begin, of_job + eight * kTileRanks,
-                          job.rank_stride());
+                          job.entries, args.entries->entry_weight + job.entry_begin, job.scale,
+                          of_job + eight * kTileRanks, job.rank_stride());
     e.coefficients = of_job;
     e.rank_stride = job.rank_stride();
     e.entry_row = args.entries->entry_row + job.entry_begin;

@@ -15,7 +15,7 @@ int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns);
 std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot, uint32_t first, int32_t rank,
                                 int64_t columns, uint64_t* bytes_read);
 
-// delta[row] += weight · (x[row]·Aᵀ)·Bᵀ for each entry, where `shrink(row, A, rank, h)` computes h = x[row]·Aᵀ.
+// delta[row] += weight · scale · (x[row]·Aᵀ)·Bᵀ for each entry, where `shrink(row, A, rank, h)` computes h = x[row]·Aᵀ.
 // delta is [T, out] in double. Does nothing, and counts nothing, when there are no entries or site < 0.
 template <typename Shrink>
 void AddLora(const EntriesView* entries, const AdapterPages* pages, int32_t site, int64_t in, int64_t out,
@@ -37,7 +37,7 @@ void AddLora(const EntriesView* entries, const AdapterPages* pages, int32_t site
       for (int64_t o = 0; o < out; ++o) {
         double sum = 0;
         for (int32_t r = 0; r < rank; ++r) sum += h[r] * b[r * out + o];
-        delta[row * out + o] += entries->entry_weight[e] * sum;
+        delta[row * out + o] += double{entries->entry_weight[e]} * pages_of_site.scale * sum;
       }
     }
   }

@@ -68,6 +68,7 @@ struct Site {
   int64_t out = 0;
   std::vector<float> a;
   std::vector<float> b;
+  float scale = 1;
 };
 
 // A pool with adapters, each with the same number of sites.
@@ -83,6 +84,7 @@ class Adapters {
     for (Site& site : sites) {
       SitePages pages;
       pages.rank = site.rank;
+      pages.scale = site.scale;
       pages.a = static_cast<uint32_t>(slot.tiles.size());
       PackTiles(ops, site, site.in, true, &slot);
       pages.b = static_cast<uint32_t>(slot.tiles.size());

@@ -101,8 +101,12 @@ struct Batch {
 };
 
 Site RandomSite(int32_t rank, int64_t in, int64_t out, uint64_t seed) {
-  return {rank, in, out, Values(seed, static_cast<size_t>(rank * in)),
-          Values(seed + 1, static_cast<size_t>(out * rank))};
+  return {rank,
+          in,
+          out,
+          Values(seed, static_cast<size_t>(rank * in)),
+          Values(seed + 1, static_cast<size_t>(out * rank)),
+          1 + Value(seed + 2, 0)};
 }
 
 void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site_index, const std::vector<float>& x,
@@ -113,8 +117,9 @@ void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site
     for (const Entry& entry : segment.entries) {
       std::vector<float> h(static_cast<size_t>(site.rank));
       for (int32_t r = 0; r < site.rank; ++r)
-        h[static_cast<size_t>(r)] = entry.weight * ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)],
-                                                             &site.a[static_cast<size_t>(r * site.in)], site.in);
+        h[static_cast<size_t>(r)] =
+            entry.weight * site.scale *
+            ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)], &site.a[static_cast<size_t>(r * site.in)], site.in);
       for (int64_t o = 0; o < site.out; ++o) {
         float& out = (*y)[static_cast<size_t>(entry.row * site.out + o)];
         // Eights of ranks one after another; pairs within an eight.
@@ -219,7 +224,7 @@ TEST(CpuLora, EmbedAddsTheTokensColumn) {
       for (const Entry& entry : batch.segments[0].entries) {
         std::vector<float> h;
         for (int32_t r = 0; r < site.rank; ++r)
-          h.push_back(entry.weight *
+          h.push_back(entry.weight * site.scale *
                       site.a[static_cast<size_t>(r * vocabulary + tokens[static_cast<size_t>(entry.row)])]);
         for (int64_t i = 0; i < hidden; ++i) {
           float& out = expected[static_cast<size_t>(entry.row * hidden + i)];

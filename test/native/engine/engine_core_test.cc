@@ -274,8 +274,8 @@ TEST_F(EngineCoreTest, AnAdapterThatIsInfiniteInTheDtypeItIsHeldInFailsItsReques
   EngineOptions options = TinyOptions(folder_);
   options.adapter_dtype = DType::kF16;
   Open(std::move(options));
-  AdapterManifest manifest = TinyAdapter(folder_, "scaled", 4, 0, 5);  // B within 0.3
-  manifest.sites[1].scale = 1e6f;                                      // 65504 is the largest f16
+  const AdapterManifest manifest =
+      TinyAdapter(folder_, "large", 4, 0, 5, TinyConfig(), 1e6f);  // 65504 is the largest f16
   driver_->Register(1, manifest);
   EXPECT_EQ(driver_->adapter_events()[1], "ready");
   driver_->core().Submit(MakeRequest(1, {3}, 10, {{1, 1.0f}}));

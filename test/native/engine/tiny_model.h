@@ -135,7 +135,7 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
 
 // A random adapter of `rank` on every third site from `first` on, in a file of its own.
 inline AdapterManifest TinyAdapter(const TestFolder& folder, const std::string& name, int32_t rank, int32_t first,
-                                   uint64_t seed, const ModelConfig& model = TinyConfig()) {
+                                   uint64_t seed, const ModelConfig& model = TinyConfig(), float limit = 0.3f) {
   AdapterManifest manifest;
   manifest.files = {folder.File(name)};
   manifest.canonical_config = name;
@@ -144,8 +144,8 @@ inline AdapterManifest TinyAdapter(const TestFolder& folder, const std::string& 
   for (auto site = static_cast<size_t>(first); site < shapes.size(); site += 3) {
     if (shapes[site].in == 0) continue;
     AdapterSite added{static_cast<int32_t>(site), rank, 0.5f, {}, {}};
-    added.a = file.Add(rank, shapes[site].in, 0.3f);
-    added.b = file.Add(shapes[site].out, rank, 0.3f);
+    added.a = file.Add(rank, shapes[site].in, limit);
+    added.b = file.Add(shapes[site].out, rank, limit);
     manifest.sites.push_back(added);
   }
   return manifest;

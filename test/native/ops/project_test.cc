@@ -33,11 +33,11 @@ TEST(ProjectCases, TheSmallListHoldsEveryMixWithEveryDType) {
   EXPECT_LE(Smaller(cases::ProjectCases()).size(), cases::ProjectCases().size() / 5);
 }
 
-// Adds the largest error of the adapters' part of a row, in u: Σ_a |w|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain over R +
-// adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
+// Adds the largest error of the adapters' part of a row, in u: Σ_a |w·scale|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain
+// over R + adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
 void AddLoraTolerance(const ProjectData& data, size_t product, int32_t row, double* tolerance) {
   const ProjectCase& c = data.shape;
-  const double adds = static_cast<double>(data.assignment[row].size()) + 3;
+  const double adds = static_cast<double>(data.assignment[row].size()) + 4;
   for (const cases::RowAdapter& entry : data.assignment[row]) {
     const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
     if (site.rank == 0) continue;
@@ -46,7 +46,7 @@ void AddLoraTolerance(const ProjectData& data, size_t product, int32_t row, doub
                           : Norm(&data.x[int64_t{row} * c.in], c.in) * Norm(site.a.data(), site.rank * int64_t{c.in});
     const double chains = (c.is_embed ? 0 : ChainError(c.in)) + ChainError(site.rank) + adds;
     for (int64_t o = 0; o < c.outs[product]; ++o)
-      tolerance[o] += std::abs(entry.weight) * xa * Norm(&site.b[o * site.rank], site.rank) * chains;
+      tolerance[o] += std::abs(entry.weight * site.scale) * xa * Norm(&site.b[o * site.rank], site.rank) * chains;
   }
 }
 
@@ -61,7 +61,7 @@ std::vector<double> Tolerances(const ProjectData& data, size_t product) {
   for (int32_t row = 0; row < c.rows; ++row) {
     double* of_row = &tolerance[row * out];
     AddLoraTolerance(data, product, row, of_row);
-    const double adds = static_cast<double>(data.assignment[row].size()) + 3;
+    const double adds = static_cast<double>(data.assignment[row].size()) + 4;
     const double x_norm = c.is_embed ? 1 : Norm(&data.x[int64_t{row} * c.in], c.in);
     for (int64_t o = 0; o < out; ++o) {
       double base = c.is_embed ? std::abs(weights[data.tokens[row] * out + o]) : x_norm * weight_norms[o];

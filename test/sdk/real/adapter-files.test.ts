@@ -2,12 +2,24 @@
 // the same, and the same answers, bit for bit, also after an eviction.
 
 import { createHash } from 'node:crypto';
-import { createReadStream, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  createReadStream,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadBase, type Base } from '../../../src/index.js';
-import { readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
+import { openFolderReader, readAdapterFolder, readBaseFolder } from '../../../src/formats/index.js';
+import { openTokenizer } from '../../../src/formats/tokenizer.js';
+import { loadNative } from '../../../src/native/load.js';
+import { createLoadBase } from '../../../src/sdk/load-base.js';
 import { codeOf } from '../fake-parts.js';
 import { noAddon } from './addon.js';
 import { removeDamaged, split, withTensors } from './damage.js';
@@ -39,8 +51,42 @@ describe.skipIf(noAddon)('an adapter', () => {
     const { tokens, text, logprobs } = await base.generate({ ...ASK, adapter }).result;
     return { tokens, text, logprobs };
   };
+  /** A folder with tensors of the same sizes at other places. */
+  const withLayersSwapped = (folder: string) => {
+    const bytes = bytesOf(folder);
+    const end = 8 + Number(bytes.readBigUInt64LE());
+    const other: Record<string, string> = { 'layers.0': 'layers.1', 'layers.1': 'layers.0' };
+    const header = bytes.toString('latin1', 8, end).replace(/layers\.[01]/g, (layer) => other[layer]!);
+    return Buffer.concat([bytes.subarray(0, 8), Buffer.from(header, 'latin1'), bytes.subarray(end)]);
+  };
   /** Of a pool in which no two large adapters fit beside a sequence. */
   const openSmall = () => loadBase({ path: files.base, limits: { deviceMemory: '1MiB', maxContext: 128 } });
+
+  test('whose file is replaced by one of the same size after its header was read is refused', async () => {
+    const folder = join(files.root, 'replaced');
+    cpSync(files.adapters[0]!, folder, { recursive: true });
+    const swapped = withLayersSwapped(folder);
+    expect(swapped).not.toEqual(bytesOf(folder));
+    const load = createLoadBase({
+      loadNative,
+      openTokenizer,
+      openFolderReader: async (path, options) => {
+        const reader = await openFolderReader(path, options);
+        const readAdapter: typeof reader.readAdapter = async (...args) => {
+          const read = await reader.readAdapter(...args);
+          writeFileSync(join(folder, WEIGHTS), swapped);
+          return read;
+        };
+        return { ...reader, readAdapter };
+      },
+    });
+    await using base = await load({ path: files.base, limits: { deviceMemory: '16MiB' } });
+    await expect(base.registerAdapter('a', folder)).rejects.toMatchObject({
+      code: 'ERR_ADAPTER_CHANGED',
+      message: expect.stringContaining('another header than when its tensors were found'),
+    });
+    await base.registerAdapter('a', folder);
+  });
 
   test('in memory or as a stream is of the generation of its folder, and answers as it does', async () => {
     await using base = await loadBase({ path: files.base, limits: { deviceMemory: '16MiB' } });
