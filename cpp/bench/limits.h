@@ -13,8 +13,9 @@ namespace openlora::bench {
 
 // What the machine gives at best, with all threads at once.
 struct Limits {
-  double read_gbs = 0;  // GB/s of reading memory that no cache holds
-  double gflops = 0;    // f32 fused multiply-adds, two operations each
+  double read_gbs = 0;         // GB/s of reading memory that no cache holds
+  const char* peak = nullptr;  // the instruction's name
+  double peak_gops = 0;        // 10⁹ operations of it a second
 };
 
 // Measures them a piece at a time, so that pieces can stand between those of what is compared with them: a shared
@@ -30,7 +31,6 @@ class LimitProbe {
   double ReadGbs();
   // One burst of about 2 ms: 10⁹ operations a second.
   double Gops(const InstructionPeak& peak);
-  double Gflops() { return Gops(InstructionPeaks().front()); }
 
  private:
   explicit LimitProbe(int threads);

@@ -24,6 +24,7 @@ using cases::ProjectData;
 using cases::ProjectPacked;
 using cases::ProjectRun;
 
+constexpr char kFma[] = "f32 fma";
 constexpr int kRounds = 9;
 constexpr int kRoundsQuick = 2;
 constexpr double kRoundMs = 40;
@@ -37,9 +38,9 @@ int CopiesOf(double bytes, const OpOptions& options) {
   return static_cast<int>(std::min<double>(copies, kCopiesMax));
 }
 
-// Rounds of: one look at each limit, then the runs one after another for a while.
-void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, const OpOptions& options,
-          OpResult* result) {
+// Rounds of: one look at reading and at the instruction that computes, then the runs one after another for a while.
+void Time(const std::vector<std::function<void()>>& runs, const InstructionPeak& peak, LimitProbe& probe,
+          const OpOptions& options, OpResult* result) {
   std::vector<double> us, reads, bursts;
   for (const auto& run : runs) {
     if (options.IsCancelled()) return;
@@ -49,7 +50,7 @@ void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, con
   for (int round = 0; round < (options.is_quick ? kRoundsQuick : kRounds); ++round) {
     if (options.IsCancelled()) return;
     reads.push_back(probe.ReadGbs());
-    bursts.push_back(probe.Gflops());
+    bursts.push_back(probe.Gops(peak));
     const double round_begin = NowMs();
     double now = round_begin;
     do {
@@ -63,7 +64,7 @@ void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, con
   result->us = Quantile(us, 0.5);
   result->us_p10 = Quantile(us, 0.1);
   result->us_p90 = Quantile(us, 0.9);
-  result->limits = {Quantile(reads, 0.5), Quantile(bursts, 0.5)};
+  result->limits = {Quantile(reads, 0.5), peak.name, Quantile(bursts, 0.5)};
 }
 
 // The error of a chain of n roundings of random signs is about √n·u of the sum's size, and stays below six times that
@@ -117,7 +118,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
   std::vector<std::function<void()>> list;
   list.reserve(runs.size());
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
-  Time(list, probe, options, &result);
+  Time(list, PeakOf(kFma), probe, options, &result);
   return result;
 }
 
@@ -159,7 +160,7 @@ OpResult BenchAttention(const AttentionCase& c, Ops& ops, LimitProbe& probe, con
   std::vector<std::function<void()>> list;
   list.reserve(steps.size());
   for (const auto& step : steps) list.push_back([&step] { step->Run(); });
-  Time(list, probe, options, &result);
+  Time(list, PeakOf(kFma), probe, options, &result);
   return result;
 }
 
@@ -179,7 +180,7 @@ class Chooser {
 
 }  // namespace
 
-double OpResult::OfLimit() const { return std::max(bytes / limits.read_gbs, flops / limits.gflops) * 1e-3 / us; }
+double OpResult::OfLimit() const { return std::max(bytes / limits.read_gbs, flops / limits.peak_gops) * 1e-3 / us; }
 
 void BenchOps(Ops& ops, LimitProbe& probe, const OpOptions& options, const std::function<void(const OpResult&)>& done) {
   Chooser chooser(options);

@@ -82,7 +82,8 @@ Napi::Object Write(Napi::Env env, const OpResult& result) {
   object.Set("usHigh", result.us_p90);
   object.Set("samples", static_cast<double>(result.samples));
   object.Set("readGbs", result.limits.read_gbs);
-  object.Set("fmaGops", result.limits.gflops);
+  object.Set("peak", result.limits.peak);
+  object.Set("peakGops", result.limits.peak_gops);
   object.Set("error", result.error);
   object.Set("errorMax", result.error_max);
   return object;

@@ -356,7 +356,9 @@ export type BenchEvent =
       samples: number;
       /** Measured between the runs. */
       readGbs: number;
-      fmaGops: number;
+      /** The instruction that computes. */
+      peak: string;
+      peakGops: number;
       /** ‖result - reference‖ / ‖reference‖, and what it may be. */
       error: number;
       errorMax: number;

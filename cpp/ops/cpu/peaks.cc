@@ -14,6 +14,7 @@ namespace openlora {
 namespace {
 
 constexpr int kStreams = 4;
+constexpr int kFew = 12;     // chains where there are 16 registers
 constexpr int kChains = 16;  // independent: latency 4 times two units, twice over
 
 #if defined(__x86_64__)
@@ -48,7 +49,6 @@ __attribute__((target("avx512f"))) uint64_t FmaAvx512(int64_t rounds) {
 }
 
 __attribute__((target("avx2,fma"))) uint64_t FmaAvx2(int64_t rounds) {
-  constexpr int kFew = 12;  // of 16 registers
   __m256 sum[kFew], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
   for (int c = 0; c < kFew; ++c) sum[c] = _mm256_set1_ps(static_cast<float>(c));
   for (; rounds > 0; --rounds)
@@ -56,6 +56,22 @@ __attribute__((target("avx2,fma"))) uint64_t FmaAvx2(int64_t rounds) {
     for (int c = 0; c < kFew; ++c) sum[c] = _mm256_fmadd_ps(sum[c], a, b);
   for (int c = 1; c < kFew; ++c) sum[0] = _mm256_add_ps(sum[0], sum[c]);
   return static_cast<uint64_t>(_mm256_cvtss_f32(sum[0]));
+}
+
+// Without VNNI: exact if bytes are 16 bits wide when they are multiplied.
+__attribute__((target("avx2"))) uint64_t BytesAvx2(int64_t rounds) {
+  __m256i sum[kFew];
+  const __m256i a = _mm256_set1_epi32(0x00020001), b = _mm256_set1_epi32(static_cast<int32_t>(0xffff0003));
+  for (int c = 0; c < kFew; ++c) sum[c] = _mm256_set1_epi32(c);
+  for (; rounds > 0; --rounds)
+#pragma GCC unroll 12
+    for (int c = 0; c < kFew; ++c) {
+      __m256i product;
+      asm volatile("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(a), "x"(b));  // not moved out of the loop
+      sum[c] = _mm256_add_epi32(sum[c], product);
+    }
+  for (int c = 1; c < kFew; ++c) sum[0] = _mm256_add_epi32(sum[0], sum[c]);
+  return static_cast<uint32_t>(_mm256_extract_epi32(sum[0], 0));
 }
 
 // By value: gcc 12 copies the accumulators of the intrinsics at every use (CPU-KERNELS.md, section 1).
@@ -130,21 +146,20 @@ std::vector<InstructionPeak> FindPeaks() {
   std::vector<InstructionPeak> peaks;
   // Operations: chains × lanes × 2, and a dot's lane takes 2 halves or 4 bytes.
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) {
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (__builtin_cpu_supports("avx512f"))
     peaks.push_back({"f32 fma", kChains * 16 * 2, FmaAvx512});
-    if (__builtin_cpu_supports("avx512bf16")) peaks.push_back({"bf16 dot", kChains * 16 * 2 * 2, HalvesAvx512});
-    if (__builtin_cpu_supports("avx512vnni")) peaks.push_back({"int8 dot", kChains * 16 * 2 * 4, BytesAvx512});
-    return peaks;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    peaks.push_back({"f32 fma", 12 * 8 * 2, FmaAvx2});
-    return peaks;
-  }
+  else if (has_avx2)
+    peaks.push_back({"f32 fma", kFew * 8 * 2, FmaAvx2});
+  if (__builtin_cpu_supports("avx512bf16")) peaks.push_back({"bf16 dot", kChains * 16 * 2 * 2, HalvesAvx512});
+  if (__builtin_cpu_supports("avx512vnni"))
+    peaks.push_back({"int8 dot", kChains * 16 * 2 * 4, BytesAvx512});
+  else if (has_avx2)
+    peaks.push_back({"int8 dot", kFew * 8 * 2 * 2, BytesAvx2});
 #elif defined(__aarch64__)
   peaks.push_back({"f32 fma", kChains * 4 * 2, FmaNeon});
-  return peaks;
 #endif
-  peaks.push_back({"f32 fma", kChains * 2, FmaPlain});
+  if (peaks.empty()) peaks.push_back({"f32 fma", kChains * 2, FmaPlain});
   return peaks;
 }
 
@@ -153,6 +168,12 @@ std::vector<InstructionPeak> FindPeaks() {
 std::span<const InstructionPeak> InstructionPeaks() {
   static const std::vector<InstructionPeak> peaks = FindPeaks();
   return peaks;
+}
+
+const InstructionPeak& PeakOf(const char* name) {
+  for (const InstructionPeak& peak : InstructionPeaks())
+    if (std::strcmp(peak.name, name) == 0) return peak;
+  return InstructionPeaks().front();
 }
 
 uint64_t ReadStreams(const uint8_t* data, size_t bytes) {

@@ -17,6 +17,9 @@ struct InstructionPeak {
 // Those that this CPU has; f32 fma first, always there.
 std::span<const InstructionPeak> InstructionPeaks();
 
+// The one of this name; f32 fma where the CPU has no such instruction.
+const InstructionPeak& PeakOf(const char* name);
+
 // Reads `bytes` (a multiple of 512) at `data`, 64-byte aligned, as four streams side by side, as the kernels do.
 uint64_t ReadStreams(const uint8_t* data, size_t bytes);
 

@@ -70,17 +70,14 @@ export async function benchOps(settings: NativeSettings, signal: AbortSignal, on
 }
 
 function opLine(event: OpEvent): Line {
-  const { bytes, operations, usMedian, readGbs, fmaGops } = event;
+  const { bytes, operations, usMedian, readGbs, peak, peakGops } = event;
+  const ofLimit = Math.max(bytes / readGbs, operations / peakGops) / 1e3 / usMedian;
   return {
     name: `${event.op} ${event.what}`,
     unit: 'µs',
     better: 'lower',
     ...{ median: usMedian, low: event.usLow, high: event.usHigh, samples: event.samples },
-    limits: {
-      readGbs,
-      ...{ peakGops: fmaGops, peak: 'f32 fma', bytes, operations },
-      ofLimit: Math.max(bytes / readGbs, operations / fmaGops) / 1e3 / usMedian,
-    },
+    limits: { readGbs, peakGops, peak, bytes, operations, ofLimit },
     error: event.error,
     errorMax: event.errorMax,
   };

@@ -53,8 +53,10 @@ TEST(Bench, PeaksComputeWhatTheyCount) {
       EXPECT_EQ(peak.run(0), peak.run(1000));
     }
     if (name == "int8 dot") {
-      // Bytes 1 3 2 1 (from the lowest) times -1 1 -1 1: 1·-1 + 3·1 + 2·-1 + 1·1 = 1 a round and chain.
-      EXPECT_EQ(peak.run(1000) - peak.run(0), 16u * 1000u);
+      // Bytes 1 3 2 1 (from the lowest) times -1 1 -1 1 make 1 a round and chain, 16 bits 1 2 times 3 -1 as well; 16 or
+      // 12 chains.
+      const uint64_t sum = peak.run(1000) - peak.run(0);
+      EXPECT_TRUE(sum == 16'000 || sum == 12'000) << sum;
     }
   }
 }
