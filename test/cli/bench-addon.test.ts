@@ -82,17 +82,17 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
   it('decode: reads every weight once a step, and an adapter for each row that has its own', async () => {
     const words = ['decode', '--dtype', 'f32', '--batch', '4', '--adapters', '4', '--rank', '8', '--model', 'tiny'];
     const { lines } = await report(...words);
-    // Two layers of 36,864 weights, a head of 512 × 64, and a row of the embedding for each request.
-    const weights = (2 * 36_864 + 512 * 64 + 4 * 64) * 4;
+    // Four layers of 589,824 weights, a head of 2048 × 256, and a row of the embedding for each request.
+    const weights = (4 * 589_824 + 2048 * 256 + 4 * 256) * 4;
     const [base, mixed] = lines;
-    // Two layers, K and V of 2 heads of 16; contexts of 16 and of what was generated, which differs from run to run.
-    const kvOfToken = 2 * 2 * 2 * 16 * 4;
+    // Four layers, K and V of 2 heads of 64; contexts of 16 and of what was generated, which differs from run to run.
+    const kvOfToken = 4 * 2 * 2 * 64 * 4;
     const context = (base!.limits!.bytes - weights) / kvOfToken / 4;
     expect(context).toBeGreaterThan(16);
     expect(context).toBeLessThan(16 + 400);
-    // Ranks in eights: 2 layers × 8 × (in + out of the seven modules).
+    // 4 layers × 8 ranks × (in + out of the seven modules).
     expect(mixed!.limits!.operations).toBeGreaterThan(base!.limits!.operations);
-    expect(mixed!.limits!.bytes).toBeGreaterThan(weights + 4 * 2 * 8 * 992 * 4);
+    expect(mixed!.limits!.bytes).toBeGreaterThan(weights + 4 * 4 * 8 * 4096 * 4);
   });
 
   it('measures a config.json with all that random weights can have', async () => {

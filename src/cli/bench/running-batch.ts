@@ -57,16 +57,16 @@ export class RunningBatch {
     await this.#until(() => this.#counts.every((count) => count > 0));
   }
 
-  /** Measures the next `steps` tokens of each request. */
+  /** Measures the next `steps` steps, by the engine's counters: this thread may hear of them later. */
   async window(steps: number): Promise<Window> {
     const from = await this.#now();
-    const begin = [...this.#counts];
-    await this.#until(() => this.#counts.every((count, i) => count >= begin[i]! + steps));
+    await this.#until(() => this.base.stats().steps >= from.stats.steps + steps);
     const to = await this.#now();
-    const delta = (key: 'steps' | 'rows' | 'weightBytesRead' | 'loraBytesRead') => to.stats[key] - from.stats[key];
+    type Counter = 'steps' | 'rows' | 'tokensOut' | 'weightBytesRead' | 'loraBytesRead';
+    const delta = (key: Counter) => to.stats[key] - from.stats[key];
     const generated = (from.tokens + to.tokens) / 2 / this.#counts.length;
     return {
-      tokensPerSecond: ((to.tokens - from.tokens) / (to.at - from.at)) * 1000,
+      tokensPerSecond: (delta('tokensOut') / (to.at - from.at)) * 1000,
       rows: delta('rows') / delta('steps'),
       weightBytes: delta('weightBytesRead') / delta('steps'),
       loraBytes: delta('loraBytesRead') / delta('steps'),

@@ -60,13 +60,14 @@ const TINY_LLAMA = {
 const CONFIGS = {
   'qwen2.5-0.5b': QWEN,
   tinyllama: TINY_LLAMA,
-  // So small that it says nothing about speed, only whether the bench runs.
+  // So small that it says nothing about speed, only whether the bench runs; and a step still takes longer than a thread
+  // waits for its turn.
   tiny: {
     ...TINY_LLAMA,
-    vocab_size: 512,
-    hidden_size: 64,
-    intermediate_size: 128,
-    num_hidden_layers: 2,
+    vocab_size: 2048,
+    hidden_size: 256,
+    intermediate_size: 512,
+    num_hidden_layers: 4,
     num_attention_heads: 4,
     num_key_value_heads: 2,
   },
