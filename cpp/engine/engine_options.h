@@ -28,7 +28,7 @@ struct EngineOptions {
   std::vector<BaseTensor> tensors;
   std::vector<uint8_t> token_bytes;     // text of token t: [token_offsets[t], token_offsets[t + 1])
   std::vector<uint32_t> token_offsets;  // vocab + 1
-  DType dtype = DType::kF32;
+  WeightFormat dtype = DType::kF32;     // of the base's matrices, embedding and head included
   DType kv_dtype = DType::kF32;
   DType adapter_dtype = DType::kF32;
   int64_t pool_bytes = 0;
