@@ -70,6 +70,42 @@ __attribute__((target("avx2,fma"))) float FmaAvx2(int64_t count, float x) {
   return _mm256_cvtss_f32(sum[0]);
 }
 
+// By value: applied to an array's element, the instruction would work on memory.
+__attribute__((target("avx512f"), always_inline)) inline __m512i DotVnni(__m512i sum, __m512i a, __m512i b) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
+
+__attribute__((target("avx512f"))) float DotsVnni(int64_t count, float x) {
+  __m512i sum[kChains];
+  const __m512i a = _mm512_set1_epi32(static_cast<int>(x * 1e6f)), b = _mm512_set1_epi8(3);
+  for (int c = 0; c < kChains; ++c) sum[c] = _mm512_set1_epi32(c);
+  for (; count > 0; --count)
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) sum[c] = DotVnni(sum[c], a, b);
+  for (int c = 1; c < kChains; ++c) sum[0] = _mm512_add_epi32(sum[0], sum[c]);
+  alignas(64) int32_t lanes[16];
+  _mm512_store_si512(lanes, sum[0]);
+  return static_cast<float>(lanes[0]);
+}
+
+// Exact for bytes: they are 16 bits wide when they are multiplied.
+__attribute__((target("avx2"))) float DotsAvx2(int64_t count, float x) {
+  constexpr int kFew = 12;
+  __m256i sum[kFew];
+  const __m256i a = _mm256_set1_epi16(static_cast<int16_t>(x * 100)), b = _mm256_set1_epi16(3);
+  for (int c = 0; c < kFew; ++c) sum[c] = _mm256_set1_epi32(c);
+  for (count = count * kChains / kFew; count > 0; --count)
+#pragma GCC unroll 12
+    for (int c = 0; c < kFew; ++c) {
+      __m256i product;
+      asm volatile("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(a), "x"(b));  // not moved out of the loop
+      sum[c] = _mm256_add_epi32(sum[c], product);
+    }
+  for (int c = 1; c < kFew; ++c) sum[0] = _mm256_add_epi32(sum[0], sum[c]);
+  return static_cast<float>(_mm256_extract_epi32(sum[0], 0));
+}
+
 #elif defined(__aarch64__)
 
 float FmaNeon(int64_t count, float x) {
@@ -105,11 +141,6 @@ float FmaPlain(int64_t count, float x) {
   return sum[0];
 }
 
-struct Burst {
-  float (*run)(int64_t count, float x);
-  int lanes;
-};
-
 Burst BestBurst() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) return {FmaAvx512, 16};
@@ -118,6 +149,14 @@ Burst BestBurst() {
   return {FmaNeon, 4};
 #endif
   return {FmaPlain, 1};
+}
+
+Burst BestInt8Burst() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512vnni")) return {DotsVnni, 64};
+  if (__builtin_cpu_supports("avx2")) return {DotsAvx2, 16};
+#endif
+  return {nullptr, 0};
 }
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -146,23 +185,35 @@ double LimitProbe::ReadGbs() {
   return static_cast<double>(share) * pool_.size() / (NowMs() - begin) * 1e-6;
 }
 
-double LimitProbe::Gflops() {
-  static const Burst burst = BestBurst();
+double LimitProbe::GopsOf(const Burst& burst) {
   const double begin = NowMs();
   pool_.Run([&](int, int) {
     const float sum = burst.run(kBurst, 0.999f);
-    sink.fetch_add(static_cast<uint64_t>(sum), std::memory_order_relaxed);
+    sink.fetch_add(static_cast<uint64_t>(std::abs(sum)), std::memory_order_relaxed);
   });
   return 2.0 * static_cast<double>(kBurst) * kChains * burst.lanes * pool_.size() / (NowMs() - begin) * 1e-6;
 }
 
+double LimitProbe::Gflops() {
+  static const Burst burst = BestBurst();
+  return GopsOf(burst);
+}
+
+double LimitProbe::Int8Gops() {
+  static const Burst burst = BestInt8Burst();
+  return burst.run == nullptr ? 0 : GopsOf(burst);
+}
+
 Limits LimitProbe::Measure(int rounds) {
-  std::vector<double> reads, bursts;
+  std::vector<double> reads, bursts, int8_bursts;
   for (int round = 0; round < rounds; ++round) {
     reads.push_back(ReadGbs());
-    for (int i = 0; i < 3; ++i) bursts.push_back(Gflops());
+    for (int i = 0; i < 3; ++i) {
+      bursts.push_back(Gflops());
+      int8_bursts.push_back(Int8Gops());
+    }
   }
-  return {Quantile(reads, 0.5), Quantile(bursts, 0.5)};
+  return {Quantile(reads, 0.5), Quantile(bursts, 0.5), Quantile(int8_bursts, 0.5)};
 }
 
 size_t LastLevelCacheBytes() {

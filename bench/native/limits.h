@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,15 @@ namespace openlora::bench {
 
 // What the machine gives at best, with all threads at once.
 struct Limits {
-  double read_gbs = 0;  // GB/s of reading memory that no cache holds
-  double gflops = 0;    // f32 fused multiply-adds, two operations each
+  double read_gbs = 0;   // GB/s of reading memory that no cache holds
+  double gflops = 0;     // f32 fused multiply-adds, two operations each
+  double int8_gops = 0;  // dot products of bytes, two operations each; 0: not known for this machine
+};
+
+// Independent chains of an instruction; operations of each are 2 * lanes.
+struct Burst {
+  float (*run)(int64_t count, float x);
+  int lanes;
 };
 
 // Measures them a piece at a time, so that pieces can stand between those of what is compared with them: a shared
@@ -26,10 +34,12 @@ class LimitProbe {
   double ReadGbs();
   // One burst of about 2 ms.
   double Gflops();
+  double Int8Gops();
   // Medians of `rounds` of each.
   Limits Measure(int rounds);
 
  private:
+  double GopsOf(const Burst& burst);
   ThreadPool pool_;
   PageBuffer buffer_;
 };

@@ -68,16 +68,16 @@ const char* Parse(int count, char** values, Arguments* arguments) {
 void PrintJson(const OpResult& r, bool is_first) {
   std::printf(
       "%s\n  {\"op\": \"%s\", \"case\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"usMedian\": %.2f, \"usP90\": %.2f, "
-      "\"gbs\": %.2f, \"gflops\": %.2f, \"readGbs\": %.2f, \"fmaGflops\": %.2f, \"ofLimit\": %.3f, \"error\": %.2e, "
+      "\"gbs\": %.2f, \"gflops\": %.2f, \"readGbs\": %.2f, \"peakGflops\": %.2f, \"ofLimit\": %.3f, \"error\": %.2e, "
       "\"isRight\": %s}",
       is_first ? "" : ",", r.op.c_str(), r.what.c_str(), r.bytes, r.flops, r.us, r.us_p90, r.Gbs(), r.Gflops(),
-      r.limits.read_gbs, r.limits.gflops, r.OfLimit(), r.error, r.is_right() ? "true" : "false");
+      r.limits.read_gbs, r.Peak(), r.OfLimit(), r.error, r.is_right() ? "true" : "false");
 }
 
 void PrintLine(const OpResult& r) {
   std::printf("%9.1f %9.1f %7.1f %7.1f %7.1f %7.1f %6.0f %%  %.0e %s %s %s\n", r.us, r.us_p90, r.Gbs(), r.Gflops(),
-              r.limits.read_gbs, r.limits.gflops, 100 * r.OfLimit(), r.error, r.is_right() ? " " : "WRONG",
-              r.op.c_str(), r.what.c_str());
+              r.limits.read_gbs, r.Peak(), 100 * r.OfLimit(), r.error, r.is_right() ? " " : "WRONG", r.op.c_str(),
+              r.what.c_str());
   std::fflush(stdout);
 }
 
@@ -93,17 +93,19 @@ int Main(int count, char** values) {
   if (arguments.is_json) {
     std::printf(
         "{\"cpu\": \"%s\", \"threads\": %d, \"ops\": \"%s\", \"cacheBytes\": %zu, \"readGbs\": %.2f, "
-        "\"fmaGflops\": %.2f",
-        CpuName().c_str(), arguments.threads, ops->name(), LastLevelCacheBytes(), limits.read_gbs, limits.gflops);
+        "\"fmaGflops\": %.2f, \"int8Gops\": %.2f",
+        CpuName().c_str(), arguments.threads, ops->name(), LastLevelCacheBytes(), limits.read_gbs, limits.gflops,
+        limits.int8_gops);
   } else {
     std::printf("%s, %d threads, %s, last-level cache %zu MiB\n", CpuName().c_str(), arguments.threads, ops->name(),
                 LastLevelCacheBytes() >> 20);
-    std::printf("reads %.1f GB/s, computes %.1f GFLOP/s in f32\n", limits.read_gbs, limits.gflops);
+    std::printf("reads %.1f GB/s, computes %.1f GFLOP/s in f32, %.1f GOP/s in int8\n", limits.read_gbs, limits.gflops,
+                limits.int8_gops);
   }
   bool is_right = true, is_first = true;
   if (arguments.command == "ops") {
     if (arguments.is_json) std::printf(", \"results\": [");
-    if (!arguments.is_json) std::printf("median us       p90    GB/s GFLOP/s    read     fma  of limit  error\n");
+    if (!arguments.is_json) std::printf("median us       p90    GB/s GFLOP/s    read    peak  of limit  error\n");
     BenchOps(*ops, probe, arguments.ops, [&](const OpResult& result) {
       is_right &= result.is_right();
       if (arguments.is_json) PrintJson(result, is_first);

@@ -39,12 +39,13 @@ int CopiesOf(double bytes, const OpOptions& options) {
 // Rounds of: one look at each limit, then the runs one after another for a while.
 void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, const OpOptions& options,
           OpResult* result) {
-  std::vector<double> us, reads, bursts;
+  std::vector<double> us, reads, bursts, int8_bursts;
   for (const auto& run : runs) run();
   size_t next = 0;
   for (int round = 0; round < (options.is_quick ? kRoundsQuick : kRounds); ++round) {
     reads.push_back(probe.ReadGbs());
     bursts.push_back(probe.Gflops());
+    int8_bursts.push_back(probe.Int8Gops());
     const double round_begin = NowMs();
     double now = round_begin;
     do {
@@ -56,7 +57,7 @@ void Time(const std::vector<std::function<void()>>& runs, LimitProbe& probe, con
   }
   result->us = Quantile(us, 0.5);
   result->us_p90 = Quantile(us, 0.9);
-  result->limits = {Quantile(reads, 0.5), Quantile(bursts, 0.5)};
+  result->limits = {Quantile(reads, 0.5), Quantile(bursts, 0.5), Quantile(int8_bursts, 0.5)};
 }
 
 // The error of a chain of n roundings of random signs is about √n·u of the sum's size, and stays below six times that
@@ -86,7 +87,8 @@ double FlopsOf(const ProjectData& data) {
 
 OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const OpOptions& options) {
   const ProjectData data(c);
-  OpResult result{.op = "project", .what = Describe(c), .flops = FlopsOf(data)};
+  OpResult result{
+      .op = "project", .what = Describe(c), .flops = FlopsOf(data), .is_int8 = c.dtype == WeightFormat::kInt8};
   std::vector<std::unique_ptr<ProjectPacked>> packed;
   std::vector<std::unique_ptr<ProjectRun>> runs;
   const auto add = [&] {
@@ -169,7 +171,9 @@ class Chooser {
 
 }  // namespace
 
-double OpResult::OfLimit() const { return std::max(bytes / limits.read_gbs, flops / limits.gflops) * 1e-3 / us; }
+double OpResult::Peak() const { return is_int8 && limits.int8_gops > 0 ? limits.int8_gops : limits.gflops; }
+
+double OpResult::OfLimit() const { return std::max(bytes / limits.read_gbs, flops / Peak()) * 1e-3 / us; }
 
 void BenchOps(Ops& ops, LimitProbe& probe, const OpOptions& options, const std::function<void(const OpResult&)>& done) {
   Chooser chooser(options);

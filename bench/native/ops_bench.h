@@ -19,7 +19,8 @@ struct OpResult {
   std::string what;  // the case
   double bytes = 0;  // of weights, adapters or KV: each read once. Rows and outputs are not counted
   double flops = 0;
-  double us = 0;  // median
+  bool is_int8 = false;  // most of them in bytes
+  double us = 0;         // median
   double us_p90 = 0;
   Limits limits = {};  // measured between the runs of this case
   double error = 0;    // ‖ops - reference‖ / ‖reference‖
@@ -27,6 +28,8 @@ struct OpResult {
 
   double Gbs() const { return bytes / us * 1e-3; }
   double Gflops() const { return flops / us * 1e-3; }
+  // Of the instruction that does the products, GFLOP/s or GOP/s.
+  double Peak() const;
   // The time that the machine's limits allow, over the median.
   double OfLimit() const;
   bool is_right() const { return error <= error_max; }

@@ -70,6 +70,8 @@ struct Simd {
     if constexpr (distance == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
   }
 
+  static constexpr int kDotVectors = 2;
+  static constexpr int kDotRows = 8;
   static constexpr int kSumStart = -128;
 #if defined(__AVX512VNNI__)
   using Activation = int8_t;
@@ -96,22 +98,30 @@ struct Simd {
     I even, odd;
   };
   using Quad = Weights;
+  struct Pair {
+    Activation x[2];
+  };
+  // gcc 12 would load both pairs of a quad into a general register and take them apart there.
+  static I Broadcast(const Activation* p) {
+    I pair;
+    asm("vpbroadcastd %1, %0" : "=v"(pair) : "m"(*reinterpret_cast<const Pair*>(p)));
+    return pair;
+  }
   static void StoreActivations(Activation* p, I q) {
     const __m256i pairs = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(_mm512_cvtepi32_epi16(q), 0xd8), 0xd8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pairs);
   }
-  static Quad LoadActivations(const Activation* p) {
-    int32_t pairs[2];
-    __builtin_memcpy(pairs, p, sizeof pairs);
-    return {_mm512_set1_epi32(pairs[0]), _mm512_set1_epi32(pairs[1])};
-  }
+  static Quad LoadActivations(const Activation* p) { return {Broadcast(p), Broadcast(p + 2)}; }
   static Weights LoadWeights(const uint8_t* p) {
     const I bytes = LoadInt(p);
     return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
   }
   static I Dot(I sum, Weights w, Quad x) {
     sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.even, x.even));
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
+    asm("" : "+v"(sum));  // gcc 12 would add up four products first, and spill them
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
+    asm("" : "+v"(sum));
+    return sum;
   }
 #endif
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

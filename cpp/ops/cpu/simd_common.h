@@ -29,6 +29,7 @@
 //   Prefetch(p)                into all cache levels
 //
 // int8 dot products of four neighbouring k in each 32-bit lane, exact:
+//   kDotVectors, kDotRows      a tile: as many accumulators, and what they multiply, fit into the registers
 //   Activation                 how an activation is stored: int8_t, or int16_t and its fours as k, k+2, k+1, k+3
 //   StoreActivations(p, i)     of kLanes integers in ±127
 //   Quad LoadActivations(p)    four of them, for all lanes

@@ -81,6 +81,8 @@ struct Simd {
     if constexpr (distance == 2) return vextq_f32(a, a, 2);
   }
 
+  static constexpr int kDotVectors = 4;
+  static constexpr int kDotRows = 4;
   using Activation = int8_t;
   using Weights = int8x16_t;
   using Quad = int8x16_t;

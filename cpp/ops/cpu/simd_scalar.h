@@ -104,6 +104,8 @@ struct Simd {
     return Map([&](int i) { return a.v[i ^ distance]; });
   }
 
+  static constexpr int kDotVectors = 4;
+  static constexpr int kDotRows = 4;
   using Activation = int8_t;
   using Weights = I;
   struct Quad {
