@@ -65,7 +65,7 @@ export interface LoadBaseOptions {
   device?: 'auto' | 'cpu' | `cuda:${number}`;
   /**
    * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included
-   * (norms and biases are f32); docs/int8.md says how and what it loses. int4 is ERR_NOT_SUPPORTED.
+   * (norms and biases are f32); docs/models.md says how, and what it loses. int4 is ERR_NOT_SUPPORTED.
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
   limits?: Limits;
