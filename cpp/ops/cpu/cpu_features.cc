@@ -4,8 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
+#elif defined(__aarch64__)
+#include "base/hardware.h"
 #endif
 
 namespace openlora {
@@ -92,12 +92,10 @@ std::vector<Feature> Features() {
 
 // sdot and udot.
 bool HasDotprod() {
-#if defined(__linux__)
-  return (getauxval(AT_HWCAP) & 1ul << 20) != 0;  // HWCAP_ASIMDDP
-#elif defined(__APPLE__)
+#if defined(__APPLE__)
   return true;  // every Apple processor that runs macOS
 #else
-  return false;
+  return (HardwareCapabilities() >> 20 & 1) != 0;  // HWCAP_ASIMDDP
 #endif
 }
 
