@@ -64,6 +64,17 @@ describe.skipIf(isMissing)(`the demo family in mixed batches ${isMissing ? '(nee
     for (const { name, right, reference } of countRight(answers)) expect(right, name).toBeGreaterThanOrEqual(reference);
   });
 
+  it('takes 130 bytes for 128 weights in int8: 0.51 of bf16, and what is rounded up to pages', async () => {
+    const bytesOf = async (dtype: 'bf16' | 'int8') => {
+      await using base = await loadBase({ path: `${demo}base`, dtype });
+      expect(base.info.dtype).toBe(dtype);
+      return base.stats().bytes.base;
+    };
+    const ratio = (await bytesOf('int8')) / (await bytesOf('bf16'));
+    expect(ratio).toBeGreaterThan(0.5);
+    expect(ratio).toBeLessThan(0.6);
+  });
+
   // Measured: the same 766 of 768 as in bf16 and f32. A near tie may fall the other way where a level or a layout changes.
   it('is as often right with int8 weights, but for 1 in 100', async () => {
     const counts = countRight(await answerAll({ dtype: 'int8' }));
