@@ -46,9 +46,12 @@ if(OPENLORA_FUZZ)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(avx2_flags -mavx2 -mfma -mf16c)
   openlora_level(avx2 ${avx2_flags})
-  openlora_level(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl ${avx2_flags} ${false_warnings})
+  set(avx512_flags -mavx512f -mavx512bw -mavx512dq -mavx512vl ${avx2_flags} ${false_warnings})
+  openlora_level(avx512 ${avx512_flags})
+  openlora_level(avx512vnni -mavx512vnni ${avx512_flags})
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   openlora_level(neon)
+  openlora_level(neon_dotprod -march=armv8.2-a+dotprod)
 endif()
 
 # openlora_measure: cpp/bench, for the addon and for openlora_bench. Its op cases are those of the tests.

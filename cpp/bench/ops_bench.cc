@@ -25,6 +25,7 @@ using cases::ProjectPacked;
 using cases::ProjectRun;
 
 constexpr char kFma[] = "f32 fma";
+constexpr char kInt8Dot[] = "int8 dot";
 constexpr int kRounds = 9;
 constexpr int kRoundsQuick = 2;
 constexpr double kRoundMs = 40;
@@ -118,7 +119,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
   std::vector<std::function<void()>> list;
   list.reserve(runs.size());
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
-  Time(list, PeakOf(kFma), probe, options, &result);
+  Time(list, PeakOf(c.dtype == WeightFormat::kInt8 ? kInt8Dot : kFma), probe, options, &result);
   return result;
 }
 

@@ -51,10 +51,10 @@ RoleShapes ShapesOf(const ModelConfig& config) {
 }  // namespace
 
 Status ModelWeights::Open(const ModelConfig& config, const std::vector<std::string>& files,
-                          const std::vector<BaseTensor>& tensors, DType dtype, const Ops& ops) {
+                          const std::vector<BaseTensor>& tensors, WeightFormat format, const Ops& ops) {
   OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
   config_ = config;
-  dtype_ = dtype;
+  format_ = format;
   files_.resize(files.size());
   for (size_t i = 0; i < files.size(); ++i) OPENLORA_RETURN_IF_ERROR(MappedFile::Open(files[i], &files_[i]));
   layers_.resize(static_cast<size_t>(config.layers));
@@ -87,7 +87,7 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
                    static_cast<long long>(range.cols), static_cast<long long>(shape.out),
                    static_cast<long long>(shape.in));
     items_.push_back({&file, tensor, shape, bytes_});
-    bytes_ += AlignUp(is_matrix ? ops.PackedBytes(dtype_, shape.out, shape.in) : shape.in * 4);
+    bytes_ += AlignUp(is_matrix ? ops.PackedBytes(format_, shape.out, shape.in) : shape.in * 4);
   }
   return Ok();
 }
@@ -161,13 +161,13 @@ Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadPr
   for (int64_t row = 0; row < range.rows; row += step) {
     if (is_cancelled) return Status(kErrAborted, "loading was aborted");
     const int64_t rows = std::min(step, range.rows - row);
-    ops->Pack({source + row * row_bytes, range.dtype, rows, range.cols}, dtype_, item.shape.out, row, target);
+    ops->Pack({source + row * row_bytes, range.dtype, rows, range.cols}, format_, item.shape.out, row, target);
     item.file->DoneWith(range.offset + row * row_bytes, rows * row_bytes);
     progress->bytes_done += rows * row_bytes;
     on_progress(*progress);
   }
   Weight* weight = WeightOf(item.tensor.role, item.tensor.layer);
-  weight->dtype = dtype_;
+  weight->format = format_;
   weight->out = item.shape.out;
   weight->in = item.shape.in;
   weight->data = target;

@@ -60,7 +60,7 @@ class ModelWeights {
  public:
   // Maps the files and checks every range and shape; bytes() then says how much memory Load needs.
   Status Open(const ModelConfig& config, const std::vector<std::string>& files, const std::vector<BaseTensor>& tensors,
-              DType dtype, const Ops& ops);
+              WeightFormat format, const Ops& ops);
   // Packs into `memory` of the ops' device, which must outlive this. Reports progress in bytes of the files.
   Status Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
               const std::atomic<bool>& is_cancelled);
@@ -94,7 +94,7 @@ class ModelWeights {
   void MakeDigest();
 
   ModelConfig config_;
-  DType dtype_ = DType::kF32;
+  WeightFormat format_ = DType::kF32;
   int64_t bytes_ = 0;
   std::vector<Item> items_;        // until loaded
   std::vector<MappedFile> files_;  // likewise

@@ -21,11 +21,13 @@ constexpr int32_t kThreadsMax = 1024;
 
 Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
   SimdLevel level = SimdLevel::kAuto;
-  for (const SimdLevel known : {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+  std::string names = NameOf(level);
+  for (int i = 1; i < kSimdLevels; ++i) {
+    const auto known = static_cast<SimdLevel>(i);
+    names += std::string(", ") + NameOf(known);
     if (simd == NameOf(known)) level = known;
   }
-  if (simd != NameOf(level))
-    return Error(kErrSimdLevel, "simd is %s, known are auto, scalar, neon, avx2 and avx512", simd.c_str());
+  if (simd != NameOf(level)) return Error(kErrSimdLevel, "simd is %s, known are %s", simd.c_str(), names.c_str());
   if (threads < 0 || threads > kThreadsMax)
     return Error(kErrLimits, "threads is %d, supported are 0 (all) to %d", threads, kThreadsMax);
   backend->threads = threads > 0 ? threads : UsableProcessors();

@@ -105,7 +105,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   while (tensor.Next()) options.tensors.push_back(ReadBaseTensor(&tensor));
   options.token_bytes = reader.Typed<uint8_t>("tokenBytes");
   options.token_offsets = reader.Typed<uint32_t>("tokenOffsets");
-  options.dtype = reader.DTypeOf("dtype");
+  options.dtype = reader.WeightFormatOf("dtype");
   options.kv_dtype = reader.DTypeOf("kvDtype");
   options.adapter_dtype = reader.DTypeOf("adapterDtype");
   arguments->simd = reader.String("simd");

@@ -57,6 +57,15 @@ DType ObjectReader::DTypeOf(const char* name) {
   return DType::kF32;
 }
 
+WeightFormat ObjectReader::WeightFormatOf(const char* name) {
+  const std::string value = String(name);
+  for (const auto kind : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8}) {
+    if (value == NameOf(WeightFormat(kind))) return kind;
+  }
+  Refuse(name, "f32, f16, bf16 or int8");
+  return WeightFormat::kF32;
+}
+
 ObjectReader ObjectReader::Object(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   if (ok() && !value.IsObject()) Refuse(name, "an object");

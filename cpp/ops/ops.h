@@ -7,6 +7,7 @@
 #include "ops/batch_view.h"
 #include "ops/kv_view.h"
 #include "tensor/tensor_view.h"
+#include "tensor/weight_format.h"
 
 namespace openlora {
 
@@ -18,10 +19,10 @@ namespace openlora {
 
 // A matrix of the base, packed by an Ops for its own use.
 struct Weight {
-  DType dtype = DType::kF32;
+  WeightFormat format = DType::kF32;
   int64_t out = 0;
   int64_t in = 0;
-  const void* data = nullptr;   // Ops::PackedBytes(dtype, out, in)
+  const void* data = nullptr;   // Ops::PackedBytes(format, out, in)
   const float* bias = nullptr;  // [out] or null
 };
 
@@ -134,10 +135,11 @@ class Ops {
   virtual const char* name() const = 0;  // "reference", "cpu-avx512", …
 
   // --- packing, at load ---
-  virtual int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const = 0;
-  // Writes rows [0, source.rows) of `source` [rows, in] as outputs [out_begin, out_begin + rows) of a weight of `dtype`
-  // [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the last).
-  virtual void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) = 0;
+  virtual int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const = 0;
+  // Writes rows [0, source.rows) of `source` [rows, in] as outputs [out_begin, out_begin + rows) of a weight of
+  // `format` [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the
+  // last).
+  virtual void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) = 0;
   static constexpr int64_t kPackRows = 32;
   // Writes `source` [1, n], a norm's gain or a bias, as n floats, each plus `offset`, then times `scale`.
   virtual void PackVector(const SourceView& source, float offset, float scale, float* packed) {

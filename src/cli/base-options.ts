@@ -27,8 +27,8 @@ export const BASE_OPTIONS = {
   dtype: {
     kind: 'text',
     value: 'TYPE',
-    choices: ['auto', 'f32', 'bf16', 'f16'],
-    summary: "of the weights: auto (the checkpoint's), f32, bf16 or f16",
+    choices: ['auto', 'f32', 'bf16', 'f16', 'int8'],
+    summary: "of the weights: auto (the checkpoint's), f32, bf16, f16 or int8",
   },
   threads: {
     kind: 'integer',
@@ -52,7 +52,7 @@ export const BASE_OPTIONS = {
   simd: {
     kind: 'text',
     value: 'LEVEL',
-    choices: ['auto', 'scalar', 'avx2', 'avx512', 'neon'],
+    choices: ['auto', 'scalar', 'avx2', 'avx512', 'avx512-vnni', 'neon', 'neon-dotprod'],
     summary: 'instructions to compute with (default: auto, the best that the processor has)',
   },
 } as const satisfies OptionTable;

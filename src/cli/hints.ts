@@ -61,7 +61,8 @@ const LOADING: Record<string, Hint> = {
   ERR_THREADS: 'a smaller --threads, or a higher limit on processes for this user or container',
   ERR_SIMD_LEVEL: '--simd auto; openlora doctor lists the levels of this machine',
   ERR_LIMITS: 'a smaller --context, or a larger --memory',
-  ERR_OUT_OF_MEMORY: '--dtype bf16, a smaller --context, or a smaller --memory; openlora doctor says what there is',
+  ERR_OUT_OF_MEMORY:
+    '--dtype int8 or bf16, a smaller --context, or a smaller --memory; openlora doctor says what there is',
   ERR_IO: 'check that the file is there and may be read',
   ERR_BASE_NOT_FOUND: 'the folder that holds config.json, or openlora pull ORG/NAME to download one',
   ERR_BASE_CONFIG: PULL_AGAIN,

@@ -2,7 +2,10 @@
 // and keeps no JS value after a call returns. Byte offsets and counts are JS numbers (exact up to 2^53).
 
 export type DType = 'f32' | 'f16' | 'bf16';
-export type SimdLevel = 'scalar' | 'avx2' | 'avx512' | 'neon';
+/** Of the base's matrices alone: int8 is no dtype of a file, of adapters or of the KV cache. */
+export type WeightFormat = DType | 'int8';
+export const SIMD_LEVELS = ['scalar', 'avx2', 'avx512', 'avx512-vnni', 'neon', 'neon-dotprod'] as const;
+export type SimdLevel = (typeof SIMD_LEVELS)[number];
 
 /**
  * Per-layer linear modules, in the order of their site numbers: site = layer * LAYER_SITES.length + index. A model has either
@@ -141,7 +144,7 @@ export interface OpenOptions {
   /** Token id → bytes of its text: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens. */
   tokenBytes: Uint8Array;
   tokenOffsets: Uint32Array;
-  dtype: DType;
+  dtype: WeightFormat;
   kvDtype: DType;
   adapterDtype: DType;
   simd: SimdLevel | 'auto';

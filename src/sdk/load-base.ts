@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { BaseDescription, FolderReader } from '../formats/index.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import type { DType, NativeAddon, NativeLimits, OpenOptions } from '../native/binding.js';
+import type { DType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
 import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
@@ -62,23 +62,27 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
 }
 
 interface Settings {
-  dtype: DType;
+  dtype: WeightFormat;
   kvDtype: DType;
+  adapterDtype: DType;
   limits: NativeLimits;
 }
 
 /** What the options leave to the base. */
 function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
-  const kvDtype = options.kvDtype === 'auto' ? dtype : options.kvDtype;
-  return { dtype, kvDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
+  // Only weights are int8. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it small.
+  const besideInt8 = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
+  const adapterDtype = dtype === 'int8' ? besideInt8 : dtype;
+  const kvDtype = options.kvDtype === 'auto' ? adapterDtype : options.kvDtype;
+  return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
 }
 
 /** Gives the engine what was read; on an error the reader and the tokenizer are the caller's to end. */
 async function openBase(
   addon: NativeAddon,
   options: CheckedLoadOptions,
-  { dtype, kvDtype, limits }: Settings,
+  { dtype, kvDtype, adapterDtype, limits }: Settings,
   { reader, tokenizer }: { reader: FolderReader; tokenizer: Tokenizer },
   report: Report,
 ): Promise<Base> {
@@ -92,7 +96,7 @@ async function openBase(
     tokenOffsets: tokenizer.tokenOffsets,
     dtype,
     kvDtype,
-    adapterDtype: dtype,
+    adapterDtype,
     simd: options.simd,
     threads: options.threads,
     limits,
@@ -111,7 +115,7 @@ async function openBase(
   };
   const { maxQueued } = limits;
   // prettier-ignore
-  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype: dtype, maxQueued, strictBase, logger });
+  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype, maxQueued, strictBase, logger });
   report('ready', opened.weightBytes, opened.weightBytes);
   return base;
 }
@@ -130,7 +134,7 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function describeBase(folder: BaseDescription, dtype: DType, opened: OpenedEvent): BaseInfo {
+function describeBase(folder: BaseDescription, dtype: WeightFormat, opened: OpenedEvent): BaseInfo {
   return Object.freeze({
     family: folder.family,
     parameters: folder.parameters,

@@ -2,7 +2,14 @@
 
 import { freemem, totalmem } from 'node:os';
 import { OpenLoraError } from '../errors.js';
-import type { DType, ModelSpec, NativeLimits, SimdLevel } from '../native/binding.js';
+import {
+  SIMD_LEVELS,
+  type DType,
+  type ModelSpec,
+  type NativeLimits,
+  type SimdLevel,
+  type WeightFormat,
+} from '../native/binding.js';
 import { parseByteSize, showBytes } from './byte-size.js';
 import { notSupportedError } from './errors.js';
 import type { Limits, LoadBaseOptions, LoadProgress, Logger, RegisterOptions } from './types.js';
@@ -37,11 +44,12 @@ const REGISTER_KEYS = {
   pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
 } satisfies Record<keyof RegisterOptions, 0>;
 
-const WEIGHT_DTYPES = ['f32', 'bf16', 'f16'] as const;
+const KV_DTYPES = ['f32', 'bf16', 'f16'] as const;
+const WEIGHT_FORMATS = [...KV_DTYPES, 'int8'] as const;
 
 export interface CheckedLoadOptions {
   path: string;
-  dtype: DType | 'auto';
+  dtype: WeightFormat | 'auto';
   kvDtype: DType | 'auto';
   simd: SimdLevel | 'auto';
   /** 0: the processors that the process may use. */
@@ -60,9 +68,9 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   refuseLater(o);
   return {
     path: checkPath('path', o.path),
-    dtype: checkDType('dtype', o.dtype, ['int8', 'int4']),
-    kvDtype: checkDType('kvDtype', o.kvDtype, ['int8']),
-    simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', 'scalar', 'avx2', 'avx512', 'neon']),
+    dtype: checkDType('dtype', o.dtype, WEIGHT_FORMATS, 'int4'),
+    kvDtype: checkDType('kvDtype', o.kvDtype, KV_DTYPES, 'int8'),
+    simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
     limits: checkLimits(o.limits),
     strictBase: o.strictBase === undefined ? false : checkBoolean('strictBase', o.strictBase),
@@ -93,11 +101,9 @@ function checkDevice(value: unknown): string {
   return checkOneOf('device', value, ['auto', 'cpu']);
 }
 
-function checkDType(what: string, value: unknown, later: readonly string[]): DType | 'auto' {
-  if (typeof value === 'string' && later.includes(value)) {
-    throw notSupportedError(`${what}: '${value}'`, `use auto, ${WEIGHT_DTYPES.join(', ')}`);
-  }
-  return checkOneOf(what, value ?? 'auto', ['auto', ...WEIGHT_DTYPES]);
+function checkDType<T extends string>(what: string, value: unknown, known: readonly T[], later: string): T | 'auto' {
+  if (value === later) throw notSupportedError(`${what}: '${value}'`, `use auto, ${known.join(', ')}`);
+  return checkOneOf(what, value ?? 'auto', ['auto', ...known]);
 }
 
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {

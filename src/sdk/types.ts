@@ -63,14 +63,23 @@ export interface LoadBaseOptions {
   path: string;
   /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
   device?: 'auto' | 'cpu' | `cuda:${number}`;
-  /** Of the weights in memory. Default: 'auto', the checkpoint's. int8 and int4 are ERR_NOT_SUPPORTED. */
+  /**
+   * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included
+   * (norms and biases are f32); docs/models.md says how, and what it loses. int4 is ERR_NOT_SUPPORTED.
+   */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
   limits?: Limits;
   /** Of products and sums. Default: 'f32'. 'bf16' is ERR_NOT_SUPPORTED. */
   compute?: 'f32' | 'bf16';
-  /** Of the KV cache. Default: 'auto', that of the weights: f32, bf16 or f16. int8 is ERR_NOT_SUPPORTED. */
+  /**
+   * Of the KV cache. Default: 'auto', that of the weights; beside int8 weights the checkpoint's, bf16 for one in f32. int8 is
+   * ERR_NOT_SUPPORTED.
+   */
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
-  /** Of adapters in memory. Default: 'auto', that of the weights, whatever was saved. int8 is ERR_NOT_SUPPORTED. */
+  /**
+   * Of adapters in memory. Default: 'auto', that of the weights, whatever was saved; beside int8 weights as for `kvDtype`.
+   * int8 is ERR_NOT_SUPPORTED.
+   */
   adapterDtype?: 'auto' | 'int8';
   /** Default: 'auto', the best that the processor has. */
   simd?: 'auto' | SimdLevel;

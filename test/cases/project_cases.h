@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cases/adapter_mix.h"
-#include "tensor/dtype.h"
+#include "tensor/weight_format.h"
 
 namespace openlora::cases {
 
@@ -15,7 +15,7 @@ struct ProjectCase {
   int32_t rows = 1;
   int32_t in = 64;                   // of an Embed: V
   std::array<int32_t, 3> outs = {};  // 0: no such product; of an Embed: {H}
-  DType dtype = DType::kF32;         // of the weights
+  WeightFormat dtype = DType::kF32;  // of the weights
   AdapterMix mix = AdapterMix::kNone;
   std::vector<int32_t> ranks = {8};  // of adapter i: ranks[i % size]; 0: doesn't act
   DType adapter_dtype = DType::kF32;
@@ -26,6 +26,9 @@ struct ProjectCase {
   bool is_embed = false;
   uint64_t seed = 1;
 };
+
+inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+                                                  WeightFormat::kInt8};
 
 // The mixes, all ranks and every tile width, on ragged shapes.
 inline void AddLoraCases(std::vector<ProjectCase>& list) {
@@ -104,6 +107,17 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                       .has_bias = true,
                       .seed = 16});
   }
+  for (const int32_t rows : {1, 6, 21})
+    list.push_back({.name = "int8 base",
+                    .rows = rows,
+                    .in = 300,
+                    .outs = {96, 45, 33},
+                    .dtype = WeightFormat::kInt8,
+                    .mix = M::kUniform,
+                    .ranks = {8, 0, 5},
+                    .adapter_dtype = DType::kBF16,
+                    .has_bias = true,
+                    .seed = 18});
   list.push_back({.name = "accumulates",
                   .rows = 7,
                   .in = 300,
@@ -117,8 +131,7 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
 
 inline std::vector<ProjectCase> ProjectCases() {
   std::vector<ProjectCase> list;
-  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-  for (const DType dtype : kDTypes) {
+  for (const WeightFormat dtype : kWeightFormats) {
     for (const int32_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64})
       list.push_back({.name = "rows", .rows = rows, .in = 129, .outs = {67}, .dtype = dtype, .seed = 1});
     for (const int32_t in : {1, 2, 3, 31, 127, 128, 255, 257, 640})
@@ -150,8 +163,9 @@ inline std::vector<ProjectCase> ProjectCases() {
 inline std::vector<ProjectCase> EmbedCases() {
   using M = AdapterMix;
   std::vector<ProjectCase> list;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    for (const int32_t hidden : {1, 31, 64, 130})
+  for (const WeightFormat dtype : kWeightFormats) {
+    const DType adapter_dtype = dtype.is_quantised() ? DType::kBF16 : dtype.dtype();
+    for (const int32_t hidden : {1, 31, 64, 130, 300})
       list.push_back(
           {.name = "embed", .rows = 9, .in = 101, .outs = {hidden}, .dtype = dtype, .is_embed = true, .seed = 20});
     for (const int32_t tile_columns : {32, 512})
@@ -162,7 +176,7 @@ inline std::vector<ProjectCase> EmbedCases() {
                       .dtype = dtype,
                       .mix = M::kDistinct,
                       .ranks = {1, 8, 9, 33, 0},
-                      .adapter_dtype = dtype,
+                      .adapter_dtype = adapter_dtype,
                       .tile_columns = tile_columns,
                       .is_embed = true,
                       .seed = 21});
@@ -173,7 +187,7 @@ inline std::vector<ProjectCase> EmbedCases() {
                     .dtype = dtype,
                     .mix = M::kUniform,
                     .ranks = {8, 3},
-                    .adapter_dtype = dtype,
+                    .adapter_dtype = adapter_dtype,
                     .adapters_per_row = 3,
                     .is_embed = true,
                     .seed = 22});

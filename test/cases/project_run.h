@@ -30,7 +30,8 @@ struct ProjectData {
     Random random(c.seed);
     for (const int32_t out : c.outs) {
       if (out == 0) continue;
-      weights.push_back(RandomValues(random, int64_t{c.in} * out, c.dtype));
+      weights.push_back(
+          RandomValues(random, int64_t{c.in} * out, c.dtype.is_quantised() ? DType::kF32 : c.dtype.dtype()));
       biases.push_back(RandomValues(random, out));
       initial.push_back(RandomValues(random, int64_t{c.rows} * out));
     }

@@ -11,31 +11,31 @@ namespace openlora::cases {
 // The same structs at the sizes of a model, Qwen2.5-0.5B: hidden 896, 14 heads of 64 over 2 KV heads, intermediate
 // 4864, vocabulary 151,936. For the bench; too large for the tests.
 
-inline ProjectCase QkvCase(int32_t rows, DType dtype) {
+inline ProjectCase QkvCase(int32_t rows, WeightFormat dtype) {
   return {.name = "qkv", .rows = rows, .in = 896, .outs = {896, 128, 128}, .dtype = dtype, .has_bias = true};
 }
-inline ProjectCase GateUpCase(int32_t rows, DType dtype) {
+inline ProjectCase GateUpCase(int32_t rows, WeightFormat dtype) {
   return {.name = "gate up", .rows = rows, .in = 896, .outs = {4864, 4864}, .dtype = dtype};
 }
-inline ProjectCase DownCase(int32_t rows, DType dtype) {
+inline ProjectCase DownCase(int32_t rows, WeightFormat dtype) {
   return {.name = "down", .rows = rows, .in = 4864, .outs = {896}, .dtype = dtype, .accumulates = true};
 }
-inline ProjectCase HeadCase(int32_t rows, DType dtype) {
+inline ProjectCase HeadCase(int32_t rows, WeightFormat dtype) {
   return {.name = "head", .rows = rows, .in = 896, .outs = {151936}, .dtype = dtype};
 }
 
 inline ProjectCase WithAdapters(ProjectCase c, AdapterMix mix, std::vector<int32_t> ranks) {
   c.mix = mix;
   c.ranks = std::move(ranks);
-  c.adapter_dtype = c.dtype;
+  c.adapter_dtype = c.dtype.is_quantised() ? DType::kBF16 : c.dtype.dtype();
   return c;
 }
 
 inline std::vector<ProjectCase> ProjectSpeedCases() {
   using M = AdapterMix;
   std::vector<ProjectCase> list;
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const int32_t rows : {1, 4, 8, 16, 32, 256}) {
+  for (const WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8}) {
+    for (const int32_t rows : {1, 4, 8, 16, 32, 256, 512}) {
       list.push_back(QkvCase(rows, dtype));
       list.push_back(GateUpCase(rows, dtype));
       list.push_back(DownCase(rows, dtype));

@@ -64,7 +64,7 @@ describe('completion', () => {
       }
     }
     expect(count).toBeGreaterThanOrEqual(4);
-    expect(await values('chat', '--simd', 'avx')).toEqual(['avx2', 'avx512']);
+    expect(await values('chat', '--simd', 'avx')).toEqual(['avx2', 'avx512', 'avx512-vnni']);
     expect(await values('completion', '')).toEqual(['bash', 'zsh', 'fish']);
   });
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadBase, type Base, type LoadBaseOptions } from '../../src/index.js';
-import type { DType } from '../../src/native/binding.js';
+import { SIMD_LEVELS, type DType } from '../../src/native/binding.js';
 import { loadNative } from '../../src/native/load.js';
 import { boundOf, compare, generate, LIMITS } from './compare.js';
 import { readReferences, type Reference, type ReferenceSet } from './references.js';
@@ -30,7 +30,7 @@ async function check(base: Base, set: ReferenceSet, reference: Reference, kv?: D
   return result;
 }
 
-describe.each(['scalar', 'avx2', 'avx512', 'neon'] as const)('SIMD level %s', (simd) => {
+describe.each(SIMD_LEVELS)('SIMD level %s', (simd) => {
   const isHere = loadNative().binding.probe().simdLevels.includes(simd);
   test.skipIf(!isHere).each(['llama-gqa', 'llama-tied-bf16', 'llama3-rope-f16', 'gemma2', 'phi3'])(
     `has the logits of transformers for %s (needs a processor with ${simd})`,

@@ -36,6 +36,24 @@ describe('loadBase', () => {
     }); // prettier-ignore
   });
 
+  test('keeps KV and adapters of int8 weights in the checkpoint’s 16 bits', async () => {
+    const { loadBase, engines } = fakeSdk();
+    await using base = await loadBase({ dtype: 'int8' });
+    expect(base.info.dtype).toBe('int8');
+    expect(engines[0]!.options).toMatchObject({ dtype: 'int8', kvDtype: 'bf16', adapterDtype: 'bf16' });
+    await using _f32 = await loadBase({ dtype: 'int8', kvDtype: 'f32' });
+    expect(engines[1]!.options).toMatchObject({ dtype: 'int8', kvDtype: 'f32', adapterDtype: 'bf16' });
+  });
+
+  test.each([
+    ['f32', 'bf16'],
+    ['f16', 'f16'],
+  ] as const)('beside int8 weights of a checkpoint in %s they are %s', async (sourceDtype, wanted) => {
+    const { loadBase, engines } = fakeSdk({}, {}, fakeFolder({ sourceDtype }));
+    await using _base = await loadBase({ dtype: 'int8' });
+    expect(engines[0]!.options).toMatchObject({ dtype: 'int8', kvDtype: wanted, adapterDtype: wanted });
+  });
+
   test('reports progress phase by phase, and ready once', async () => {
     const seen: LoadProgress[] = [];
     const { loadBase } = fakeSdk();

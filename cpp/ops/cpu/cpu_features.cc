@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include "base/hardware.h"
 #endif
 
 namespace openlora {
@@ -61,6 +63,7 @@ struct X86 {
 
   bool RunsAvx2() const { return avx2 && fma && f16c; }
   bool RunsAvx512() const { return RunsAvx2() && avx512f && avx512dq && avx512bw && avx512vl; }
+  bool RunsAvx512Vnni() const { return RunsAvx512() && avx512_vnni; }
 };
 
 const X86& Cpu() {
@@ -87,7 +90,16 @@ std::vector<Feature> Features() {
 
 #elif defined(__aarch64__)
 
-std::vector<Feature> Features() { return {{"neon", true}}; }
+// sdot and udot.
+bool HasDotprod() {
+#if defined(__APPLE__)
+  return true;  // every Apple processor that runs macOS
+#else
+  return (HardwareCapabilities() >> 20 & 1) != 0;  // HWCAP_ASIMDDP
+#endif
+}
+
+std::vector<Feature> Features() { return {{"neon", true}, {"dotprod", HasDotprod()}}; }
 
 #else
 
@@ -103,11 +115,17 @@ std::vector<SimdLevel> FindLevels() {
 #if defined(OPENLORA_HAS_NEON)
   levels.push_back(SimdLevel::kNeon);
 #endif
+#if defined(OPENLORA_HAS_NEON_DOTPROD)
+  if (HasDotprod()) levels.push_back(SimdLevel::kNeonDotprod);
+#endif
 #if defined(OPENLORA_HAS_AVX2)
   if (Cpu().RunsAvx2()) levels.push_back(SimdLevel::kAvx2);
 #endif
 #if defined(OPENLORA_HAS_AVX512)
   if (Cpu().RunsAvx512()) levels.push_back(SimdLevel::kAvx512);
+#endif
+#if defined(OPENLORA_HAS_AVX512VNNI)
+  if (Cpu().RunsAvx512Vnni()) levels.push_back(SimdLevel::kAvx512Vnni);
 #endif
   return levels;
 }
@@ -122,10 +140,14 @@ const char* NameOf(SimdLevel level) {
       return "scalar";
     case SimdLevel::kNeon:
       return "neon";
+    case SimdLevel::kNeonDotprod:
+      return "neon-dotprod";
     case SimdLevel::kAvx2:
       return "avx2";
     case SimdLevel::kAvx512:
       return "avx512";
+    case SimdLevel::kAvx512Vnni:
+      return "avx512-vnni";
   }
   return "?";
 }

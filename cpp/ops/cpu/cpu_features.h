@@ -6,7 +6,8 @@
 namespace openlora {
 
 // Kernels that can be chosen, worst first.
-enum class SimdLevel { kAuto, kScalar, kNeon, kAvx2, kAvx512 };
+enum class SimdLevel { kAuto, kScalar, kNeon, kNeonDotprod, kAvx2, kAvx512, kAvx512Vnni };
+inline constexpr int kSimdLevels = 7;
 
 const char* NameOf(SimdLevel level);
 

@@ -11,26 +11,44 @@
 namespace openlora {
 namespace {
 
-const KernelTable* KernelsOf(SimdLevel level) {
+#if defined(OPENLORA_HAS_AVX512VNNI) || defined(OPENLORA_HAS_NEON_DOTPROD)
+KernelTable WithInt8(KernelTable table, const char* level, const Int8Kernels& int8) {
+  table.level = level;
+  table.int8 = int8;
+  return table;
+}
+#endif
+
+// What the machine has; `level` is one of AvailableSimdLevels.
+KernelTable KernelsOf(SimdLevel level) {
   switch (level) {
 #if defined(OPENLORA_HAS_SCALAR)
     case SimdLevel::kScalar:
-      return &kKernelsScalar;
+      return kKernelsScalar;
 #endif
 #if defined(OPENLORA_HAS_NEON)
     case SimdLevel::kNeon:
-      return &kKernelsNeon;
+      return kKernelsNeon;
+#endif
+#if defined(OPENLORA_HAS_NEON_DOTPROD)
+    case SimdLevel::kNeonDotprod:
+      return WithInt8(kKernelsNeon, NameOf(level), kInt8NeonDotprod);
 #endif
 #if defined(OPENLORA_HAS_AVX2)
     case SimdLevel::kAvx2:
-      return &kKernelsAvx2;
+      return kKernelsAvx2;
 #endif
 #if defined(OPENLORA_HAS_AVX512)
     case SimdLevel::kAvx512:
-      return &kKernelsAvx512;
+      return kKernelsAvx512;
+#endif
+#if defined(OPENLORA_HAS_AVX512VNNI)
+    case SimdLevel::kAvx512Vnni:
+      return WithInt8(kKernelsAvx512, NameOf(level), kInt8Avx512Vnni);
 #endif
     default:
-      return nullptr;
+      OPENLORA_CHECK(false);
+      return {};
   }
 }
 
@@ -60,7 +78,7 @@ Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
     for (const SimdLevel has : levels) names += std::string(names.empty() ? "" : ", ") + NameOf(has);
     return Error(kErrSimdLevel, "no SIMD level '%s' on this machine; it has: %s", NameOf(level), names.c_str());
   }
-  auto made = std::make_unique<CpuOps>(*KernelsOf(level), threads);
+  auto made = std::make_unique<CpuOps>(KernelsOf(level), threads);
   if (made->threads() != threads)
     return Error(kErrThreads, "threads is %d, the system doesn't start that many", threads);
   *ops = std::move(made);

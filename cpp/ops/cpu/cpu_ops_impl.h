@@ -33,8 +33,8 @@ class CpuOps final : public Ops {
   const char* name() const override { return name_.c_str(); }
   int threads() const { return pool_.size(); }
 
-  int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override;
-  void Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) override;
+  int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override;
+  void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override;
   int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override;
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override;
@@ -83,14 +83,17 @@ class CpuOps final : public Ops {
   static constexpr int64_t kParallelWork = 8192;
   static constexpr int64_t kParallelProducts = 1 << 18;  // multiply-adds of a Project that pay for waking the pool
   void ShrinkShare(const ProjectArgs& args, int member, int members, float* partial);
+  void QuantiseShare(const ProjectArgs& args, int member, int members, uint8_t* x_int8);
   void ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients);
 
-  const KernelTable& kernels_;
+  const KernelTable kernels_;
   const std::string name_;
   ThreadPool pool_;
   TeamBarrier shrunk_;
+  TeamBarrier quantised_;
   LoraPlan plan_;
   Workspace panel_scratch_;  // Project: [threads][PanelScratchFloats(T)]
+  Workspace x_int8_;         // Project: x, quantised
   Workspace partial_;        // Project: the chunks' sums of h
   Workspace coefficients_;   // Project, Embed: h times weight
   Workspace attention_scratch_;

@@ -7,11 +7,23 @@
 namespace openlora {
 namespace {
 
-// Columns [begin, end) of a packed row.
-void GatherRow(const Weight& table, int64_t row, int64_t begin, int64_t end, float* out) {
-  const char* const panel = static_cast<const char*>(table.data) + row / kPanel * PanelBytes(table.dtype, table.in);
-  for (int64_t k = begin; k < end; ++k)
-    out[k] = LoadAsFloat(panel, table.dtype, PanelIndex(table.dtype, row % kPanel, k));
+// Columns [begin, end) of a packed row; of an int8 table, begin is a multiple of a group.
+void GatherRow(const Int8Kernels& kernels, const Weight& table, int64_t row, int64_t begin, int64_t end, float* out) {
+  const uint8_t* const panel =
+      static_cast<const uint8_t*>(table.data) + row / kPanel * PanelBytes(table.format, table.in);
+  const int64_t lane = row % kPanel;
+  if (!table.format.is_quantised()) {
+    const DType dtype = table.format.dtype();
+    for (int64_t k = begin; k < end; ++k) out[k] = LoadAsFloat(panel, dtype, PanelIndex(dtype, lane, k));
+    return;
+  }
+  for (int64_t k = begin; k < end; k += kInt8GroupK) {
+    const uint8_t* const group = panel + k / kInt8GroupK * kInt8GroupBytes;
+    const float scale = LoadAsFloat(group + kInt8ScalesAt, DType::kF16, lane);
+    float rotated[kInt8GroupK];
+    for (int64_t i = 0; i < kInt8GroupK; ++i) rotated[i] = static_cast<float>(group[Int8Index(lane, i)] - 128) * scale;
+    kernels.rotate_back(rotated, static_cast<int32_t>(std::min<int64_t>(end - k, kInt8GroupK)), out + k);
+  }
 }
 
 // coefficients[entry][rank] = weight * scale * A[rank, token of the entry's row]
@@ -36,8 +48,8 @@ void GatherA(const EmbedArgs& args, const LoraJob& job, float* coefficients) {
 void CpuOps::Embed(const EmbedArgs& args) {
   if (args.rows == 0) return;
   const Weight& table = *args.table;
-  const int64_t hidden = table.in, element = static_cast<int64_t>(SizeOf(table.dtype));
-  counters_.weight_bytes_read += static_cast<uint64_t>(args.rows * hidden * element);
+  const int64_t hidden = table.in;
+  counters_.weight_bytes_read += static_cast<uint64_t>(args.rows * RowBytes(table.format, hidden));
   plan_.Build(args.entries, args.pages, &args.site, 1, /*in=*/1, &counters_);
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(plan_.coefficient_floats));
   for (const LoraJob& job : plan_.jobs) {
@@ -46,12 +58,13 @@ void CpuOps::Embed(const EmbedArgs& args) {
         static_cast<uint64_t>(int64_t{job.rank} * job.entries * static_cast<int64_t>(SizeOf(args.pages->dtype)) +
                               SiteTileBytes(*this, *args.pages, job.rank, hidden));
   }
-  // Members own columns, so that each can gather, expand and scale alone.
-  Parallel(DivideUp(hidden, kPanel), args.rows * hidden * 8, [&](int64_t panel_begin, int64_t panel_end) {
-    const int64_t begin = panel_begin * kPanel, end = std::min(panel_end * kPanel, hidden);
+  // Members own columns, whole groups of int8 weights, so that each can gather, expand and scale alone.
+  static_assert(kInt8GroupK % kPanel == 0);
+  Parallel(DivideUp(hidden, kInt8GroupK), args.rows * hidden * 8, [&](int64_t group_begin, int64_t group_end) {
+    const int64_t begin = group_begin * kInt8GroupK, end = std::min(group_end * kInt8GroupK, hidden);
     for (int32_t row = 0; row < args.rows; ++row) {
       OPENLORA_CHECK(args.tokens[row] >= 0 && args.tokens[row] < table.out);
-      GatherRow(table, args.tokens[row], begin, end, args.out.f32(row));
+      GatherRow(kernels_.int8, table, args.tokens[row], begin, end, args.out.f32(row));
     }
     for (const LoraJob& job : plan_.jobs) {
       ExpandArgs e;
@@ -66,8 +79,8 @@ void CpuOps::Embed(const EmbedArgs& args) {
       e.out = hidden;
       e.y = args.out.f32();
       e.y_stride = args.out.stride;
-      e.panel_begin = panel_begin;
-      e.panel_end = panel_end;
+      e.panel_begin = begin / kPanel;
+      e.panel_end = DivideUp(end, kPanel);
       kernels_.expand[static_cast<int>(args.pages->dtype)](e);
     }
     if (args.scale == 1) return;

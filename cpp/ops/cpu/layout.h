@@ -4,7 +4,8 @@
 
 #include "ops/batch_view.h"
 #include "ops/cpu/kernels.h"
-#include "tensor/dtype.h"
+#include "ops/int8_format.h"
+#include "tensor/weight_format.h"
 
 // Where an element stands in packed weights and tiles (kernels.h draws the layouts). In elements of the dtype.
 
@@ -13,9 +14,19 @@ namespace openlora {
 constexpr int64_t DivideUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 constexpr int64_t RoundUp(int64_t value, int64_t unit) { return DivideUp(value, unit) * unit; }
 
-constexpr int64_t PanelBytes(DType dtype, int64_t in) {
+static_assert(kInt8GroupBytes == kPanel * (kInt8GroupK + static_cast<int64_t>(sizeof(uint16_t))));
+
+constexpr int64_t PanelBytes(WeightFormat format, int64_t in) {
+  if (format.is_quantised()) return DivideUp(in, kInt8GroupK) * kInt8GroupBytes;
+  const DType dtype = format.dtype();
   const int64_t k = dtype == DType::kBF16 ? RoundUp(in, 2) : in;
   return k * kPanel * static_cast<int64_t>(SizeOf(dtype));
+}
+
+// Of a row, without what pads its panel.
+constexpr int64_t RowBytes(WeightFormat format, int64_t in) {
+  if (format.is_quantised()) return DivideUp(in, kInt8GroupK) * kInt8GroupBytes / kPanel;
+  return in * static_cast<int64_t>(SizeOf(format.dtype()));
 }
 
 // Of (lane of the panel, k).
@@ -23,6 +34,10 @@ constexpr int64_t PanelIndex(DType dtype, int64_t lane, int64_t k) {
   if (dtype == DType::kBF16) return k / 2 * (2 * kPanel) + lane * 2 + k % 2;
   return k * kPanel + lane;
 }
+
+// Of (lane, k) in a group of an int8 panel: a byte. The lanes' scales stand behind the bytes.
+constexpr int64_t Int8Index(int64_t lane, int64_t k) { return k / 4 * (4 * kPanel) + lane * 4 + k % 4; }
+inline constexpr int64_t kInt8ScalesAt = kPanel * kInt8GroupK;
 
 // Of (rank, column) in an A tile of `ranks` ranks.
 constexpr int64_t TileAIndex(DType dtype, int64_t ranks, int64_t rank, int64_t column) {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -49,22 +52,71 @@ void PackPanel(const char* source, int64_t rows, int64_t in, void* panel) {
   }
 }
 
-using PackFunction = void (*)(const char* source, int64_t rows, int64_t in, void* panel);
+// For |value| < 2^22, ties to even: adding 1.5·2^23 leaves the integer in the low bits.
+int NearestInteger(float value) { return std::bit_cast<int32_t>(value + 0x1.8p23f) - 0x4b400000; }
+
+// The scale of a rotated group of weights, as f16: rounded up, so that no weight is beyond ±127; NaN, if one is not
+// finite or too large.
+uint16_t ScaleOf(const float (&g)[kInt8GroupK]) {
+  float largest = 0, zero = 0;
+  for (const float value : g) {
+    largest = std::max(largest, std::abs(value));
+    zero += value * 0;
+  }
+  const float scale = largest / 127 + zero;
+  uint16_t bits = FloatToF16(scale);
+  if (F16ToFloat(bits) < scale) ++bits;
+  return std::isfinite(F16ToFloat(bits)) ? bits : uint16_t{0x7e00};
+}
 
 template <DType from>
-PackFunction PackTo(DType to) {
-  switch (to) {
-    case DType::kF32:
-      return &PackPanel<from, DType::kF32>;
-    case DType::kF16:
-      return &PackPanel<from, DType::kF16>;
-    case DType::kBF16:
-      return &PackPanel<from, DType::kBF16>;
+void PackInt8Panel(const Int8Kernels& kernels, const char* source, int64_t rows, int64_t in, void* panel) {
+  using From = typename Element<from>::Bits;
+  uint8_t* group = static_cast<uint8_t*>(panel);
+  for (int64_t begin = 0; begin < in; begin += kInt8GroupK, group += kInt8GroupBytes) {
+    const int64_t count = std::min<int64_t>(in - begin, kInt8GroupK);
+    uint16_t* const scales = reinterpret_cast<uint16_t*>(group + kInt8ScalesAt);
+    std::memset(group, 128, kInt8ScalesAt);
+    std::memset(scales, 0, kPanel * sizeof(uint16_t));
+    for (int64_t lane = 0; lane < rows; ++lane) {
+      From bits[kInt8GroupK];
+      float values[kInt8GroupK], g[kInt8GroupK];
+      std::memcpy(bits, source + (lane * in + begin) * static_cast<int64_t>(sizeof(From)),
+                  static_cast<size_t>(count) * sizeof(From));
+      for (int64_t k = 0; k < count; ++k) values[k] = Element<from>::ToFloat(bits[k]);
+      kernels.rotate(values, static_cast<int32_t>(count), g);
+      scales[lane] = ScaleOf(g);
+      const float scale = F16ToFloat(scales[lane]);
+      if (!(scale > 0)) continue;
+      for (int64_t k = 0; k < kInt8GroupK; ++k)
+        group[Int8Index(lane, k)] = static_cast<uint8_t>(128 + NearestInteger(g[k] / scale));
+    }
+  }
+}
+
+using PackFunction = void (*)(const Int8Kernels& kernels, const char* source, int64_t rows, int64_t in, void* panel);
+
+template <DType from, DType to>
+void PackPlain(const Int8Kernels&, const char* source, int64_t rows, int64_t in, void* panel) {
+  PackPanel<from, to>(source, rows, in, panel);
+}
+
+template <DType from>
+PackFunction PackTo(WeightFormat to) {
+  switch (to.kind) {
+    case WeightFormat::kF32:
+      return &PackPlain<from, DType::kF32>;
+    case WeightFormat::kF16:
+      return &PackPlain<from, DType::kF16>;
+    case WeightFormat::kBF16:
+      return &PackPlain<from, DType::kBF16>;
+    case WeightFormat::kInt8:
+      return &PackInt8Panel<from>;
   }
   return nullptr;
 }
 
-PackFunction PackFromTo(DType from, DType to) {
+PackFunction PackFromTo(DType from, WeightFormat to) {
   switch (from) {
     case DType::kF32:
       return PackTo<DType::kF32>(to);
@@ -78,22 +130,23 @@ PackFunction PackFromTo(DType from, DType to) {
 
 }  // namespace
 
-int64_t CpuOps::PackedBytes(DType dtype, int64_t out, int64_t in) const {
-  return DivideUp(out, kPanel) * PanelBytes(dtype, in);
+int64_t CpuOps::PackedBytes(WeightFormat format, int64_t out, int64_t in) const {
+  return DivideUp(out, kPanel) * PanelBytes(format, in);
 }
 
-void CpuOps::Pack(const SourceView& source, DType dtype, int64_t out, int64_t out_begin, void* packed) {
+void CpuOps::Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) {
   static_assert(kPackRows % kPanel == 0);
   OPENLORA_CHECK(out_begin % kPanel == 0 && out_begin + source.rows <= out);
-  const int64_t in = source.cols, panel_bytes = PanelBytes(dtype, in);
+  const int64_t in = source.cols, panel_bytes = PanelBytes(format, in);
   const int64_t row_bytes = in * static_cast<int64_t>(SizeOf(source.dtype));
-  const PackFunction pack = PackFromTo(source.dtype, dtype);
+  const PackFunction pack = PackFromTo(source.dtype, format);
   char* const first = static_cast<char*>(packed) + out_begin / kPanel * panel_bytes;
   Parallel(DivideUp(source.rows, kPanel), source.rows * in, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t row = panel * kPanel;
       const int64_t rows = source.rows - row < kPanel ? source.rows - row : kPanel;
-      pack(static_cast<const char*>(source.data) + row * row_bytes, rows, in, first + panel * panel_bytes);
+      pack(kernels_.int8, static_cast<const char*>(source.data) + row * row_bytes, rows, in,
+           first + panel * panel_bytes);
     }
   });
 }

@@ -9,6 +9,8 @@ namespace {
 
 constexpr int kProductsMax = 3;
 
+bool IsQuantised(const Product& product) { return product.weight->format.is_quantised(); }
+
 PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   PanelsArgs panels;
   panels.x = args.x.f32();
@@ -16,7 +18,7 @@ PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   panels.rows = static_cast<int32_t>(args.x.rows);
   panels.in = product.weight->in;
   panels.weights = product.weight->data;
-  panels.panel_bytes = PanelBytes(product.weight->dtype, product.weight->in);
+  panels.panel_bytes = PanelBytes(product.weight->format, product.weight->in);
   panels.out = product.weight->out;
   panels.bias = product.weight->bias;
   panels.y = product.out.f32();
@@ -96,8 +98,19 @@ void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* par
   }
 }
 
-// Each member: its share of the shrinks; its base panels, over which everybody's shrinks get done; its expands, onto
-// outputs that no other member touches.
+// One member's share of the groups of x.
+void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, uint8_t* x_int8) {
+  const int64_t groups = DivideUp(args.x.cols, kInt8GroupK);
+  const Piece mine = Split(args.x.rows * groups, 1, member, members);
+  for (int64_t at = mine.begin; at < mine.end;) {
+    const int64_t row = at / groups, begin = at % groups, end = std::min(groups, begin + mine.end - at);
+    kernels_.int8.quantise(args.x.f32(row), args.x.cols, begin, end, x_int8 + row * groups * kernels_.int8.group_bytes);
+    at += end - begin;
+  }
+}
+
+// Each member: its share of quantising x, where weights are int8; its share of the shrinks; its base panels, over which
+// everybody's shrinks get done; its expands, onto outputs that no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
   const int64_t rows = args.x.rows, in = args.x.cols;
   const int32_t products = static_cast<int32_t>(args.products.size());
@@ -110,7 +123,7 @@ void CpuOps::Project(const ProjectArgs& args) {
     OPENLORA_CHECK(weight.in == in);
     sites[p] = args.products[p].site;
     total += DivideUp(weight.out, kPanel);
-    counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.dtype, weight.out, in));
+    counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
   }
   plan_.Build(args.entries, args.pages, sites, products, in, &counters_);
   for (const LoraJob& job : plan_.jobs)
@@ -123,13 +136,22 @@ void CpuOps::Project(const ProjectArgs& args) {
   float* const scratch = panel_scratch_.Get<float>(static_cast<size_t>(members_max * scratch_floats));
   float* const partial = partial_.Get<float>(static_cast<size_t>(plan_.partial_floats));
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(members_max * plan_.coefficient_floats));
+  const bool has_int8 = std::any_of(args.products.begin(), args.products.end(), IsQuantised);
+  const int64_t groups = has_int8 ? DivideUp(in, kInt8GroupK) : 0;
+  uint8_t* const x_int8 = x_int8_.Get<uint8_t>(static_cast<size_t>(rows * groups * kernels_.int8.group_bytes));
   shrunk_.Reset();
+  quantised_.Reset();
   const auto body = [&](int member, int members) {
+    if (has_int8) {
+      QuantiseShare(args, member, members, x_int8);
+      quantised_.Arrive();
+    }
     const bool has_lora = !plan_.jobs.empty();
     if (has_lora) {
       ShrinkShare(args, member, members, partial);
       shrunk_.Arrive();
     }
+    if (has_int8) quantised_.Wait(members);
     const Piece mine = Split(total, 1, member, members);
     int64_t before = 0;
     for (const Product& product : args.products) {
@@ -138,7 +160,10 @@ void CpuOps::Project(const ProjectArgs& args) {
       panels.panel_begin = std::max<int64_t>(mine.begin - before, 0);
       panels.panel_end = std::min(mine.end - before, count);
       panels.scratch = scratch + member * scratch_floats;
-      if (panels.panel_begin < panels.panel_end) kernels_.panels[static_cast<int>(product.weight->dtype)](panels);
+      panels.x_int8 = x_int8;
+      panels.x_int8_stride = groups;
+      const auto kernel = IsQuantised(product) ? kernels_.int8.panels : kernels_.panels[product.weight->format.kind];
+      if (panels.panel_begin < panels.panel_end) kernel(panels);
       before += count;
     }
     if (has_lora) {

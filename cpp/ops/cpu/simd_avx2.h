@@ -58,6 +58,50 @@ struct Simd {
   }
   static I BitsOf(F a) { return _mm256_castps_si256(a); }
   static F FromBits(I a) { return _mm256_castsi256_ps(a); }
+  static F FloatOf(I a) { return _mm256_cvtepi32_ps(a); }
+  static void StoreInt(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+  template <int distance>
+  static F SwapLanes(F a) {
+    if constexpr (distance == 1) return _mm256_permute_ps(a, 0xb1);
+    if constexpr (distance == 2) return _mm256_permute_ps(a, 0x4e);
+    if constexpr (distance == 4) return _mm256_permute2f128_ps(a, a, 1);
+  }
+
+  static constexpr int kDotVectors = 2;
+  static constexpr int kDotRows = 4;
+  // Bytes 0 and 2, 1 and 3 as 16-bit integers: _mm256_maddubs_epi16 would saturate.
+  using Activation = int16_t;
+  struct Weights {
+    I even, odd;
+  };
+  using Quad = Weights;
+  struct Pair {
+    Activation x[2];
+  };
+  // gcc 12 would load both pairs of a quad into a general register and take them apart there.
+  static I Broadcast(const Activation* p) {
+    I pair;
+    asm("vpbroadcastd %1, %0" : "=x"(pair) : "m"(*reinterpret_cast<const Pair*>(p)));
+    return pair;
+  }
+  static constexpr int kSumStart = -128;
+  static void StoreActivations(Activation* p, I q) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    const __m128i pairs = _mm_shufflehi_epi16(_mm_shufflelo_epi16(words, 0xd8), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), pairs);
+  }
+  static Quad LoadActivations(const Activation* p) { return {Broadcast(p), Broadcast(p + 2)}; }
+  static Weights LoadWeights(const uint8_t* p) {
+    const I bytes = LoadInt(p);
+    return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
+  }
+  static I Dot(I sum, Weights w, Quad x) {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, x.even));
+    asm("" : "+x"(sum));  // gcc 12 would add up four products first, and spill them
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, x.odd));
+    asm("" : "+x"(sum));
+    return sum;
+  }
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
  private:

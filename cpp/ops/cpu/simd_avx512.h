@@ -60,6 +60,70 @@ struct Simd {
   }
   static I BitsOf(F a) { return _mm512_castps_si512(a); }
   static F FromBits(I a) { return _mm512_castsi512_ps(a); }
+  static F FloatOf(I a) { return _mm512_cvtepi32_ps(a); }
+  static void StoreInt(void* p, I a) { _mm512_storeu_si512(p, a); }
+  template <int distance>
+  static F SwapLanes(F a) {
+    if constexpr (distance == 1) return _mm512_permute_ps(a, 0xb1);
+    if constexpr (distance == 2) return _mm512_permute_ps(a, 0x4e);
+    if constexpr (distance == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+    if constexpr (distance == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
+  }
+
+  static constexpr int kDotVectors = 2;
+  static constexpr int kDotRows = 8;
+  static constexpr int kSumStart = -128;
+#if defined(__AVX512VNNI__)
+  using Activation = int8_t;
+  using Weights = I;
+  using Quad = I;
+  static void StoreActivations(Activation* p, I q) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
+  }
+  static Quad LoadActivations(const Activation* p) {
+    int32_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return _mm512_set1_epi32(quad);
+  }
+  static Weights LoadWeights(const uint8_t* p) { return LoadInt(p); }
+  // By value and in assembly: around _mm512_dpbusd_epi32, gcc 12 copies the accumulators, a third of the speed.
+  static I Dot(I sum, Weights w, Quad x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+  }
+#else
+  // Bytes 0 and 2, 1 and 3 as 16-bit integers: _mm512_maddubs_epi16 would saturate.
+  using Activation = int16_t;
+  struct Weights {
+    I even, odd;
+  };
+  using Quad = Weights;
+  struct Pair {
+    Activation x[2];
+  };
+  // gcc 12 would load both pairs of a quad into a general register and take them apart there.
+  static I Broadcast(const Activation* p) {
+    I pair;
+    asm("vpbroadcastd %1, %0" : "=v"(pair) : "m"(*reinterpret_cast<const Pair*>(p)));
+    return pair;
+  }
+  static void StoreActivations(Activation* p, I q) {
+    const __m256i pairs = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(_mm512_cvtepi32_epi16(q), 0xd8), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pairs);
+  }
+  static Quad LoadActivations(const Activation* p) { return {Broadcast(p), Broadcast(p + 2)}; }
+  static Weights LoadWeights(const uint8_t* p) {
+    const I bytes = LoadInt(p);
+    return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
+  }
+  static I Dot(I sum, Weights w, Quad x) {
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.even, x.even));
+    asm("" : "+v"(sum));  // gcc 12 would add up four products first, and spill them
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
+    asm("" : "+v"(sum));
+    return sum;
+  }
+#endif
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
  private:

@@ -23,7 +23,18 @@
 //   LoadBF16(p) LoadBF16Part(p, n) LoadF16(p) LoadF16Part(p, n)   kLanes consecutive 16-bit floats
 //   SetInt(i) AddInt SubInt ShiftLeft<n>(i) ShiftRight<n>(i)      32 bits, ShiftRight keeps the sign
 //   BitsOf(f) FromBits(i)      reinterpret
+//   FloatOf(i)                 exact for |i| < 2^24
+//   StoreInt(p, i)
+//   SwapLanes<d>(f)            lane i takes lane i ^ d; d = 1, 2, 4, … < kLanes
 //   Prefetch(p)                into all cache levels
+//
+// int8 dot products of four neighbouring k in each 32-bit lane, exact:
+//   kDotVectors, kDotRows      a tile: as many accumulators, and what they multiply, fit into the registers
+//   Activation                 how an activation is stored: int8_t, or int16_t and its fours as k, k+2, k+1, k+3
+//   StoreActivations(p, i)     of kLanes integers in ±127
+//   Quad LoadActivations(p)    four of them, for all lanes
+//   Weights LoadWeights(p)     4 * kLanes bytes w + 128
+//   Dot(sum, Weights, Quad)    sum + Σ (w + kSumStart + 128) * x: a sum begins at kSumStart * Σ x
 //
 // Every function gives the same bits on every level.
 

@@ -73,6 +73,40 @@ struct Simd {
   }
   static I BitsOf(F a) { return vreinterpretq_s32_f32(a); }
   static F FromBits(I a) { return vreinterpretq_f32_s32(a); }
+  static F FloatOf(I a) { return vcvtq_f32_s32(a); }
+  static void StoreInt(void* p, I a) { vst1q_s32(static_cast<int32_t*>(p), a); }
+  template <int distance>
+  static F SwapLanes(F a) {
+    if constexpr (distance == 1) return vrev64q_f32(a);
+    if constexpr (distance == 2) return vextq_f32(a, a, 2);
+  }
+
+  static constexpr int kDotVectors = 4;
+  static constexpr int kDotRows = 4;
+  using Activation = int8_t;
+  using Weights = int8x16_t;
+  using Quad = int8x16_t;
+  static constexpr int kSumStart = 0;  // the dots take signed bytes: flipping the top bit takes 128 away
+  static void StoreActivations(Activation* p, I q) {
+    const int16x4_t words = vmovn_s32(q);
+    const int32x2_t bytes = vreinterpret_s32_s8(vmovn_s16(vcombine_s16(words, words)));
+    const int32_t quad = vget_lane_s32(bytes, 0);
+    __builtin_memcpy(p, &quad, sizeof quad);
+  }
+  static Quad LoadActivations(const Activation* p) {
+    int32_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return vreinterpretq_s8_s32(vdupq_n_s32(quad));
+  }
+  static Weights LoadWeights(const uint8_t* p) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80))); }
+#if defined(__ARM_FEATURE_DOTPROD)
+  static I Dot(I sum, Weights w, Quad x) { return vdotq_s32(sum, w, x); }
+#else
+  static I Dot(I sum, Weights w, Quad x) {
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+    return vaddq_s32(sum, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(w, x))));
+  }
+#endif
   static void Prefetch(const void* p) { __builtin_prefetch(p); }
 
  private:

@@ -95,6 +95,35 @@ struct Simd {
   }
   static I BitsOf(F a) { return __builtin_bit_cast(I, a); }
   static F FromBits(I a) { return __builtin_bit_cast(F, a); }
+  static F FloatOf(I a) {
+    return Map([&](int i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
+  }
+  static void StoreInt(void* p, I a) { __builtin_memcpy(p, &a, sizeof a); }
+  template <int distance>
+  static F SwapLanes(F a) {
+    return Map([&](int i) { return a.v[i ^ distance]; });
+  }
+
+  static constexpr int kDotVectors = 4;
+  static constexpr int kDotRows = 4;
+  using Activation = int8_t;
+  using Weights = I;
+  struct Quad {
+    int8_t x[4];
+  };
+  static constexpr int kSumStart = -128;
+  static void StoreActivations(Activation* p, I q) {
+    for (int i = 0; i < 4; ++i) p[i] = static_cast<int8_t>(q.v[i]);
+  }
+  static Quad LoadActivations(const Activation* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static Weights LoadWeights(const uint8_t* p) { return LoadInt(p); }
+  static I Dot(I sum, Weights w, Quad x) {
+    return MapInt([&](int i) {
+      uint32_t total = sum.v[i];
+      for (int j = 0; j < 4; ++j) total += (w.v[i] >> (8 * j) & 0xffu) * static_cast<uint32_t>(int32_t{x.x[j]});
+      return total;
+    });
+  }
   static void Prefetch(const void* p) { __builtin_prefetch(p); }
 
  private:

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/reference/reference_attention.h"
+#include "ops/reference/reference_int8.h"
 #include "ops/reference/reference_lora.h"
 #include "ops/reference/reference_sample.h"
 
@@ -15,13 +16,15 @@ class ReferenceOps final : public Ops {
  public:
   const char* name() const override { return "reference"; }
 
-  int64_t PackedBytes(DType dtype, int64_t out, int64_t in) const override {
-    return out * in * static_cast<int64_t>(SizeOf(dtype));
+  int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override {
+    if (format.is_quantised()) return out * GroupsOf(in) * static_cast<int64_t>(sizeof(reference::Int8Group));
+    return out * in * static_cast<int64_t>(SizeOf(format.dtype()));
   }
 
-  void Pack(const SourceView& source, DType dtype, int64_t, int64_t out_begin, void* packed) override {
+  void Pack(const SourceView& source, WeightFormat format, int64_t, int64_t out_begin, void* packed) override {
+    if (format.is_quantised()) return PackInt8(source, out_begin, packed);
     for (int64_t i = 0; i < source.rows * source.cols; ++i)
-      StoreFromFloat(packed, dtype, out_begin * source.cols + i, LoadUnaligned(source, i));
+      StoreFromFloat(packed, format.dtype(), out_begin * source.cols + i, LoadUnaligned(source, i));
   }
 
   int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override {
@@ -49,12 +52,12 @@ class ReferenceOps final : public Ops {
       for (int32_t r = 0; r < rank; ++r) h[r] = a[r * table.out + args.tokens[row]];
     };
     reference::AddLora(args.entries, args.pages, args.site, table.out, table.in, shrink, delta, counters_);
-    for (int32_t row = 0; row < args.rows; ++row)
-      for (int64_t i = 0; i < table.in; ++i) {
-        const double base = LoadAsFloat(table.data, table.dtype, args.tokens[row] * table.in + i);
-        args.out.f32(row)[i] = static_cast<float>(args.scale * (base + delta[row * table.in + i]));
-      }
-    counters_.weight_bytes_read += PackedBytes(table.dtype, args.rows, table.in);
+    for (int32_t row = 0; row < args.rows; ++row) {
+      const std::vector<float> base = RowOf(table, args.tokens[row]);
+      for (int64_t i = 0; i < table.in; ++i)
+        args.out.f32(row)[i] = static_cast<float>(args.scale * (double{base[i]} + delta[row * table.in + i]));
+    }
+    counters_.weight_bytes_read += PackedBytes(table.format, args.rows, table.in);
   }
 
   void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) override {
@@ -144,6 +147,51 @@ class ReferenceOps final : public Ops {
   Status Synchronize() override { return Ok(); }
 
  private:
+  static int64_t GroupsOf(int64_t in) { return (in + kInt8GroupK - 1) / kInt8GroupK; }
+
+  // The groups of row `row` of an int8 weight.
+  static std::span<const reference::Int8Group> GroupsOf(const Weight& weight, int64_t row) {
+    const int64_t groups = GroupsOf(weight.in);
+    return {static_cast<const reference::Int8Group*>(weight.data) + row * groups, static_cast<size_t>(groups)};
+  }
+
+  static void PackInt8(const SourceView& source, int64_t out_begin, void* packed) {
+    auto* to = static_cast<reference::Int8Group*>(packed) + out_begin * GroupsOf(source.cols);
+    std::vector<float> values(source.cols);
+    for (int64_t row = 0; row < source.rows; ++row) {
+      for (int64_t k = 0; k < source.cols; ++k) values[k] = LoadUnaligned(source, row * source.cols + k);
+      for (const auto& group : reference::Int8QuantiseRow(values, &reference::Int8QuantiseWeights)) *to++ = group;
+    }
+  }
+
+  // The values that a row of a weight stands for.
+  static std::vector<float> RowOf(const Weight& weight, int64_t row) {
+    if (weight.format.is_quantised()) return reference::Int8Dequantise(GroupsOf(weight, row), weight.in);
+    std::vector<float> values(weight.in);
+    for (int64_t i = 0; i < weight.in; ++i)
+      values[i] = LoadAsFloat(weight.data, weight.format.dtype(), row * weight.in + i);
+    return values;
+  }
+
+  // x·W[o] for each o.
+  static std::vector<double> BaseProducts(const float* x, const Weight& weight) {
+    std::vector<double> sums(weight.out);
+    if (weight.format.is_quantised()) {
+      const auto of_x =
+          reference::Int8QuantiseRow({x, static_cast<size_t>(weight.in)}, &reference::Int8QuantiseActivations);
+      for (int64_t o = 0; o < weight.out; ++o) {
+        const auto of_w = GroupsOf(weight, o);
+        for (size_t g = 0; g < of_w.size(); ++g)
+          sums[o] += double{of_x[g].scale} * of_w[g].scale * reference::Int8Dot(of_x[g], of_w[g]);
+      }
+      return sums;
+    }
+    for (int64_t o = 0; o < weight.out; ++o)
+      for (int64_t i = 0; i < weight.in; ++i)
+        sums[o] += double{x[i]} * LoadAsFloat(weight.data, weight.format.dtype(), o * weight.in + i);
+    return sums;
+  }
+
   void ProjectOne(const ProjectArgs& args, const Product& product) {
     const Weight& weight = *product.weight;
     std::vector<double> delta(args.x.rows * weight.out);
@@ -154,15 +202,15 @@ class ReferenceOps final : public Ops {
       }
     };
     reference::AddLora(args.entries, args.pages, product.site, weight.in, weight.out, shrink, delta, counters_);
-    for (int64_t row = 0; row < args.x.rows; ++row)
+    for (int64_t row = 0; row < args.x.rows; ++row) {
+      const std::vector<double> products = BaseProducts(args.x.f32(row), weight);
       for (int64_t o = 0; o < weight.out; ++o) {
-        double sum = weight.bias != nullptr ? weight.bias[o] : 0;
-        for (int64_t i = 0; i < weight.in; ++i)
-          sum += double{args.x.f32(row)[i]} * LoadAsFloat(weight.data, weight.dtype, o * weight.in + i);
+        const double sum = products[o] + (weight.bias != nullptr ? weight.bias[o] : 0);
         float& out = product.out.f32(row)[o];
         out = static_cast<float>((product.accumulates ? out : 0) + sum + delta[row * weight.out + o]);
       }
-    counters_.weight_bytes_read += PackedBytes(weight.dtype, weight.out, weight.in);
+    }
+    counters_.weight_bytes_read += PackedBytes(weight.format, weight.out, weight.in);
   }
 };
 

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/reference/reference_int8.h"
 
 namespace openlora::cpu_test {
 
@@ -47,14 +49,16 @@ inline Aligned AllocateAligned(int64_t bytes) {
   return Aligned(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64))));
 }
 
-// A packed matrix with the values that it holds, row-major, rounded to its dtype.
+// A packed matrix with the values that it holds, row-major, rounded to its dtype; of an int8 one, those that it was
+// made of.
 struct Matrix {
-  Matrix(Ops& ops, DType dtype, int64_t out, int64_t in, uint64_t seed)
+  Matrix(Ops& ops, WeightFormat format, int64_t out, int64_t in, uint64_t seed)
       : values(Values(seed, static_cast<size_t>(out * in))) {
-    data = AllocateAligned(ops.PackedBytes(dtype, out, in));
-    ops.Pack({values.data(), DType::kF32, out, in}, dtype, out, 0, data.get());
-    for (float& value : values) value = RoundTo(dtype, value);
-    weight = {dtype, out, in, data.get(), nullptr};
+    data = AllocateAligned(ops.PackedBytes(format, out, in));
+    ops.Pack({values.data(), DType::kF32, out, in}, format, out, 0, data.get());
+    weight = {format, out, in, data.get(), nullptr};
+    if (format.is_quantised()) return;
+    for (float& value : values) value = RoundTo(format.dtype(), value);
   }
   std::vector<float> values;
   Aligned data;
@@ -158,6 +162,36 @@ inline float Chain(DType dtype, const float* x, const float* w, int64_t count, f
     sum = std::fmaf(w[k], x[k], sum);
   }
   return sum;
+}
+
+// Of int8: a group's products in integers, times x's scale; a chain of FMAs with w's scales over the groups.
+inline float Int8Chain(const std::vector<reference::Int8Group>& x, const std::vector<reference::Int8Group>& w) {
+  float sum = 0;
+  for (size_t g = 0; g < x.size(); ++g)
+    sum = std::fmaf(static_cast<float>(reference::Int8Dot(x[g], w[g])) * x[g].scale, w[g].scale, sum);
+  return sum;
+}
+
+// x [rows, in]·Wᵀ, [rows, out].
+inline std::vector<float> BaseProducts(const Matrix& matrix, const std::vector<float>& x, int64_t rows) {
+  const int64_t out = matrix.weight.out, in = matrix.weight.in;
+  std::vector<float> y;
+  std::vector<std::vector<reference::Int8Group>> of_w;
+  const auto row_of = [in](const std::vector<float>& values, int64_t row) {
+    return std::span(values).subspan(static_cast<size_t>(row * in), static_cast<size_t>(in));
+  };
+  for (int64_t o = 0; o < out && matrix.weight.format.is_quantised(); ++o)
+    of_w.push_back(reference::Int8QuantiseRow(row_of(matrix.values, o), &reference::Int8QuantiseWeights));
+  for (int64_t row = 0; row < rows; ++row) {
+    if (!matrix.weight.format.is_quantised()) {
+      for (int64_t o = 0; o < out; ++o)
+        y.push_back(Chain(matrix.weight.format.dtype(), row_of(x, row).data(), row_of(matrix.values, o).data(), in, 0));
+      continue;
+    }
+    const auto of_x = reference::Int8QuantiseRow(row_of(x, row), &reference::Int8QuantiseActivations);
+    for (const auto& w : of_w) y.push_back(Int8Chain(of_x, w));
+  }
+  return y;
 }
 
 inline float ShrinkOne(const float* x, const float* a, int64_t in) {

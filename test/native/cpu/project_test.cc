@@ -7,23 +7,20 @@ namespace openlora::cpu_test {
 namespace {
 
 constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+                                        WeightFormat::kInt8};
 
 std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& x, int64_t rows, const float* bias,
                                 const std::vector<float>* before) {
-  const int64_t out = matrix.weight.out, in = matrix.weight.in;
-  std::vector<float> y(static_cast<size_t>(rows * out));
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t o = 0; o < out; ++o) {
-      const size_t at = static_cast<size_t>(row * out + o);
-      float sum = Chain(matrix.weight.dtype, &x[static_cast<size_t>(row * in)],
-                        &matrix.values[static_cast<size_t>(o * in)], in, 0);
-      if (bias != nullptr) sum += bias[o];
-      y[at] = before != nullptr ? (*before)[at] + sum : sum;
-    }
+  std::vector<float> y = BaseProducts(matrix, x, rows);
+  for (size_t at = 0; at < y.size(); ++at) {
+    if (bias != nullptr) y[at] += bias[at % static_cast<size_t>(matrix.weight.out)];
+    if (before != nullptr) y[at] = (*before)[at] + y[at];
+  }
   return y;
 }
 
-void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
+void RunShape(int64_t out, int64_t in, WeightFormat dtype, int threads) {
   for (const SimdLevel level : AvailableSimdLevels()) {
     const auto ops = MakeOps(level, threads);
     Matrix matrix(*ops, dtype, out, in, 7);
@@ -48,7 +45,7 @@ void RunShape(int64_t out, int64_t in, DType dtype, int threads) {
 TEST(CpuProject, AnOutputIsOneChainWhateverLevelRowsThreadsAndShape) {
   const std::vector<std::pair<int, int>> few = {{1, 1}, {45, 129}, {160, 300}},
                                          all = {{32, 64}, {1, 1}, {45, 129}, {160, 300}, {257, 33}, {96, 513}};
-  for (const DType dtype : kAllDTypes)
+  for (const WeightFormat dtype : kAllFormats)
     for (const int threads : {1, 3})
       for (const auto& [out, in] : IsSmall() ? few : all) RunShape(out, in, dtype, threads);
 }
@@ -132,7 +129,8 @@ void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site
 }
 
 void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const std::vector<int64_t>& outs, int threads,
-             int64_t rows) {
+             int64_t rows, bool is_int8 = false) {
+  const WeightFormat base = is_int8 ? WeightFormat(WeightFormat::kInt8) : dtype;
   std::vector<Segment> segments = {{1, {}}, {0, {}}, {2, {}}};
   for (int32_t row = 0; row < rows; ++row) {
     if (row % 4 != 3)
@@ -159,7 +157,7 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
     std::vector<std::vector<float>> got, expected;
     std::vector<Product> products;
     for (size_t p = 0; p < outs.size(); ++p) {
-      matrices.push_back(std::make_unique<Matrix>(*ops, dtype, outs[p], in, p));
+      matrices.push_back(std::make_unique<Matrix>(*ops, base, outs[p], in, p));
       got.emplace_back(static_cast<size_t>(rows * outs[p]));
       expected.push_back(ExpectedBase(*matrices[p], x, rows, nullptr, nullptr));
       AddLora(batch, adapters, dtype, static_cast<int>(p), x, &expected[p]);
@@ -187,6 +185,11 @@ TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
 
 TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
   for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
+}
+
+TEST(CpuLora, ReadsXAsItIsBesideAnInt8Base) {
+  for (int64_t rows = 1; rows <= 20; rows += IsSmall() ? 7 : 1)
+    RunLora(DType::kBF16, 512, 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, true);
 }
 
 TEST(CpuLora, OneRowAlone) {

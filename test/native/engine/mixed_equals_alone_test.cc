@@ -49,7 +49,7 @@ void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver*
 }
 
 // Each request by itself, one after another.
-std::vector<Answer> Alone(const TestFolder& folder, DType dtype = DType::kF32,
+std::vector<Answer> Alone(const TestFolder& folder, WeightFormat dtype = DType::kF32,
                           const ModelConfig& model = TinyConfig()) {
   CoreDriver driver(TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
@@ -72,7 +72,7 @@ struct MixedRun {
   int64_t pool_bytes = 4 << 20;
   bool cancels = false;
   SimdLevel simd = SimdLevel::kAuto;
-  DType dtype = DType::kF32;
+  WeightFormat dtype = DType::kF32;
   ModelConfig model = TinyConfig();
 };
 
@@ -159,10 +159,10 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
   }
 }
 
-TEST(MixedEqualsAloneTest, InSixteenBits) {
+TEST(MixedEqualsAloneTest, InSixteenAndEightBits) {
   const TestFolder folder("dtypes");
-  for (const DType dtype : {DType::kBF16, DType::kF16}) {
-    SCOPED_TRACE(dtype == DType::kBF16 ? "bf16" : "f16");
+  for (const WeightFormat dtype : {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kInt8}) {
+    SCOPED_TRACE(NameOf(dtype));
     const std::vector<Answer> alone = Alone(folder, dtype);
     ExpectSame(folder, alone, {.seed = 10, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype});
     if (IsSmall()) continue;

@@ -74,12 +74,14 @@ inline ModelConfig TinyConfig() {
   return model;
 }
 
-// A random base of `model` in `folder`, ready to open on a CPU, everything kept in `dtype`. The text of token t is
+// A random base of `model` in `folder`, ready to open on a CPU, everything kept in `dtype` (KV and adapters of int8:
+// bf16). The text of token t is
 // the two letters of t.
 inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto,
-                                 DType dtype = DType::kF32, const ModelConfig& model = TinyConfig()) {
+                                 WeightFormat dtype = DType::kF32, const ModelConfig& model = TinyConfig()) {
   EngineOptions options;
-  options.dtype = options.kv_dtype = options.adapter_dtype = dtype;
+  options.dtype = dtype;
+  options.kv_dtype = options.adapter_dtype = dtype.is_quantised() ? DType::kBF16 : dtype.dtype();
   options.model = model;
   options.files = {folder.File("base.bin")};
   {

@@ -18,7 +18,7 @@ using cases::SiteValues;
 
 std::vector<ProjectCase> Smaller(const std::vector<ProjectCase>& list) {
   return OneOfEachKind(
-      list, [](const ProjectCase& c) { return std::tuple(std::string(c.name), c.dtype, c.mix, c.adapter_dtype); });
+      list, [](const ProjectCase& c) { return std::tuple(std::string(c.name), c.dtype.kind, c.mix, c.adapter_dtype); });
 }
 
 std::vector<ProjectCase> ProjectCases() { return IsSmall() ? Smaller(cases::ProjectCases()) : cases::ProjectCases(); }
