@@ -17,7 +17,7 @@ function workerUrl(name: string): URL {
   return existsSync(fresh) ? fresh : new URL(`../../dist/${name}.js`, import.meta.url);
 }
 
-/** What a worker is, for messages: `name` is its file's, `what` whose thread it is. */
+/** What a worker is; `name` is its file's. */
 export interface WorkerKind {
   name: string;
   failures: Failures;
