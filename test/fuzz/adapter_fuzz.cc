@@ -195,6 +195,9 @@ bool Round(std::vector<float>* values, DType dtype) {
   return is_finite;
 }
 
+// The most that rounding `value` to f32 changes it: half a step, of a normal number or of a subnormal one.
+double RoundingError(double value) { return std::fabs(value) * FLT_EPSILON / 2 + double{FLT_TRUE_MIN} / 2; }
+
 // One row, zero but for a one at `column`, through a base of zeros and the adapter: y = scale · B · A[:, column].
 void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const AdapterResidency& residency,
                   int64_t column) {
@@ -215,17 +218,19 @@ void CheckProduct(const Case& test, const AdapterSite& site, Ops* ops, const Ada
   Round(&a, residency.format().dtype);
   Round(&b, residency.format().dtype);
   for (int64_t out = 0; out < shape.out; ++out) {
-    double sum = 0, magnitude = 0;
+    double sum = 0, magnitude = 0, tolerance = 0;
+    bool has_overflown = false;
     for (int32_t r = 0; r < site.rank; ++r) {
-      const float h = site.scale * a[static_cast<size_t>(r * shape.in + column)];
-      const double term = double{h} * b[static_cast<size_t>(out * site.rank + r)];
-      sum += term;
-      magnitude += std::fabs(term);
+      const double h = double{site.scale} * a[static_cast<size_t>(r * shape.in + column)];
+      const double of_b = b[static_cast<size_t>(out * site.rank + r)];
+      sum += h * of_b;
+      magnitude += std::fabs(h * of_b);
+      tolerance += RoundingError(h) * std::fabs(of_b);
+      has_overflown |= std::fabs(h) > FLT_MAX;
     }
-    // h is one product, rounded as it is here; y is a chain of rank roundings, each of eps/2 of what is summed, or of a
-    // subnormal's step.
-    const double tolerance = site.rank * (FLT_EPSILON * magnitude + FLT_TRUE_MIN);
-    const bool has_overflown = magnitude > FLT_MAX;
+    // h is rounded once, or not at all by the reference; y at most twice for each rank, of what is summed.
+    tolerance += site.rank * 2 * RoundingError(magnitude + tolerance);
+    has_overflown |= magnitude > FLT_MAX;
     FUZZ_CHECK(has_overflown || std::fabs(y[static_cast<size_t>(out)] - sum) <= tolerance,
                "site %d, output %lld is %g, the files say %g", site.site, static_cast<long long>(out),
                double{y[static_cast<size_t>(out)]}, sum);
