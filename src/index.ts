@@ -2,7 +2,7 @@
 
 import { openFolderReader } from './formats/index.js';
 import { openTokenizer } from './formats/tokenizer.js';
-import { loadNative } from './native/load.js';
+import { loadNativeInTurns } from './native/load.js';
 import { createLoadBase } from './sdk/load-base.js';
 import type { Base, LoadBaseOptions } from './sdk/types.js';
 
@@ -16,7 +16,7 @@ import type { Base, LoadBaseOptions } from './sdk/types.js';
  * for await (const chunk of base.generate({ adapter: 'alice', prompt: 'Hello' })) process.stdout.write(chunk.text);
  */
 export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadBase({
-  loadNative: () => loadNative(),
+  loadNative: () => loadNativeInTurns(),
   openFolderReader,
   openTokenizer,
 });

@@ -349,9 +349,8 @@ void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleRes
 
 std::string_view EngineCore::TextOf(int32_t token) const {
   const auto index = static_cast<size_t>(token);
-  const uint32_t begin = options_.token_offsets[index];
-  return {reinterpret_cast<const char*>(options_.token_bytes.data()) + begin,
-          options_.token_offsets[index + 1] - begin};
+  const uint32_t begin = tokens_.offsets[index];
+  return {reinterpret_cast<const char*>(tokens_.bytes.data()) + begin, tokens_.offsets[index + 1] - begin};
 }
 
 void EngineCore::End(Sequence* sequence, FinishReason reason) {

@@ -83,6 +83,7 @@ class EngineCore {
   std::string_view TextOf(int32_t token) const;
 
   EngineOptions options_;
+  TokenTable tokens_;
   Outbox* outbox_;
   LoaderPort loader_;
   const std::atomic<bool>* is_aborted_ = nullptr;

@@ -19,23 +19,23 @@ int32_t ChooseFrameTokens(const Ops& ops, DType dtype, const ModelConfig& model)
   return tokens;
 }
 
-Status CheckTokens(const EngineOptions& options) {
-  const std::vector<uint32_t>& offsets = options.token_offsets;
-  const bool is_complete = offsets.size() == static_cast<size_t>(options.model.vocab) + 1 &&
-                           std::is_sorted(offsets.begin(), offsets.end()) &&
-                           offsets.back() <= options.token_bytes.size();
+Status CheckTokens(const TokenTable& tokens, int32_t vocab) {
+  const std::vector<uint32_t>& offsets = tokens.offsets;
+  const bool is_complete = offsets.size() == static_cast<size_t>(vocab) + 1 &&
+                           std::is_sorted(offsets.begin(), offsets.end()) && offsets.back() <= tokens.bytes.size();
   if (is_complete) return Ok();
   return Error(kErrModelConfig,
                "the token table has %zu offsets over %zu bytes, a vocabulary of %d needs %d ascending ones",
-               offsets.size(), options.token_bytes.size(), options.model.vocab, options.model.vocab + 1);
+               offsets.size(), tokens.bytes.size(), vocab, vocab + 1);
 }
 
 }  // namespace
 
 Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
   is_aborted_ = &is_aborted;
+  tokens_ = options_.read_tokens();
   OPENLORA_RETURN_IF_ERROR(CheckConfig(options_.model));
-  OPENLORA_RETURN_IF_ERROR(CheckTokens(options_));
+  OPENLORA_RETURN_IF_ERROR(CheckTokens(tokens_, options_.model.vocab));
   OPENLORA_RETURN_IF_ERROR(options_.open_backend(&backend_));
   OPENLORA_RETURN_IF_ERROR(
       weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));

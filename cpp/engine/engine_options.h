@@ -21,13 +21,18 @@ struct Backend {
   int32_t threads = 1;
 };
 
+// The text of token t is [offsets[t], offsets[t + 1]) of `bytes`; there is one offset more than tokens.
+struct TokenTable {
+  std::vector<uint8_t> bytes;
+  std::vector<uint32_t> offsets;
+};
+
 struct EngineOptions {
   std::function<Status(Backend*)> open_backend;  // called on the engine's thread
+  std::function<TokenTable()> read_tokens;       // called once, before the open event, on the engine's thread
   ModelConfig model;
   std::vector<std::string> files;
   std::vector<BaseTensor> tensors;
-  std::vector<uint8_t> token_bytes;     // text of token t: [token_offsets[t], token_offsets[t + 1])
-  std::vector<uint32_t> token_offsets;  // vocab + 1
   // Of the base's matrices, embedding and head included, in int8 too: they are 20 to 40 % of what a step of a small
   // model reads, and add 3 to 26 % to the KL divergence from f32 (docs/models.md).
   WeightFormat dtype = DType::kF32;

@@ -25,8 +25,9 @@ bool EndsWork(const ControlEvent& event) {
          std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
 }
 
-// What has had its last event is forgotten.
+// What has had its last event is forgotten, and what is open lets go of what it was opened with.
 void Forget(Session* session, const ControlEvent& event) {
+  if (std::holds_alternative<OpenedEvent>(event)) session->token_owners = {};
   if (const auto* end = std::get_if<EndEvent>(&event)) session->requests.erase(end->request);
   if (const auto* failed = std::get_if<FailedEvent>(&event)) session->requests.erase(failed->request);
   if (const auto* failed = std::get_if<AdapterFailedEvent>(&event)) session->adapters.erase(failed->handle);
@@ -37,6 +38,7 @@ void Forget(Session* session, const ControlEvent& event) {
 void TearDown(void* data) {
   Session* session = static_cast<Session*>(data);
   session->engine.reset();
+  session->token_owners = {};
 }
 
 void DeleteHolder(napi_env, void* data, void*) { delete static_cast<SessionHolder*>(data); }
@@ -44,6 +46,7 @@ void DeleteHolder(napi_env, void* data, void*) { delete static_cast<SessionHolde
 void Finish(Session* session) {
   napi_remove_env_cleanup_hook(session->env, TearDown, session);
   session->engine.reset();  // its thread has ended or is about to
+  session->token_owners = {};
   session->work_in_flight = 0;
   napi_unref_threadsafe_function(session->env, session->events);
   napi_release_threadsafe_function(session->events, napi_tsfn_release);
@@ -110,6 +113,7 @@ Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::Funct
   self->base_tensors_ = arguments.options.tensors;
   auto session = std::make_shared<Session>();
   session->env = env;
+  session->token_owners = std::move(arguments.token_owners);
   auto* holder = new SessionHolder(session);
   const napi_value name = Napi::String::New(env, "openlora");
   const napi_status status = napi_create_threadsafe_function(env, info[1], nullptr, name, 0, 1, nullptr, DeleteHolder,

@@ -2,6 +2,7 @@
 
 #include <napi.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <unordered_set>
@@ -21,6 +22,8 @@ struct Session {
   int64_t work_in_flight = 0;
   // Of what has not had its last event: such a number can't be given again.
   std::unordered_set<int64_t> requests, adapters;
+  // What the engine still reads of JavaScript's memory: nothing once it is open.
+  std::array<Napi::ObjectReference, 2> token_owners;
   bool is_closing = false;
 };
 

@@ -103,8 +103,11 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   TableReader tensor(&reader, "tensors", kTensorWidth);
   options.tensors.reserve(tensor.rows());
   while (tensor.Next()) options.tensors.push_back(ReadBaseTensor(&tensor));
-  options.token_bytes = reader.Typed<uint8_t>("tokenBytes");
-  options.token_offsets = reader.Typed<uint32_t>("tokenOffsets");
+  const auto bytes = reader.Borrowed<uint8_t>("tokenBytes", &arguments->token_owners[0]);
+  const auto offsets = reader.Borrowed<uint32_t>("tokenOffsets", &arguments->token_owners[1]);
+  options.read_tokens = [bytes, offsets] {
+    return TokenTable{{bytes.begin(), bytes.end()}, {offsets.begin(), offsets.end()}};
+  };
   options.dtype = reader.WeightFormatOf("dtype");
   options.kv_dtype = reader.DTypeOf("kvDtype");
   options.adapter_dtype = reader.DTypeOf("adapterDtype");

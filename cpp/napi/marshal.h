@@ -2,7 +2,9 @@
 
 #include <napi.h>
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,6 +52,9 @@ class ObjectReader {
   // Copies a typed array of T.
   template <typename T>
   std::vector<T> Typed(const char* name);
+  // The same without a copy: good for as long as *owner is, and on any thread.
+  template <typename T>
+  std::span<const T> Borrowed(const char* name, Napi::ObjectReference* owner);
 
   bool ok() const { return error_.empty(); }
   const std::string& error() const { return error_; }
@@ -67,9 +72,11 @@ class ObjectReader {
   std::string error_;
 };
 
-// What `open` was given. `simd` and `threads` are for the backend, which the composition root makes.
+// What `open` was given. `simd` and `threads` are for the backend, which the composition root makes. The engine reads
+// tokens out of `token_owners` until it is open: copying them takes milliseconds, most of them page faults.
 struct OpenArguments {
   EngineOptions options;
+  std::array<Napi::ObjectReference, 2> token_owners;
   std::string simd;
   int32_t threads = 0;
 };

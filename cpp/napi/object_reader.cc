@@ -93,7 +93,7 @@ std::vector<int32_t> ObjectReader::Int32s(const char* name) {
 }
 
 template <typename T>
-std::vector<T> ObjectReader::Typed(const char* name) {
+std::span<const T> ObjectReader::Borrowed(const char* name, Napi::ObjectReference* owner) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   constexpr napi_typedarray_type kType = std::is_same_v<T, uint8_t>    ? napi_uint8_array
                                          : std::is_same_v<T, uint32_t> ? napi_uint32_array
@@ -103,12 +103,20 @@ std::vector<T> ObjectReader::Typed(const char* name) {
     Refuse(name, "a typed array of its declared kind");
   if (!ok()) return {};
   const auto array = value.As<Napi::TypedArrayOf<T>>();
+  if (owner != nullptr) *owner = Napi::Persistent(value.As<Napi::Object>());
   const size_t length = array.ElementLength();
   // Null where the buffer was detached.
-  const T* data = length == 0 ? nullptr : array.Data();
-  return {data, data + length};
+  return {length == 0 ? nullptr : array.Data(), length};
 }
 
+template <typename T>
+std::vector<T> ObjectReader::Typed(const char* name) {
+  const std::span<const T> elements = Borrowed<T>(name, nullptr);
+  return {elements.begin(), elements.end()};
+}
+
+template std::span<const uint8_t> ObjectReader::Borrowed(const char*, Napi::ObjectReference*);
+template std::span<const uint32_t> ObjectReader::Borrowed(const char*, Napi::ObjectReference*);
 template std::vector<uint8_t> ObjectReader::Typed(const char*);
 template std::vector<uint32_t> ObjectReader::Typed(const char*);
 template std::vector<float> ObjectReader::Typed(const char*);

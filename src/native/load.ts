@@ -1,8 +1,8 @@
 // Which openlora.node runs in this process: the first of the candidates that loads and says that it can run here.
 
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import nodeGypBuild from 'node-gyp-build';
 import type { NativeAddon } from './binding.js';
 import { packageRoot, packageVersion } from './package-root.js';
@@ -47,10 +47,30 @@ export class NativeLoadError extends Error {
   }
 }
 
-const require = createRequire(import.meta.url);
+/** By path. Not by `require`, whose look round for a package costs the JS thread more than the loading. */
+const loaded = new Map<string, NativeAddon>();
 
 /** Loads the addon; throws NativeLoadError if no candidate can be used. */
 export function loadNative(options: LoadNativeOptions = {}): LoadedNative {
+  const steps = load(options);
+  for (;;) {
+    const step = steps.next();
+    if (step.done) return step.value;
+  }
+}
+
+/** The same, with a turn of the event loop between looking for a candidate and opening it. */
+export async function loadNativeInTurns(options: LoadNativeOptions = {}): Promise<LoadedNative> {
+  const steps = load(options);
+  for (;;) {
+    const step = steps.next();
+    if (step.done) return step.value;
+    await nextTurn();
+  }
+}
+
+/** Yields before it opens what it found. */
+function* load(options: LoadNativeOptions): Generator<undefined, LoadedNative> {
   const napi = Number(process.versions.napi);
   if (!(napi >= NAPI_VERSION_MIN)) {
     throw new NativeLoadError(
@@ -66,6 +86,7 @@ export function loadNative(options: LoadNativeOptions = {}): LoadedNative {
         rejected.push(candidate);
         continue;
       }
+      yield;
       try {
         return { binding: open(candidate.path, packageVersion(root)), variant, path: candidate.path, rejected };
       } catch (error) {
@@ -88,21 +109,18 @@ function chosenVariants(option: NativeVariant | undefined): readonly NativeVaria
   throw new NativeLoadError(`backend '${name}' is unknown: one of ${NATIVE_VARIANTS.join(', ')}`, []);
 }
 
-function candidates(root: string, variant: NativeVariant): ({ path: string } | NativeRejection)[] {
-  const found: ({ path: string } | NativeRejection)[] = [];
+/** Each is looked for only when those before it can't be used. */
+function* candidates(root: string, variant: NativeVariant): Generator<{ path: string } | NativeRejection> {
   if (variant === 'cpu') {
     // A build from source, made on purpose, goes before what was shipped.
     for (const folder of ['build/release', 'build']) {
       const path = join(root, folder, 'openlora.node');
-      if (existsSync(path)) found.push({ path });
+      if (existsSync(path)) yield { path };
     }
   }
   const folder = join(root, 'variants', variant);
   const path = existsSync(folder) ? resolved(folder) : undefined;
-  found.push(
-    path === undefined ? { path: folder, reason: `no binary for ${process.platform}-${process.arch}` } : { path },
-  );
-  return found;
+  yield path === undefined ? { path: folder, reason: `no binary for ${process.platform}-${process.arch}` } : { path };
 }
 
 function resolved(folder: string): string | undefined {
@@ -114,9 +132,17 @@ function resolved(folder: string): string | undefined {
 }
 
 function open(path: string, version: string): NativeAddon {
-  const binding = require(path) as NativeAddon;
+  const binding = loaded.get(path) ?? dlopen(path);
   if (binding.version !== version) throw new Error(`it is version ${binding.version}, the package is ${version}`);
   const probe = binding.probe();
   if (!probe.isUsable) throw new Error(probe.reason);
+  return binding;
+}
+
+function dlopen(path: string): NativeAddon {
+  const module = { exports: {} };
+  process.dlopen(module, path);
+  const binding = module.exports as NativeAddon;
+  loaded.set(path, binding);
   return binding;
 }

@@ -23,8 +23,8 @@ export function parseByteSize(what: string, value: unknown): number {
 }
 
 function parseText(text: string): number {
-  const match = /^\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*$/i.exec(text);
-  const unit = UNIT_BYTES[match?.[2]?.toLowerCase() ?? 'none'];
+  const match = /^\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*$/.exec(text.toLowerCase());
+  const unit = UNIT_BYTES[match?.[2] ?? 'none'];
   return match === null || unit === undefined ? Number.NaN : Math.floor(Number(match[1]) * unit);
 }
 

@@ -12,10 +12,16 @@ import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
 import { checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
 import type { Base, BaseInfo, LoadBaseOptions, LoadProgress } from './types.js';
 
+interface FoundAddon {
+  binding: NativeAddon;
+  path: string;
+  rejected: readonly { path: string; reason: string }[];
+}
+
 /** What the SDK stands on; tests put others in their place. */
 export interface SdkParts {
   /** Throws when there is no addon for this machine. */
-  loadNative(): { binding: NativeAddon; path: string; rejected: readonly { path: string; reason: string }[] };
+  loadNative(): FoundAddon | Promise<FoundAddon>;
   openFolderReader(path: string, options: { signal?: AbortSignal }): Promise<FolderReader>;
   openTokenizer(options: OpenTokenizerOptions): Promise<Tokenizer>;
 }
@@ -40,9 +46,11 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
   const { signal, logger } = options;
   const withSignal = signal === undefined ? {} : { signal };
   const report = makeReport(options);
-  const native = parts.loadNative();
+  // Loading a library, starting a thread and opening an engine take the better part of a millisecond or more: a turn for each.
+  await nextTurn();
+  const native = await parts.loadNative();
   callUser(() => logger.debug?.('addon loaded', { path: native.path, rejected: native.rejected }));
-  await nextTurn(); // loading a library and starting a thread take milliseconds each
+  await nextTurn();
   const reader = await parts.openFolderReader(options.path, withSignal);
   let tokenizer: Tokenizer | undefined;
   try {
@@ -51,9 +59,11 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
     const settings = settle(options, folder);
     const tokenizerBytes = await fileBytes(join(folder.path, 'tokenizer.json'));
     report('tokenizer', 0, tokenizerBytes);
+    await nextTurn();
     tokenizer = await parts.openTokenizer({ folder: folder.path, vocabSize: folder.spec.vocab, ...withSignal });
-    throwIfAborted('loadBase', signal);
     report('tokenizer', tokenizerBytes, tokenizerBytes);
+    await nextTurn();
+    throwIfAborted('loadBase', signal);
     return await openBase(native.binding, options, settings, { reader, tokenizer }, report);
   } catch (error) {
     await Promise.all([reader.dispose(), tokenizer?.dispose()]);

@@ -97,7 +97,7 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
 }
 
 function checkDevice(value: unknown): string {
-  if (typeof value === 'string' && /^cuda:\d{1,3}$/.test(value)) return value;
+  if (typeof value === 'string' && value.startsWith('cuda:') && /^cuda:\d{1,3}$/.test(value)) return value;
   return checkOneOf('device', value, ['auto', 'cpu']);
 }
 

@@ -295,10 +295,12 @@ EngineOptions ReadOptions(FuzzInput* input, const Case& test) {
   options.max_queued = input->Range(0, 3);
   options.poisons_freed = options.checks_invariants = true;
   const int32_t offsets = input->OneIn(4) ? input->Range(0, 80) : std::clamp(test.config.vocab, 0, 200) + 1;
-  for (uint32_t i = 0; i < static_cast<uint32_t>(offsets); ++i) options.token_offsets.push_back(i);
-  options.token_bytes.assign(static_cast<size_t>(std::max(0, offsets - (input->OneIn(4) ? 2 : 1))), 'a');
-  if (!options.token_offsets.empty() && input->OneIn(8))
-    options.token_offsets[input->Byte() % options.token_offsets.size()] = input->Any<uint32_t>();
+  TokenTable tokens;
+  for (uint32_t i = 0; i < static_cast<uint32_t>(offsets); ++i) tokens.offsets.push_back(i);
+  tokens.bytes.assign(static_cast<size_t>(std::max(0, offsets - (input->OneIn(4) ? 2 : 1))), 'a');
+  if (!tokens.offsets.empty() && input->OneIn(8))
+    tokens.offsets[input->Byte() % tokens.offsets.size()] = input->Any<uint32_t>();
+  options.read_tokens = [tokens] { return tokens; };
   options.open_backend = [](Backend* backend) {
     backend->device = std::make_unique<CpuDevice>();
     return CreateCpuOps(SimdLevel::kScalar, 1, &backend->ops);

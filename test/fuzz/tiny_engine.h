@@ -109,11 +109,13 @@ class TinyFiles {
   void MakeTokens() {
     const std::string texts[] = {"",         "a",    "ab",    "\xC3",     "\xA9", "\xE2\x82", "\xAC", "\xF0\x9F",
                                  "\x98\x80", "\xFF", "b\xE2", "\x82\xAC", " ",    "\n",       "aaa",  "ba"};
+    TokenTable tokens;
     for (int32_t token = 0; token <= kVocabulary; ++token) {
-      options_.token_offsets.push_back(static_cast<uint32_t>(options_.token_bytes.size()));
+      tokens.offsets.push_back(static_cast<uint32_t>(tokens.bytes.size()));
       const std::string& text = texts[static_cast<size_t>(token) % std::size(texts)];
-      options_.token_bytes.insert(options_.token_bytes.end(), text.begin(), text.end());
+      tokens.bytes.insert(tokens.bytes.end(), text.begin(), text.end());
     }
+    options_.read_tokens = [tokens] { return tokens; };
   }
   void MakeAdapter(int kind, int32_t rank, float scale) {
     const std::vector<SiteShape> shapes = SiteShapes(options_.model);

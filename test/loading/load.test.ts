@@ -2,7 +2,13 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { loadNative, NATIVE_VARIANTS, NativeLoadError, type NativeVariant } from '../../src/native/load.js';
+import {
+  loadNative,
+  loadNativeInTurns,
+  NATIVE_VARIANTS,
+  NativeLoadError,
+  type NativeVariant,
+} from '../../src/native/load.js';
 import { packageRoot, packageVersion } from '../../src/native/package-root.js';
 
 const shipped = (variant: NativeVariant): string =>
@@ -33,6 +39,11 @@ function failure(run: () => unknown): NativeLoadError {
     throw error;
   }
   throw new Error('an addon was loaded');
+}
+
+async function nextMicrotasks(): Promise<string> {
+  for (let i = 0; i < 100; i++) await Promise.resolve();
+  return 'not in this turn';
 }
 
 describe('the choice of binary', () => {
@@ -92,6 +103,15 @@ describe('the built addon', () => {
     expect(loaded.binding.version).toBe(packageVersion());
     expect(loaded.binding.probe().isUsable).toBe(true);
     expect(loaded.rejected.every(({ reason }) => reason.length > 0)).toBe(true);
+  });
+
+  it('is loaded once, in turns as well', async () => {
+    const { binding } = loadNative();
+    expect(loadNative().binding).toBe(binding);
+    const inTurns = loadNativeInTurns();
+    expect(await Promise.race([inTurns, nextMicrotasks()])).toBe('not in this turn');
+    expect((await inTurns).binding).toBe(binding);
+    await expect(loadNativeInTurns({ root, variant: 'cpu' })).rejects.toThrow(NativeLoadError);
   });
 
   it('of another version is rejected', () => {

@@ -5,7 +5,7 @@
 import { AsyncResource, createHook } from 'node:async_hooks';
 import { openSync, readSync } from 'node:fs';
 import { performance, PerformanceObserver } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 
 /** Above this it's worth asking the kernel what of it was ours, in milliseconds. */
 const SHORT_MS = 0.4;
@@ -75,6 +75,18 @@ export class Meter {
   constructor() {
     this.#collectionsSeen.observe({ entryTypes: ['gc'] });
     this.#hook.enable();
+  }
+
+  /** Turns of every kind, so that what measures is compiled before it measures. */
+  async warmUp(): Promise<void> {
+    for (const ms of [0, 1, 0, 1]) {
+      await nextTurn();
+      this.call('warm up', () => {
+        const end = performance.now() + ms;
+        while (performance.now() < end);
+      });
+    }
+    await nextTurn();
   }
 
   /** Names the turn after the longest of these calls in it. */

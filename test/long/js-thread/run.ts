@@ -4,7 +4,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openFolderReader } from '../../../src/formats/index.js';
 import { openTokenizer, type Tokenizer } from '../../../src/formats/tokenizer.js';
-import { loadNative } from '../../../src/native/load.js';
+import { loadNativeInTurns } from '../../../src/native/load.js';
 import { createLoadBase } from '../../../src/sdk/load-base.js';
 import type { Base } from '../../../src/sdk/types.js';
 import { Meter } from './meter.js';
@@ -29,8 +29,8 @@ const [kind, folder, ...adapters] = process.argv.slice(2) as [string, string, ..
 const meter = new Meter();
 
 /** The addon, with every call into it and every callback out of it named. */
-function namedNative() {
-  const { binding, path } = loadNative();
+async function namedNative() {
+  const { binding, path } = await loadNativeInTurns();
   const open: typeof binding.open = (options, onEvents) => {
     const engine = meter.call('native open', () =>
       binding.open(options, (records, events) => meter.call('onEvents', () => onEvents(records, events))),
@@ -145,6 +145,6 @@ const KINDS: Record<string, () => Promise<void>> = {
   },
 };
 
-await nextTurn();
+await meter.warmUp();
 await KINDS[kind]!();
 process.stdout.write(JSON.stringify(await meter.finish()));

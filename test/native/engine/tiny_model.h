@@ -117,11 +117,15 @@ inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, Simd
       if (!m.is_fused) add(WeightRole::kBias0, layer, file.Add(1, m.q_dim(), 0.1f));
     }
   }
-  for (int32_t token = 0; token <= options.model.vocab; ++token) {
-    options.token_offsets.push_back(static_cast<uint32_t>(options.token_bytes.size()));
-    options.token_bytes.push_back(static_cast<uint8_t>('a' + token / 26));
-    options.token_bytes.push_back(static_cast<uint8_t>('a' + token % 26));
-  }
+  options.read_tokens = [vocab = options.model.vocab] {
+    TokenTable tokens;
+    for (int32_t token = 0; token <= vocab; ++token) {
+      tokens.offsets.push_back(static_cast<uint32_t>(tokens.bytes.size()));
+      tokens.bytes.push_back(static_cast<uint8_t>('a' + token / 26));
+      tokens.bytes.push_back(static_cast<uint8_t>('a' + token % 26));
+    }
+    return tokens;
+  };
   options.pool_bytes = 4 << 20;
   options.max_batch_tokens = 64;
   options.poisons_freed = true;
