@@ -59,6 +59,8 @@ Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::ve
   return Ok();
 }
 
+constexpr uint64_t kHeaderBytesMax = 100'000'000;  // no reader of safetensors takes more
+
 // A safetensors header: 8 bytes of length, little-endian, and so many of JSON.
 Status CheckHeader(const File& file, const std::string& digest) {
   const auto changed = [&] {
@@ -71,7 +73,8 @@ Status CheckHeader(const File& file, const std::string& digest) {
   OPENLORA_RETURN_IF_ERROR(file.ReadAt(0, prefix, sizeof prefix));
   uint64_t length = 0;
   for (size_t i = 0; i < sizeof prefix; ++i) length |= uint64_t{prefix[i]} << (8 * i);
-  if (length > static_cast<uint64_t>(file.size()) - sizeof prefix) return changed();
+  if (length > std::min<uint64_t>(kHeaderBytesMax, static_cast<uint64_t>(file.size()) - sizeof prefix))
+    return changed();
   std::vector<uint8_t> header(static_cast<size_t>(length));
   OPENLORA_RETURN_IF_ERROR(file.ReadAt(sizeof prefix, header.data(), header.size()));
   Sha256 hash;

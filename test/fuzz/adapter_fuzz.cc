@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 
+#include "base/sha256.h"
 #include "fuzz/fuzz_input.h"
 #include "fuzz/memory_file.h"
 #include "memory/adapter_residency.h"
@@ -22,6 +23,7 @@ constexpr int64_t kFrameBytes = 4096;
 
 struct Content {
   std::vector<uint8_t> bytes;
+  std::vector<uint8_t> header;  // what the digest was made of, prefix included
   MemoryFile file;
 };
 
@@ -85,6 +87,29 @@ void AddBaseTensor(FuzzInput* input, Case* test) {
   test->manifest.base_tensors.push_back(tensor);
 }
 
+constexpr size_t kPrefixBytes = 8;  // of a header: the length of what follows, little-endian
+
+// Room for a header of a few bytes at the beginning of each file, which tensors follow.
+void AddHeaders(FuzzInput* input, Case* test) {
+  for (auto& content : test->contents) {
+    const auto length = static_cast<uint8_t>(input->Range(0, 40));
+    content->header.assign(kPrefixBytes + length, 0);
+    content->header[0] = length;
+    content->bytes.resize(content->header.size());
+  }
+}
+
+void DigestHeaders(Case* test) {
+  for (auto& content : test->contents) {
+    if (content->header.empty()) continue;
+    std::copy_n(content->header.begin(), kPrefixBytes, content->bytes.begin());
+    std::copy_n(content->bytes.begin(), content->header.size(), content->header.begin());
+    Sha256 hash;
+    hash.Update(content->header.data(), content->header.size());
+    test->manifest.header_digests.push_back(ToHex(hash.Finish()));
+  }
+}
+
 // Saved base tensors equal the base's where their dtype holds them.
 void FillContents(FuzzInput* input, Case* test) {
   test->base.bytes = FiniteBytes(test->base.bytes.size(), input->Any<uint16_t>());
@@ -99,6 +124,7 @@ void FillContents(FuzzInput* input, Case* test) {
       std::memcpy(test->contents[0]->bytes.data() + tensor.saved.offset + i * static_cast<int64_t>(size), bits, size);
     }
   }
+  DigestHeaders(test);
   for (auto& content : test->contents) {
     for (int count = input->Range(0, 5) - 3; count > 0 && !content->bytes.empty(); --count)
       content->bytes[input->Any<uint16_t>() % content->bytes.size()] = input->Byte();
@@ -115,6 +141,7 @@ void ReadCase(FuzzInput* input, Case* test) {
   for (int count = input->Range(1, 4); count > 0; --count)
     test->shapes.push_back({input->Range(1, 150), input->Range(1, 150)});
   for (int count = input->Range(1, 2); count > 0; --count) test->contents.push_back(std::make_unique<Content>());
+  if (input->Bool()) AddHeaders(input, test);
   for (int32_t number = 0; number < static_cast<int32_t>(test->shapes.size()); ++number) {
     if (input->OneIn(3)) continue;
     const SiteShape& shape = test->shapes[static_cast<size_t>(number)];
@@ -153,7 +180,12 @@ std::vector<float> Values(const TensorRange& range, const Content& content) {
 std::set<std::string> Faults(const Case& test) {
   std::set<std::string> faults;
   std::vector<const Content*> files;
-  for (const auto& content : test.contents) files.push_back(content.get());
+  for (const auto& content : test.contents) {
+    files.push_back(content.get());
+    const std::vector<uint8_t>&header = content->header, &bytes = content->bytes;
+    if (bytes.size() < header.size() || !std::equal(header.begin(), header.end(), bytes.begin()))
+      faults.insert(kErrAdapterChanged);
+  }
   int64_t last = -1;
   for (const AdapterSite& site : test.manifest.sites) {
     const bool exists = site.site > last && site.site < static_cast<int32_t>(test.shapes.size());
