@@ -119,7 +119,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
   std::vector<std::function<void()>> list;
   list.reserve(runs.size());
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
-  Time(list, PeakOf(c.dtype == WeightFormat::kInt8 ? kInt8Dot : kFma), probe, options, &result);
+  Time(list, PeakOf(c.dtype.is_quantised() ? kInt8Dot : kFma), probe, options, &result);
   return result;
 }
 

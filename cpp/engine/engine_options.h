@@ -33,8 +33,8 @@ struct EngineOptions {
   ModelConfig model;
   std::vector<std::string> files;
   std::vector<BaseTensor> tensors;
-  // Of the base's matrices, embedding and head included, in int8 too: they are 20 to 40 % of what a step of a small
-  // model reads, and add 3 to 26 % to the KL divergence from f32 (docs/models.md).
+  // Of the base's matrices. In int8, embedding and head included: they are 20 to 40 % of what a step of a small model
+  // reads, and add 3 to 26 % to the KL divergence from f32 (docs/models.md). In int4, those two are int8.
   WeightFormat dtype = DType::kF32;
   DType kv_dtype = DType::kF32;
   DType adapter_dtype = DType::kF32;

@@ -87,9 +87,14 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
                    static_cast<long long>(range.cols), static_cast<long long>(shape.out),
                    static_cast<long long>(shape.in));
     items_.push_back({&file, tensor, shape, bytes_});
-    bytes_ += AlignUp(is_matrix ? ops.PackedBytes(format_, shape.out, shape.in) : shape.in * 4);
+    bytes_ += AlignUp(is_matrix ? ops.PackedBytes(FormatOf(tensor.role), shape.out, shape.in) : shape.in * 4);
   }
   return Ok();
+}
+
+WeightFormat ModelWeights::FormatOf(WeightRole role) const {
+  const bool is_of_tokens = role == WeightRole::kEmbed || role == WeightRole::kHead;
+  return format_ == WeightFormat::kInt4 && is_of_tokens ? WeightFormat(WeightFormat::kInt8) : format_;
 }
 
 int64_t ModelWeights::file_bytes() const {
@@ -157,17 +162,18 @@ Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadPr
   const uint8_t* source = item.file->data() + range.offset;
   const int64_t row_bytes = range.cols * static_cast<int64_t>(SizeOf(range.dtype));
   const int64_t step = std::max<int64_t>(kSliceBytes / row_bytes / Ops::kPackRows, 1) * Ops::kPackRows;
+  const WeightFormat format = FormatOf(item.tensor.role);
   item.file->WillNeed(range.offset, range.bytes);
   for (int64_t row = 0; row < range.rows; row += step) {
     if (is_cancelled) return Status(kErrAborted, "loading was aborted");
     const int64_t rows = std::min(step, range.rows - row);
-    ops->Pack({source + row * row_bytes, range.dtype, rows, range.cols}, format_, item.shape.out, row, target);
+    ops->Pack({source + row * row_bytes, range.dtype, rows, range.cols}, format, item.shape.out, row, target);
     item.file->DoneWith(range.offset + row * row_bytes, rows * row_bytes);
     progress->bytes_done += rows * row_bytes;
     on_progress(*progress);
   }
   Weight* weight = WeightOf(item.tensor.role, item.tensor.layer);
-  weight->format = format_;
+  weight->format = format;
   weight->out = item.shape.out;
   weight->in = item.shape.in;
   weight->data = target;

@@ -85,6 +85,8 @@ class ModelWeights {
     int64_t offset = 0;  // in the memory that Load is given
   };
 
+  // Of a matrix. Where matrices are int4, embedding and head are int8: their errors go straight into the logits.
+  WeightFormat FormatOf(WeightRole role) const;
   Status MakeItems(const std::vector<BaseTensor>& tensors, const Ops& ops);
   Status CheckComplete() const;
   Weight* WeightOf(WeightRole role, int32_t layer);

@@ -27,8 +27,8 @@ export const BASE_OPTIONS = {
   dtype: {
     kind: 'text',
     value: 'TYPE',
-    choices: ['auto', 'f32', 'bf16', 'f16', 'int8'],
-    summary: "of the weights: auto (the checkpoint's), f32, bf16, f16 or int8",
+    choices: ['auto', 'f32', 'bf16', 'f16', 'int8', 'int4'],
+    summary: "of the weights: auto (the checkpoint's), f32, bf16, f16, int8 or int4",
   },
   threads: {
     kind: 'integer',

@@ -62,7 +62,7 @@ const LOADING: Record<string, Hint> = {
   ERR_SIMD_LEVEL: '--simd auto; openlora doctor lists the levels of this machine',
   ERR_LIMITS: 'a smaller --context, or a larger --memory',
   ERR_OUT_OF_MEMORY:
-    '--dtype int8 or bf16, a smaller --context, or a smaller --memory; openlora doctor says what there is',
+    '--dtype int4, int8 or bf16, a smaller --context, or a smaller --memory; openlora doctor says what there is',
   ERR_IO: 'check that the file is there and may be read',
   ERR_BASE_NOT_FOUND: 'the folder that holds config.json, or openlora pull ORG/NAME to download one',
   ERR_BASE_CONFIG: PULL_AGAIN,

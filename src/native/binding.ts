@@ -2,8 +2,8 @@
 // and keeps no JS value after a call returns. Byte offsets and counts are JS numbers (exact up to 2^53).
 
 export type DType = 'f32' | 'f16' | 'bf16';
-/** Of the base's matrices alone: int8 is no dtype of a file, of adapters or of the KV cache. */
-export type WeightFormat = DType | 'int8';
+/** Of the base's matrices alone: int8 and int4 are no dtypes of a file, of adapters or of the KV cache. */
+export type WeightFormat = DType | 'int8' | 'int4';
 export const SIMD_LEVELS = ['scalar', 'avx2', 'avx512', 'avx512-vnni', 'neon', 'neon-dotprod'] as const;
 export type SimdLevel = (typeof SIMD_LEVELS)[number];
 

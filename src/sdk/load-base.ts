@@ -81,9 +81,10 @@ interface Settings {
 /** What the options leave to the base. */
 function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
-  // Only weights are int8. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it small.
-  const besideInt8 = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
-  const adapterDtype = dtype === 'int8' ? besideInt8 : dtype;
+  // Only weights are quantised. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
+  // small.
+  const besideQuantised = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
+  const adapterDtype = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
   const kvDtype = options.kvDtype === 'auto' ? adapterDtype : options.kvDtype;
   return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
 }

@@ -45,7 +45,7 @@ const REGISTER_KEYS = {
 } satisfies Record<keyof RegisterOptions, 0>;
 
 const KV_DTYPES = ['f32', 'bf16', 'f16'] as const;
-const WEIGHT_FORMATS = [...KV_DTYPES, 'int8'] as const;
+const WEIGHT_FORMATS = [...KV_DTYPES, 'int8', 'int4'] as const;
 
 export interface CheckedLoadOptions {
   path: string;
@@ -68,8 +68,8 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   refuseLater(o);
   return {
     path: checkPath('path', o.path),
-    dtype: checkDType('dtype', o.dtype, WEIGHT_FORMATS, 'int4'),
-    kvDtype: checkDType('kvDtype', o.kvDtype, KV_DTYPES, 'int8'),
+    dtype: checkOneOf('dtype', o.dtype ?? 'auto', ['auto', ...WEIGHT_FORMATS]),
+    kvDtype: checkKvDType(o.kvDtype),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
     limits: checkLimits(o.limits),
@@ -101,9 +101,9 @@ function checkDevice(value: unknown): string {
   return checkOneOf('device', value, ['auto', 'cpu']);
 }
 
-function checkDType<T extends string>(what: string, value: unknown, known: readonly T[], later: string): T | 'auto' {
-  if (value === later) throw notSupportedError(`${what}: '${value}'`, `use auto, ${known.join(', ')}`);
-  return checkOneOf(what, value ?? 'auto', ['auto', ...known]);
+function checkKvDType(value: unknown): (typeof KV_DTYPES)[number] | 'auto' {
+  if (value === 'int8') throw notSupportedError("kvDtype: 'int8'", `use auto, ${KV_DTYPES.join(', ')}`);
+  return checkOneOf('kvDtype', value ?? 'auto', ['auto', ...KV_DTYPES]);
 }
 
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {

@@ -64,20 +64,20 @@ export interface LoadBaseOptions {
   /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
   device?: 'auto' | 'cpu' | `cuda:${number}`;
   /**
-   * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included
-   * (norms and biases are f32); docs/models.md says how, and what it loses. int4 is ERR_NOT_SUPPORTED.
+   * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included;
+   * 'int4' half a byte, embedding and head a byte (norms and biases are f32); docs/models.md says how, and what it loses.
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
   limits?: Limits;
   /** Of products and sums. Default: 'f32'. 'bf16' is ERR_NOT_SUPPORTED. */
   compute?: 'f32' | 'bf16';
   /**
-   * Of the KV cache. Default: 'auto', that of the weights; beside int8 weights the checkpoint's, bf16 for one in f32. int8 is
+   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. int8 is
    * ERR_NOT_SUPPORTED.
    */
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
   /**
-   * Of adapters in memory. Default: 'auto', that of the weights, whatever was saved; beside int8 weights as for `kvDtype`.
+   * Of adapters in memory. Default: 'auto', that of the weights, whatever was saved; beside int8 and int4 weights as for `kvDtype`.
    * int8 is ERR_NOT_SUPPORTED.
    */
   adapterDtype?: 'auto' | 'int8';

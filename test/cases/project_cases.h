@@ -28,7 +28,7 @@ struct ProjectCase {
 };
 
 inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
-                                                  WeightFormat::kInt8};
+                                                  WeightFormat::kInt8, WeightFormat::kInt4};
 
 // The mixes, all ranks and every tile width, on ragged shapes.
 inline void AddLoraCases(std::vector<ProjectCase>& list) {

@@ -87,7 +87,11 @@ describe('a wrong command line', () => {
       "--temperature is '-1', wanted a number of at least 0",
       'openlora generate --help',
     ],
-    [['generate', '--dtype', 'fp16'], "--dtype is 'fp16', wanted one of auto, f32, bf16, f16, int8", '--dtype f16'],
+    [
+      ['generate', '--dtype', 'fp16'],
+      "--dtype is 'fp16', wanted one of auto, f32, bf16, f16, int8, int4",
+      '--dtype f16',
+    ],
     [['generate', '--seed', '1', '--seed', '2'], '--seed was given twice', 'openlora generate --help'],
     [['generate', '--with-base=1'], "--with-base is a flag, it takes no value; got '1'", 'openlora generate --help'],
     [['generate', 'hello'], "unexpected argument 'hello'", '--prompt TEXT, in quotes'],

@@ -48,6 +48,12 @@ function countRight(answers: Map<string, { text: string }>): { name: string; rig
   }));
 }
 
+async function bytesOf(dtype: 'bf16' | 'int8' | 'int4'): Promise<number> {
+  await using base = await loadBase({ path: `${demo}base`, dtype });
+  expect(base.info.dtype).toBe(dtype);
+  return base.stats().bytes.base;
+}
+
 describe.skipIf(isMissing)(`the demo family in mixed batches ${isMissing ? '(needs demo/reference.json)' : ''}`, () => {
   it('gives the very tokens of transformers + peft in float32', async () => {
     const answers = await answerAll({ dtype: 'f32', kvDtype: 'f32' });
@@ -65,19 +71,23 @@ describe.skipIf(isMissing)(`the demo family in mixed batches ${isMissing ? '(nee
   });
 
   it('takes 130 bytes for 128 weights in int8: 0.51 of bf16, and what is rounded up to pages', async () => {
-    const bytesOf = async (dtype: 'bf16' | 'int8') => {
-      await using base = await loadBase({ path: `${demo}base`, dtype });
-      expect(base.info.dtype).toBe(dtype);
-      return base.stats().bytes.base;
-    };
     const ratio = (await bytesOf('int8')) / (await bytesOf('bf16'));
     expect(ratio).toBeGreaterThan(0.5);
     expect(ratio).toBeLessThan(0.6);
   });
 
-  // Measured: the same 766 of 768 as in bf16 and f32. A near tie may fall the other way where a level or a layout changes.
-  it('is as often right with int8 weights, but for 1 in 100', async () => {
-    const counts = countRight(await answerAll({ dtype: 'int8' }));
+  it('takes 18 bytes for 32 weights in int4, but for embedding and head, which are int8', async () => {
+    const pages = (bytes: number) => Math.ceil(bytes / 4096) * 4096;
+    const int4 = (out: number, columns: number) => pages((out * columns * 18) / 32);
+    const attention = 2 * int4(128, 128) + 2 * int4(64, 128);
+    const layer = attention + 2 * int4(384, 128) + int4(128, 384) + 2 * pages(128 * 4);
+    // 260 tokens take nine panels of 32 outputs.
+    expect(await bytesOf('int4')).toBe(4 * layer + 2 * pages(9 * 32 * 130) + pages(128 * 4));
+  });
+
+  // Measured: 766 of 768 in f32, bf16, int8 and int4. A near tie may fall the other way where a level or a layout changes.
+  it.each(['int8', 'int4'] as const)('is as often right with %s weights, but for 1 in 100', async (dtype) => {
+    const counts = countRight(await answerAll({ dtype }));
     const sum = (of: 'right' | 'reference') => counts.reduce((total, count) => total + count[of], 0);
     expect(sum('reference')).toBeGreaterThan(700);
     expect(sum('right')).toBeGreaterThanOrEqual(0.99 * sum('reference'));

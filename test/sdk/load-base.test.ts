@@ -36,14 +36,17 @@ describe('loadBase', () => {
     }); // prettier-ignore
   });
 
-  test('keeps KV and adapters of int8 weights in the checkpoint’s 16 bits', async () => {
-    const { loadBase, engines } = fakeSdk();
-    await using base = await loadBase({ dtype: 'int8' });
-    expect(base.info.dtype).toBe('int8');
-    expect(engines[0]!.options).toMatchObject({ dtype: 'int8', kvDtype: 'bf16', adapterDtype: 'bf16' });
-    await using _f32 = await loadBase({ dtype: 'int8', kvDtype: 'f32' });
-    expect(engines[1]!.options).toMatchObject({ dtype: 'int8', kvDtype: 'f32', adapterDtype: 'bf16' });
-  });
+  test.each(['int8', 'int4'] as const)(
+    'keeps KV and adapters of %s weights in the checkpoint’s 16 bits',
+    async (dtype) => {
+      const { loadBase, engines } = fakeSdk();
+      await using base = await loadBase({ dtype });
+      expect(base.info.dtype).toBe(dtype);
+      expect(engines[0]!.options).toMatchObject({ dtype, kvDtype: 'bf16', adapterDtype: 'bf16' });
+      await using _f32 = await loadBase({ dtype, kvDtype: 'f32' });
+      expect(engines[1]!.options).toMatchObject({ dtype, kvDtype: 'f32', adapterDtype: 'bf16' });
+    },
+  );
 
   test.each([
     ['f32', 'bf16'],

@@ -12,9 +12,9 @@ namespace openlora {
 namespace {
 
 #if defined(OPENLORA_HAS_AVX512VNNI) || defined(OPENLORA_HAS_NEON_DOTPROD)
-KernelTable WithInt8(KernelTable table, const char* level, const Int8Kernels& int8) {
+KernelTable With(KernelTable table, const char* level, const QuantisedKernels& quantised) {
   table.level = level;
-  table.int8 = int8;
+  table.quantised = quantised;
   return table;
 }
 #endif
@@ -32,7 +32,7 @@ KernelTable KernelsOf(SimdLevel level) {
 #endif
 #if defined(OPENLORA_HAS_NEON_DOTPROD)
     case SimdLevel::kNeonDotprod:
-      return WithInt8(kKernelsNeon, NameOf(level), kInt8NeonDotprod);
+      return With(kKernelsNeon, NameOf(level), kQuantisedNeonDotprod);
 #endif
 #if defined(OPENLORA_HAS_AVX2)
     case SimdLevel::kAvx2:
@@ -44,7 +44,7 @@ KernelTable KernelsOf(SimdLevel level) {
 #endif
 #if defined(OPENLORA_HAS_AVX512VNNI)
     case SimdLevel::kAvx512Vnni:
-      return WithInt8(kKernelsAvx512, NameOf(level), kInt8Avx512Vnni);
+      return With(kKernelsAvx512, NameOf(level), kQuantisedAvx512Vnni);
 #endif
     default:
       OPENLORA_CHECK(false);

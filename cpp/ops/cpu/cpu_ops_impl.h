@@ -83,7 +83,7 @@ class CpuOps final : public Ops {
   static constexpr int64_t kParallelWork = 8192;
   static constexpr int64_t kParallelProducts = 1 << 18;  // multiply-adds of a Project that pay for waking the pool
   void ShrinkShare(const ProjectArgs& args, int member, int members, float* partial);
-  void QuantiseShare(const ProjectArgs& args, int member, int members, uint8_t* x_int8);
+  void QuantiseShare(const ProjectArgs& args, WeightFormat format, int member, int members, uint8_t* quantised);
   void ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients);
 
   const KernelTable kernels_;
@@ -92,10 +92,10 @@ class CpuOps final : public Ops {
   TeamBarrier shrunk_;
   TeamBarrier quantised_;
   LoraPlan plan_;
-  Workspace panel_scratch_;  // Project: [threads][PanelScratchFloats(T)]
-  Workspace x_int8_;         // Project: x, quantised
-  Workspace partial_;        // Project: the chunks' sums of h
-  Workspace coefficients_;   // Project, Embed: h times weight
+  Workspace panel_scratch_;                   // Project: [threads][PanelScratchFloats(T)]
+  Workspace x_quantised_[kQuantisedFormats];  // Project
+  Workspace partial_;                         // Project: the chunks' sums of h
+  Workspace coefficients_;                    // Project, Embed: h times weight
   Workspace attention_scratch_;
   Workspace sample_scratch_;
 };

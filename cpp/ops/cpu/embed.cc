@@ -7,22 +7,38 @@
 namespace openlora {
 namespace {
 
-// Columns [begin, end) of a packed row; of an int8 table, begin is a multiple of a group.
-void GatherRow(const Int8Kernels& kernels, const Weight& table, int64_t row, int64_t begin, int64_t end, float* out) {
-  const uint8_t* const panel =
-      static_cast<const uint8_t*>(table.data) + row / kPanel * PanelBytes(table.format, table.in);
+void GatherInt8(const QuantisedKernels& kernels, const uint8_t* group, int64_t lane, int64_t count, float* out) {
+  const float scale = LoadAsFloat(group + kInt8ScalesAt, DType::kF16, lane);
+  float rotated[kInt8GroupK];
+  for (int64_t k = 0; k < kInt8GroupK; ++k) rotated[k] = static_cast<float>(group[Int8Index(lane, k)] - 128) * scale;
+  kernels.rotate_back(rotated, static_cast<int32_t>(count), out);
+}
+
+void GatherInt4(const uint8_t* group, int64_t lane, int64_t count, float* out) {
+  const float scale = LoadAsFloat(group + kInt4ScalesAt, DType::kF16, lane);
+  for (int64_t k = 0; k < count; ++k)
+    out[k] = static_cast<float>(kInt4Table[group[Int4Index(lane, k)] >> Int4Shift(k) & 15]) * scale;
+}
+
+// Columns [begin, end) of a packed row; of a quantised table, begin is a multiple of a group.
+void GatherRow(const QuantisedKernels& kernels, const Weight& table, int64_t row, int64_t begin, int64_t end,
+               float* out) {
+  const WeightFormat format = table.format;
+  const uint8_t* const panel = static_cast<const uint8_t*>(table.data) + row / kPanel * PanelBytes(format, table.in);
   const int64_t lane = row % kPanel;
-  if (!table.format.is_quantised()) {
-    const DType dtype = table.format.dtype();
-    for (int64_t k = begin; k < end; ++k) out[k] = LoadAsFloat(panel, dtype, PanelIndex(dtype, lane, k));
+  if (!format.is_quantised()) {
+    for (int64_t k = begin; k < end; ++k)
+      out[k] = LoadAsFloat(panel, format.dtype(), PanelIndex(format.dtype(), lane, k));
     return;
   }
-  for (int64_t k = begin; k < end; k += kInt8GroupK) {
-    const uint8_t* const group = panel + k / kInt8GroupK * kInt8GroupBytes;
-    const float scale = LoadAsFloat(group + kInt8ScalesAt, DType::kF16, lane);
-    float rotated[kInt8GroupK];
-    for (int64_t i = 0; i < kInt8GroupK; ++i) rotated[i] = static_cast<float>(group[Int8Index(lane, i)] - 128) * scale;
-    kernels.rotate_back(rotated, static_cast<int32_t>(std::min<int64_t>(end - k, kInt8GroupK)), out + k);
+  for (int64_t k = begin; k < end; k += GroupK(format)) {
+    const uint8_t* const group = panel + k / GroupK(format) * GroupBytes(format);
+    const int64_t count = std::min(end - k, GroupK(format));
+    if (format == WeightFormat::kInt8) {
+      GatherInt8(kernels, group, lane, count, out + k);
+    } else {
+      GatherInt4(group, lane, count, out + k);
+    }
   }
 }
 
@@ -58,13 +74,13 @@ void CpuOps::Embed(const EmbedArgs& args) {
         static_cast<uint64_t>(int64_t{job.rank} * job.entries * static_cast<int64_t>(SizeOf(args.pages->dtype)) +
                               SiteTileBytes(*this, *args.pages, job.rank, hidden));
   }
-  // Members own columns, whole groups of int8 weights, so that each can gather, expand and scale alone.
-  static_assert(kInt8GroupK % kPanel == 0);
+  // Members own columns, whole groups of quantised weights, so that each can gather, expand and scale alone.
+  static_assert(kInt8GroupK % kPanel == 0 && kInt8GroupK % kInt4GroupK == 0);
   Parallel(DivideUp(hidden, kInt8GroupK), args.rows * hidden * 8, [&](int64_t group_begin, int64_t group_end) {
     const int64_t begin = group_begin * kInt8GroupK, end = std::min(group_end * kInt8GroupK, hidden);
     for (int32_t row = 0; row < args.rows; ++row) {
       OPENLORA_CHECK(args.tokens[row] >= 0 && args.tokens[row] < table.out);
-      GatherRow(kernels_.int8, table, args.tokens[row], begin, end, args.out.f32(row));
+      GatherRow(kernels_.quantised, table, args.tokens[row], begin, end, args.out.f32(row));
     }
     for (const LoraJob& job : plan_.jobs) {
       ExpandArgs e;

@@ -16,17 +16,19 @@ inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_ta
 
 // Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded);
 // int8 [K/128] (zero-padded before the rotation) of { [32][32][4] bytes w + 128: fours of k, outputs; [32] f16 scales
-// }.
-inline constexpr int kPanel = 32;                               // outputs
-inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);  // of a panel's weights, with their scales
+// }; int4 [K/32] of { [4][32][4] bytes: indices of the fours of k 2j (low halves) and 2j + 1; [32] f16 scales }.
+inline constexpr int kPanel = 32;                                  // outputs
+inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);     // of a panel's weights, with their scales
+inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise
 inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
 inline constexpr int kBlockK = 192;  // rows > kTileRows: this many k of a panel (24 KB as f32) stay in L1 over all rows
 
 struct PanelsArgs {
-  const float* x = nullptr;         // [rows, in]
-  int64_t x_stride = 0;             // elements
-  const uint8_t* x_int8 = nullptr;  // for int8 weights in place of x: [rows, K/128] groups of Int8Kernels::group_bytes
-  int64_t x_int8_stride = 0;        // groups
+  const float* x = nullptr;  // [rows, in]
+  int64_t x_stride = 0;      // elements
+  // For quantised weights in place of x: [rows, groups] of QuantisedFormat::group_bytes.
+  const uint8_t* x_quantised = nullptr;
+  int64_t x_stride_groups = 0;
   int32_t rows = 0;
   int64_t in = 0;
   const void* weights = nullptr;  // the matrix's first byte
@@ -79,22 +81,32 @@ struct ExpandArgs {
   int64_t panel_end = 0;
 };
 
-// int8 base weights (ops/int8_format.h).
-struct Int8Kernels {
+inline constexpr int kQuantisedFormats = 2;  // int8, int4
+
+struct QuantisedFormat {
   int64_t group_bytes;  // of a group of a row's activations
-  // x [count], count <= 128, padded with zeros and rotated
-  void (*rotate)(const float* x, int32_t count, float* rotated);
-  // The other way: rotated [128] into x [count].
-  void (*rotate_back)(const float* rotated, int32_t count, float* x);
   // Groups [begin, end) of a row x [in]; `groups` is where group 0 stands.
   void (*quantise)(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* groups);
   void (*panels)(const PanelsArgs& args);
 };
 
+// Quantised base weights (ops/int8_format.h, ops/int4_format.h).
+struct QuantisedKernels {
+  QuantisedFormat formats[kQuantisedFormats];
+  // int8: x [count], count <= 128, padded with zeros and rotated
+  void (*rotate)(const float* x, int32_t count, float* rotated);
+  // The other way: rotated [128] into x [count].
+  void (*rotate_back)(const float* rotated, int32_t count, float* x);
+  // int4: the scale of w [32], before it is rounded to f16; largest = max |w|, finite and at least kInt4Least.
+  float (*int4_scale)(const float* w, float largest);
+  // index [32] of w [32] at a scale that isn't 0
+  void (*int4_assign)(const float* w, float scale, uint8_t* index);
+};
+
 struct KernelTable {
   const char* level;
   void (*panels[kDTypes])(const PanelsArgs& args);
-  Int8Kernels int8;
+  QuantisedKernels quantised;
   void (*shrink[kDTypes])(const ShrinkArgs& args);
   void (*expand[kDTypes])(const ExpandArgs& args);
   // coefficients[e][r] = (weight[e] * scale) * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
@@ -122,7 +134,7 @@ extern const KernelTable kKernelsAvx2;
 extern const KernelTable kKernelsAvx512;
 extern const KernelTable kKernelsNeon;
 // Levels that differ from the one below in these alone.
-extern const Int8Kernels kInt8Avx512Vnni;
-extern const Int8Kernels kInt8NeonDotprod;
+extern const QuantisedKernels kQuantisedAvx512Vnni;
+extern const QuantisedKernels kQuantisedNeonDotprod;
 
 }  // namespace openlora

@@ -4,6 +4,7 @@
 
 #include "ops/batch_view.h"
 #include "ops/cpu/kernels.h"
+#include "ops/int4_format.h"
 #include "ops/int8_format.h"
 #include "tensor/weight_format.h"
 
@@ -15,9 +16,17 @@ constexpr int64_t DivideUp(int64_t value, int64_t unit) { return (value + unit -
 constexpr int64_t RoundUp(int64_t value, int64_t unit) { return DivideUp(value, unit) * unit; }
 
 static_assert(kInt8GroupBytes == kPanel * (kInt8GroupK + static_cast<int64_t>(sizeof(uint16_t))));
+static_assert(kInt4GroupBytes == kPanel * (kInt4GroupK / 2 + static_cast<int64_t>(sizeof(uint16_t))));
+
+// Of a quantised format.
+constexpr int FormatIndex(WeightFormat format) { return format.kind - WeightFormat::kInt8; }
+constexpr int64_t GroupK(WeightFormat format) { return format == WeightFormat::kInt8 ? kInt8GroupK : kInt4GroupK; }
+constexpr int64_t GroupBytes(WeightFormat format) {
+  return format == WeightFormat::kInt8 ? kInt8GroupBytes : kInt4GroupBytes;
+}
 
 constexpr int64_t PanelBytes(WeightFormat format, int64_t in) {
-  if (format.is_quantised()) return DivideUp(in, kInt8GroupK) * kInt8GroupBytes;
+  if (format.is_quantised()) return DivideUp(in, GroupK(format)) * GroupBytes(format);
   const DType dtype = format.dtype();
   const int64_t k = dtype == DType::kBF16 ? RoundUp(in, 2) : in;
   return k * kPanel * static_cast<int64_t>(SizeOf(dtype));
@@ -25,7 +34,7 @@ constexpr int64_t PanelBytes(WeightFormat format, int64_t in) {
 
 // Of a row, without what pads its panel.
 constexpr int64_t RowBytes(WeightFormat format, int64_t in) {
-  if (format.is_quantised()) return DivideUp(in, kInt8GroupK) * kInt8GroupBytes / kPanel;
+  if (format.is_quantised()) return DivideUp(in, GroupK(format)) * GroupBytes(format) / kPanel;
   return in * static_cast<int64_t>(SizeOf(format.dtype()));
 }
 
@@ -38,6 +47,11 @@ constexpr int64_t PanelIndex(DType dtype, int64_t lane, int64_t k) {
 // Of (lane, k) in a group of an int8 panel: a byte. The lanes' scales stand behind the bytes.
 constexpr int64_t Int8Index(int64_t lane, int64_t k) { return k / 4 * (4 * kPanel) + lane * 4 + k % 4; }
 inline constexpr int64_t kInt8ScalesAt = kPanel * kInt8GroupK;
+
+// Likewise of an int4 panel: the byte whose low half (k / 4 even) or high half holds the index.
+constexpr int64_t Int4Index(int64_t lane, int64_t k) { return k / 8 * (4 * kPanel) + lane * 4 + k % 4; }
+constexpr int Int4Shift(int64_t k) { return k / 4 % 2 * 4; }
+inline constexpr int64_t kInt4ScalesAt = kPanel * kInt4GroupK / 2;
 
 // Of (rank, column) in an A tile of `ranks` ranks.
 constexpr int64_t TileAIndex(DType dtype, int64_t ranks, int64_t rank, int64_t column) {

@@ -1,8 +1,8 @@
-#include "ops/cpu/int8-inl.h"
+#include "ops/cpu/quantised-inl.h"
 #include "ops/cpu/simd_neon.h"
 
 namespace openlora {
 
-const Int8Kernels kInt8NeonDotprod = MakeInt8Kernels<Simd>();
+const QuantisedKernels kQuantisedNeonDotprod = MakeQuantisedKernels<Simd>();
 
 }  // namespace openlora

@@ -69,22 +69,27 @@ uint16_t ScaleOf(const float (&g)[kInt8GroupK]) {
   return std::isfinite(F16ToFloat(bits)) ? bits : uint16_t{0x7e00};
 }
 
-template <DType from>
-void PackInt8Panel(const Int8Kernels& kernels, const char* source, int64_t rows, int64_t in, void* panel) {
+// Up to `count` values of a row, as f32, padded with zeros.
+template <DType from, int count>
+void ReadGroup(const char* source, int64_t values, float (&group)[count]) {
   using From = typename Element<from>::Bits;
+  From bits[count] = {};
+  std::memcpy(bits, source, static_cast<size_t>(std::min<int64_t>(values, count)) * sizeof(From));
+  for (int k = 0; k < count; ++k) group[k] = Element<from>::ToFloat(bits[k]);
+}
+
+template <DType from>
+void PackInt8Panel(const QuantisedKernels& kernels, const char* source, int64_t rows, int64_t in, void* panel) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Element<from>::Bits));
   uint8_t* group = static_cast<uint8_t*>(panel);
   for (int64_t begin = 0; begin < in; begin += kInt8GroupK, group += kInt8GroupBytes) {
-    const int64_t count = std::min<int64_t>(in - begin, kInt8GroupK);
     uint16_t* const scales = reinterpret_cast<uint16_t*>(group + kInt8ScalesAt);
     std::memset(group, 128, kInt8ScalesAt);
     std::memset(scales, 0, kPanel * sizeof(uint16_t));
     for (int64_t lane = 0; lane < rows; ++lane) {
-      From bits[kInt8GroupK];
       float values[kInt8GroupK], g[kInt8GroupK];
-      std::memcpy(bits, source + (lane * in + begin) * static_cast<int64_t>(sizeof(From)),
-                  static_cast<size_t>(count) * sizeof(From));
-      for (int64_t k = 0; k < count; ++k) values[k] = Element<from>::ToFloat(bits[k]);
-      kernels.rotate(values, static_cast<int32_t>(count), g);
+      ReadGroup<from>(source + (lane * in + begin) * kBytes, in - begin, values);
+      kernels.rotate(values, kInt8GroupK, g);
       scales[lane] = ScaleOf(g);
       const float scale = F16ToFloat(scales[lane]);
       if (!(scale > 0)) continue;
@@ -94,10 +99,48 @@ void PackInt8Panel(const Int8Kernels& kernels, const char* source, int64_t rows,
   }
 }
 
-using PackFunction = void (*)(const Int8Kernels& kernels, const char* source, int64_t rows, int64_t in, void* panel);
+// The scale of a group of int4 weights, as f16: NaN, if one is not finite or too large.
+uint16_t Int4ScaleOf(const QuantisedKernels& kernels, const float (&w)[kInt4GroupK]) {
+  float largest = 0, zero = 0;
+  for (const float value : w) {
+    largest = std::max(largest, std::abs(value));
+    zero += value * 0;
+  }
+  if (std::isnan(zero)) return 0x7e00;
+  if (largest < kInt4Least) return 0;
+  const uint16_t bits = FloatToF16(kernels.int4_scale(w, largest));
+  return std::isfinite(F16ToFloat(bits)) ? bits : uint16_t{0x7e00};
+}
+
+template <DType from>
+void PackInt4Panel(const QuantisedKernels& kernels, const char* source, int64_t rows, int64_t in, void* panel) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(typename Element<from>::Bits));
+  uint8_t* group = static_cast<uint8_t*>(panel);
+  for (int64_t begin = 0; begin < in; begin += kInt4GroupK, group += kInt4GroupBytes) {
+    uint16_t* const scales = reinterpret_cast<uint16_t*>(group + kInt4ScalesAt);
+    std::memset(group, kInt4Nought << 4 | kInt4Nought, kInt4ScalesAt);
+    std::memset(scales, 0, kPanel * sizeof(uint16_t));
+    for (int64_t lane = 0; lane < rows; ++lane) {
+      float w[kInt4GroupK];
+      ReadGroup<from>(source + (lane * in + begin) * kBytes, in - begin, w);
+      scales[lane] = Int4ScaleOf(kernels, w);
+      const float scale = F16ToFloat(scales[lane]);
+      if (scale == 0 || std::isnan(scale)) continue;
+      uint8_t index[kInt4GroupK];
+      kernels.int4_assign(w, scale, index);
+      for (int64_t k = 0; k < kInt4GroupK; ++k) {
+        uint8_t& byte = group[Int4Index(lane, k)];
+        byte = static_cast<uint8_t>((byte & 0xf0 >> Int4Shift(k)) | index[k] << Int4Shift(k));
+      }
+    }
+  }
+}
+
+using PackFunction = void (*)(const QuantisedKernels& kernels, const char* source, int64_t rows, int64_t in,
+                              void* panel);
 
 template <DType from, DType to>
-void PackPlain(const Int8Kernels&, const char* source, int64_t rows, int64_t in, void* panel) {
+void PackPlain(const QuantisedKernels&, const char* source, int64_t rows, int64_t in, void* panel) {
   PackPanel<from, to>(source, rows, in, panel);
 }
 
@@ -112,6 +155,8 @@ PackFunction PackTo(WeightFormat to) {
       return &PackPlain<from, DType::kBF16>;
     case WeightFormat::kInt8:
       return &PackInt8Panel<from>;
+    case WeightFormat::kInt4:
+      return &PackInt4Panel<from>;
   }
   return nullptr;
 }
@@ -145,7 +190,7 @@ void CpuOps::Pack(const SourceView& source, WeightFormat format, int64_t out, in
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t row = panel * kPanel;
       const int64_t rows = source.rows - row < kPanel ? source.rows - row : kPanel;
-      pack(kernels_.int8, static_cast<const char*>(source.data) + row * row_bytes, rows, in,
+      pack(kernels_.quantised, static_cast<const char*>(source.data) + row * row_bytes, rows, in,
            first + panel * panel_bytes);
     }
   });

@@ -9,8 +9,6 @@ namespace {
 
 constexpr int kProductsMax = 3;
 
-bool IsQuantised(const Product& product) { return product.weight->format.is_quantised(); }
-
 PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   PanelsArgs panels;
   panels.x = args.x.f32();
@@ -98,19 +96,20 @@ void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* par
   }
 }
 
-// One member's share of the groups of x.
-void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, uint8_t* x_int8) {
-  const int64_t groups = DivideUp(args.x.cols, kInt8GroupK);
+// One member's share of the groups of x, of one format.
+void CpuOps::QuantiseShare(const ProjectArgs& args, WeightFormat format, int member, int members, uint8_t* quantised) {
+  const QuantisedFormat& kernels = kernels_.quantised.formats[FormatIndex(format)];
+  const int64_t groups = DivideUp(args.x.cols, GroupK(format));
   const Piece mine = Split(args.x.rows * groups, 1, member, members);
   for (int64_t at = mine.begin; at < mine.end;) {
     const int64_t row = at / groups, begin = at % groups, end = std::min(groups, begin + mine.end - at);
-    kernels_.int8.quantise(args.x.f32(row), args.x.cols, begin, end, x_int8 + row * groups * kernels_.int8.group_bytes);
+    kernels.quantise(args.x.f32(row), args.x.cols, begin, end, quantised + row * groups * kernels.group_bytes);
     at += end - begin;
   }
 }
 
-// Each member: its share of quantising x, where weights are int8; its share of the shrinks; its base panels, over which
-// everybody's shrinks get done; its expands, onto outputs that no other member touches.
+// Each member: its share of quantising x, where weights are quantised; its share of the shrinks; its base panels, over
+// which everybody's shrinks get done; its expands, onto outputs that no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
   const int64_t rows = args.x.rows, in = args.x.cols;
   const int32_t products = static_cast<int32_t>(args.products.size());
@@ -136,22 +135,30 @@ void CpuOps::Project(const ProjectArgs& args) {
   float* const scratch = panel_scratch_.Get<float>(static_cast<size_t>(members_max * scratch_floats));
   float* const partial = partial_.Get<float>(static_cast<size_t>(plan_.partial_floats));
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(members_max * plan_.coefficient_floats));
-  const bool has_int8 = std::any_of(args.products.begin(), args.products.end(), IsQuantised);
-  const int64_t groups = has_int8 ? DivideUp(in, kInt8GroupK) : 0;
-  uint8_t* const x_int8 = x_int8_.Get<uint8_t>(static_cast<size_t>(rows * groups * kernels_.int8.group_bytes));
+  uint8_t* quantised[kQuantisedFormats] = {};  // x, for each format that a product has
+  for (const Product& product : args.products) {
+    const WeightFormat format = product.weight->format;
+    if (!format.is_quantised()) continue;
+    const int64_t row_bytes =
+        DivideUp(in, GroupK(format)) * kernels_.quantised.formats[FormatIndex(format)].group_bytes;
+    quantised[FormatIndex(format)] =
+        x_quantised_[FormatIndex(format)].Get<uint8_t>(static_cast<size_t>(rows * row_bytes));
+  }
+  const bool has_quantised = quantised[0] != nullptr || quantised[1] != nullptr;
   shrunk_.Reset();
   quantised_.Reset();
   const auto body = [&](int member, int members) {
-    if (has_int8) {
-      QuantiseShare(args, member, members, x_int8);
-      quantised_.Arrive();
+    for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+      if (uint8_t* const to = quantised[FormatIndex(format)]; to != nullptr)
+        QuantiseShare(args, format, member, members, to);
     }
+    if (has_quantised) quantised_.Arrive();
     const bool has_lora = !plan_.jobs.empty();
     if (has_lora) {
       ShrinkShare(args, member, members, partial);
       shrunk_.Arrive();
     }
-    if (has_int8) quantised_.Wait(members);
+    if (has_quantised) quantised_.Wait(members);
     const Piece mine = Split(total, 1, member, members);
     int64_t before = 0;
     for (const Product& product : args.products) {
@@ -160,9 +167,15 @@ void CpuOps::Project(const ProjectArgs& args) {
       panels.panel_begin = std::max<int64_t>(mine.begin - before, 0);
       panels.panel_end = std::min(mine.end - before, count);
       panels.scratch = scratch + member * scratch_floats;
-      panels.x_int8 = x_int8;
-      panels.x_int8_stride = groups;
-      const auto kernel = IsQuantised(product) ? kernels_.int8.panels : kernels_.panels[product.weight->format.kind];
+      const WeightFormat format = product.weight->format;
+      auto kernel = kernels_.panels[0];
+      if (format.is_quantised()) {
+        panels.x_quantised = quantised[FormatIndex(format)];
+        panels.x_stride_groups = DivideUp(in, GroupK(format));
+        kernel = kernels_.quantised.formats[FormatIndex(format)].panels;
+      } else {
+        kernel = kernels_.panels[format.kind];
+      }
       if (panels.panel_begin < panels.panel_end) kernel(panels);
       before += count;
     }

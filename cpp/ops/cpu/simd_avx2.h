@@ -60,6 +60,9 @@ struct Simd {
   static F FromBits(I a) { return _mm256_castsi256_ps(a); }
   static F FloatOf(I a) { return _mm256_cvtepi32_ps(a); }
   static void StoreInt(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+  static F AddWhere(F sum, F a, F b, F c) {
+    return _mm256_add_ps(sum, _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ), c));
+  }
   template <int distance>
   static F SwapLanes(F a) {
     if constexpr (distance == 1) return _mm256_permute_ps(a, 0xb1);
@@ -91,9 +94,14 @@ struct Simd {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), pairs);
   }
   static Quad LoadActivations(const Activation* p) { return {Broadcast(p), Broadcast(p + 2)}; }
-  static Weights LoadWeights(const uint8_t* p) {
-    const I bytes = LoadInt(p);
-    return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
+  static Weights LoadWeights(const uint8_t* p) { return Halves(LoadInt(p)); }
+  using Table = I;
+  static Table LoadTable(const uint8_t* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Weights LoadNibbles(const uint8_t* p, Table table, bool is_high) {
+    const I bytes = is_high ? _mm256_srli_epi16(LoadInt(p), 4) : LoadInt(p);
+    return Halves(_mm256_shuffle_epi8(table, _mm256_and_si256(bytes, _mm256_set1_epi8(0x0f))));
   }
   static I Dot(I sum, Weights w, Quad x) {
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, x.even));
@@ -105,6 +113,9 @@ struct Simd {
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
  private:
+  static Weights Halves(I bytes) {
+    return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
+  }
   static __m256i First(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

@@ -62,6 +62,9 @@ struct Simd {
   static F FromBits(I a) { return _mm512_castsi512_ps(a); }
   static F FloatOf(I a) { return _mm512_cvtepi32_ps(a); }
   static void StoreInt(void* p, I a) { _mm512_storeu_si512(p, a); }
+  static F AddWhere(F sum, F a, F b, F c) {
+    return _mm512_mask_add_ps(sum, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), sum, c);
+  }
   template <int distance>
   static F SwapLanes(F a) {
     if constexpr (distance == 1) return _mm512_permute_ps(a, 0xb1);
@@ -73,6 +76,10 @@ struct Simd {
   static constexpr int kDotVectors = 2;
   static constexpr int kDotRows = 8;
   static constexpr int kSumStart = -128;
+  using Table = I;
+  static Table LoadTable(const uint8_t* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
 #if defined(__AVX512VNNI__)
   using Activation = int8_t;
   using Weights = I;
@@ -86,6 +93,7 @@ struct Simd {
     return _mm512_set1_epi32(quad);
   }
   static Weights LoadWeights(const uint8_t* p) { return LoadInt(p); }
+  static Weights LoadNibbles(const uint8_t* p, Table table, bool is_high) { return Lookup(p, table, is_high); }
   // By value and in assembly: around _mm512_dpbusd_epi32, gcc 12 copies the accumulators, a third of the speed.
   static I Dot(I sum, Weights w, Quad x) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
@@ -112,8 +120,9 @@ struct Simd {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pairs);
   }
   static Quad LoadActivations(const Activation* p) { return {Broadcast(p), Broadcast(p + 2)}; }
-  static Weights LoadWeights(const uint8_t* p) {
-    const I bytes = LoadInt(p);
+  static Weights LoadWeights(const uint8_t* p) { return Halves(LoadInt(p)); }
+  static Weights LoadNibbles(const uint8_t* p, Table table, bool is_high) { return Halves(Lookup(p, table, is_high)); }
+  static Weights Halves(I bytes) {
     return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
   }
   static I Dot(I sum, Weights w, Quad x) {
@@ -127,6 +136,10 @@ struct Simd {
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
  private:
+  static I Lookup(const uint8_t* p, Table table, bool is_high) {
+    const I bytes = is_high ? _mm512_srli_epi16(LoadInt(p), 4) : LoadInt(p);
+    return _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)));
+  }
   static __mmask16 First(int n) { return static_cast<__mmask16>((1u << n) - 1); }
   static F WidenBF16(__m256i v) { return FromBits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
 };

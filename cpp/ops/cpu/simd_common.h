@@ -25,6 +25,7 @@
 //   BitsOf(f) FromBits(i)      reinterpret
 //   FloatOf(i)                 exact for |i| < 2^24
 //   StoreInt(p, i)
+//   AddWhere(sum, a, b, c)     sum + (a > b ? c : 0)
 //   SwapLanes<d>(f)            lane i takes lane i ^ d; d = 1, 2, 4, … < kLanes
 //   Prefetch(p)                into all cache levels
 //
@@ -34,6 +35,8 @@
 //   StoreActivations(p, i)     of kLanes integers in ±127
 //   Quad LoadActivations(p)    four of them, for all lanes
 //   Weights LoadWeights(p)     4 * kLanes bytes w + 128
+//   Table LoadTable(p)         16 bytes w + 128
+//   Weights LoadNibbles(p, table, is_high)   table entries, by the low or the high halves of 4 * kLanes bytes
 //   Dot(sum, Weights, Quad)    sum + Σ (w + kSumStart + 128) * x: a sum begins at kSumStart * Σ x
 //
 // Every function gives the same bits on every level.

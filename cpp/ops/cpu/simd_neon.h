@@ -75,6 +75,9 @@ struct Simd {
   static F FromBits(I a) { return vreinterpretq_f32_s32(a); }
   static F FloatOf(I a) { return vcvtq_f32_s32(a); }
   static void StoreInt(void* p, I a) { vst1q_s32(static_cast<int32_t*>(p), a); }
+  static F AddWhere(F sum, F a, F b, F c) {
+    return vaddq_f32(sum, vreinterpretq_f32_u32(vandq_u32(vcgtq_f32(a, b), vreinterpretq_u32_f32(c))));
+  }
   template <int distance>
   static F SwapLanes(F a) {
     if constexpr (distance == 1) return vrev64q_f32(a);
@@ -99,6 +102,12 @@ struct Simd {
     return vreinterpretq_s8_s32(vdupq_n_s32(quad));
   }
   static Weights LoadWeights(const uint8_t* p) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80))); }
+  using Table = int8x16_t;
+  static Table LoadTable(const uint8_t* p) { return LoadWeights(p); }
+  static Weights LoadNibbles(const uint8_t* p, Table table, bool is_high) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    return vqtbl1q_s8(table, is_high ? vshrq_n_u8(bytes, 4) : vandq_u8(bytes, vdupq_n_u8(15)));
+  }
 #if defined(__ARM_FEATURE_DOTPROD)
   static I Dot(I sum, Weights w, Quad x) { return vdotq_s32(sum, w, x); }
 #else

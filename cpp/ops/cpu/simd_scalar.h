@@ -99,6 +99,9 @@ struct Simd {
     return Map([&](int i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
   }
   static void StoreInt(void* p, I a) { __builtin_memcpy(p, &a, sizeof a); }
+  static F AddWhere(F sum, F a, F b, F c) {
+    return Map([&](int i) { return sum.v[i] + (a.v[i] > b.v[i] ? c.v[i] : 0); });
+  }
   template <int distance>
   static F SwapLanes(F a) {
     return Map([&](int i) { return a.v[i ^ distance]; });
@@ -117,6 +120,15 @@ struct Simd {
   }
   static Quad LoadActivations(const Activation* p) { return {{p[0], p[1], p[2], p[3]}}; }
   static Weights LoadWeights(const uint8_t* p) { return LoadInt(p); }
+  using Table = const uint8_t*;
+  static Table LoadTable(const uint8_t* p) { return p; }
+  static Weights LoadNibbles(const uint8_t* p, Table table, bool is_high) {
+    return MapInt([=](int i) {
+      uint32_t four = 0;
+      for (int j = 0; j < 4; ++j) four |= uint32_t{table[is_high ? p[4 * i + j] >> 4 : p[4 * i + j] & 15]} << (8 * j);
+      return four;
+    });
+  }
   static I Dot(I sum, Weights w, Quad x) {
     return MapInt([&](int i) {
       uint32_t total = sum.v[i];

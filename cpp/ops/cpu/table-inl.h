@@ -2,10 +2,10 @@
 
 #include "ops/cpu/attention-inl.h"
 #include "ops/cpu/elementwise-inl.h"
-#include "ops/cpu/int8-inl.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/lora-inl.h"
 #include "ops/cpu/panels-inl.h"
+#include "ops/cpu/quantised-inl.h"
 #include "ops/cpu/sample-inl.h"
 
 namespace openlora {
@@ -16,7 +16,7 @@ constexpr KernelTable MakeTable(const char* level) {
   return {
       .level = level,
       .panels = {&Panels<V, WeightF32<V>>, &Panels<V, WeightF16<V>>, &Panels<V, WeightBF16<V>>},
-      .int8 = MakeInt8Kernels<V>(),
+      .quantised = MakeQuantisedKernels<V>(),
       .shrink = {&Shrink<V, TileF32<V>>, &Shrink<V, TileF16<V>>, &Shrink<V, TileBF16<V>>},
       .expand = {&Expand<V, WeightF32<V>>, &Expand<V, WeightF16<V>>, &Expand<V, WeightBF16<V>>},
       .sum_chunks = &SumChunks<V>,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/reference/reference_attention.h"
+#include "ops/reference/reference_int4.h"
 #include "ops/reference/reference_int8.h"
 #include "ops/reference/reference_lora.h"
 #include "ops/reference/reference_sample.h"
@@ -17,12 +18,20 @@ class ReferenceOps final : public Ops {
   const char* name() const override { return "reference"; }
 
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override {
-    if (format.is_quantised()) return out * GroupsOf(in) * static_cast<int64_t>(sizeof(reference::Int8Group));
+    if (format == WeightFormat::kInt8) return out * GroupCount<Int8Group>(in) * static_cast<int64_t>(sizeof(Int8Group));
+    if (format == WeightFormat::kInt4) return out * GroupCount<Int4Group>(in) * static_cast<int64_t>(sizeof(Int4Group));
     return out * in * static_cast<int64_t>(SizeOf(format.dtype()));
   }
 
   void Pack(const SourceView& source, WeightFormat format, int64_t, int64_t out_begin, void* packed) override {
-    if (format.is_quantised()) return PackInt8(source, out_begin, packed);
+    if (format == WeightFormat::kInt8)
+      return PackRows<Int8Group>(source, out_begin, packed, [](std::span<const float> row) {
+        return reference::Int8QuantiseRow(row, &reference::Int8QuantiseWeights);
+      });
+    if (format == WeightFormat::kInt4)
+      return PackRows<Int4Group>(source, out_begin, packed, [](std::span<const float> row) {
+        return reference::Int4QuantiseRow(row, &reference::Int4QuantiseWeights);
+      });
     for (int64_t i = 0; i < source.rows * source.cols; ++i)
       StoreFromFloat(packed, format.dtype(), out_begin * source.cols + i, LoadUnaligned(source, i));
   }
@@ -147,45 +156,65 @@ class ReferenceOps final : public Ops {
   Status Synchronize() override { return Ok(); }
 
  private:
-  static int64_t GroupsOf(int64_t in) { return (in + kInt8GroupK - 1) / kInt8GroupK; }
+  using Int8Group = reference::Int8Group;
+  using Int4Group = reference::Int4Group;
 
-  // The groups of row `row` of an int8 weight.
-  static std::span<const reference::Int8Group> GroupsOf(const Weight& weight, int64_t row) {
-    const int64_t groups = GroupsOf(weight.in);
-    return {static_cast<const reference::Int8Group*>(weight.data) + row * groups, static_cast<size_t>(groups)};
+  template <typename Group>
+  static int64_t GroupCount(int64_t in) {
+    constexpr auto kGroupK = static_cast<int64_t>(std::tuple_size_v<decltype(Group::q)>);
+    return (in + kGroupK - 1) / kGroupK;
   }
 
-  static void PackInt8(const SourceView& source, int64_t out_begin, void* packed) {
-    auto* to = static_cast<reference::Int8Group*>(packed) + out_begin * GroupsOf(source.cols);
+  // Of row `row` of a quantised weight.
+  template <typename Group>
+  static std::span<const Group> GroupsOf(const Weight& weight, int64_t row) {
+    const int64_t groups = GroupCount<Group>(weight.in);
+    return {static_cast<const Group*>(weight.data) + row * groups, static_cast<size_t>(groups)};
+  }
+
+  template <typename Group, typename Quantise>
+  static void PackRows(const SourceView& source, int64_t out_begin, void* packed, const Quantise& quantise) {
+    Group* to = static_cast<Group*>(packed) + out_begin * GroupCount<Group>(source.cols);
     std::vector<float> values(source.cols);
     for (int64_t row = 0; row < source.rows; ++row) {
       for (int64_t k = 0; k < source.cols; ++k) values[k] = LoadUnaligned(source, row * source.cols + k);
-      for (const auto& group : reference::Int8QuantiseRow(values, &reference::Int8QuantiseWeights)) *to++ = group;
+      for (const Group& group : quantise(std::span<const float>(values))) *to++ = group;
     }
   }
 
   // The values that a row of a weight stands for.
   static std::vector<float> RowOf(const Weight& weight, int64_t row) {
-    if (weight.format.is_quantised()) return reference::Int8Dequantise(GroupsOf(weight, row), weight.in);
+    if (weight.format == WeightFormat::kInt8)
+      return reference::Int8Dequantise(GroupsOf<Int8Group>(weight, row), weight.in);
+    if (weight.format == WeightFormat::kInt4)
+      return reference::Int4Dequantise(GroupsOf<Int4Group>(weight, row), weight.in);
     std::vector<float> values(weight.in);
     for (int64_t i = 0; i < weight.in; ++i)
       values[i] = LoadAsFloat(weight.data, weight.format.dtype(), row * weight.in + i);
     return values;
   }
 
+  // of_x·W[o] for each o.
+  template <typename Group, typename Dot>
+  static std::vector<double> GroupProducts(const std::vector<Group>& of_x, const Weight& weight, const Dot& dot) {
+    std::vector<double> sums(weight.out);
+    for (int64_t o = 0; o < weight.out; ++o) {
+      const std::span<const Group> of_w = GroupsOf<Group>(weight, o);
+      for (size_t g = 0; g < of_w.size(); ++g) sums[o] += double{of_x[g].scale} * of_w[g].scale * dot(of_x[g], of_w[g]);
+    }
+    return sums;
+  }
+
   // x·W[o] for each o.
   static std::vector<double> BaseProducts(const float* x, const Weight& weight) {
+    const std::span<const float> row(x, static_cast<size_t>(weight.in));
+    if (weight.format == WeightFormat::kInt8)
+      return GroupProducts(reference::Int8QuantiseRow(row, &reference::Int8QuantiseActivations), weight,
+                           &reference::Int8Dot);
+    if (weight.format == WeightFormat::kInt4)
+      return GroupProducts(reference::Int4QuantiseRow(row, &reference::Int4QuantiseActivations), weight,
+                           &reference::Int4Dot);
     std::vector<double> sums(weight.out);
-    if (weight.format.is_quantised()) {
-      const auto of_x =
-          reference::Int8QuantiseRow({x, static_cast<size_t>(weight.in)}, &reference::Int8QuantiseActivations);
-      for (int64_t o = 0; o < weight.out; ++o) {
-        const auto of_w = GroupsOf(weight, o);
-        for (size_t g = 0; g < of_w.size(); ++g)
-          sums[o] += double{of_x[g].scale} * of_w[g].scale * reference::Int8Dot(of_x[g], of_w[g]);
-      }
-      return sums;
-    }
     for (int64_t o = 0; o < weight.out; ++o)
       for (int64_t i = 0; i < weight.in; ++i)
         sums[o] += double{x[i]} * LoadAsFloat(weight.data, weight.format.dtype(), o * weight.in + i);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/reference/reference_int4.h"
 #include "ops/reference/reference_int8.h"
 
 namespace openlora::cpu_test {
@@ -49,7 +50,7 @@ inline Aligned AllocateAligned(int64_t bytes) {
   return Aligned(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64))));
 }
 
-// A packed matrix with the values that it holds, row-major, rounded to its dtype; of an int8 one, those that it was
+// A packed matrix with the values that it holds, row-major, rounded to its dtype; of a quantised one, those that it was
 // made of.
 struct Matrix {
   Matrix(Ops& ops, WeightFormat format, int64_t out, int64_t in, uint64_t seed)
@@ -164,32 +165,46 @@ inline float Chain(DType dtype, const float* x, const float* w, int64_t count, f
   return sum;
 }
 
-// Of int8: a group's products in integers, times x's scale; a chain of FMAs with w's scales over the groups.
-inline float Int8Chain(const std::vector<reference::Int8Group>& x, const std::vector<reference::Int8Group>& w) {
+// A group's products in integers, times x's scale; a chain of FMAs with w's scales over the groups.
+inline float GroupChain(const std::vector<reference::Int8Group>& x, const std::vector<reference::Int8Group>& w) {
   float sum = 0;
   for (size_t g = 0; g < x.size(); ++g)
     sum = std::fmaf(static_cast<float>(reference::Int8Dot(x[g], w[g])) * x[g].scale, w[g].scale, sum);
+  return sum;
+}
+inline float GroupChain(const std::vector<reference::Int4Group>& x, const std::vector<reference::Int4Group>& w) {
+  float sum = 0;
+  for (size_t g = 0; g < x.size(); ++g)
+    sum = std::fmaf(static_cast<float>(reference::Int4Dot(x[g], w[g])) * x[g].scale, w[g].scale, sum);
   return sum;
 }
 
 // x [rows, in]·Wᵀ, [rows, out].
 inline std::vector<float> BaseProducts(const Matrix& matrix, const std::vector<float>& x, int64_t rows) {
   const int64_t out = matrix.weight.out, in = matrix.weight.in;
-  std::vector<float> y;
-  std::vector<std::vector<reference::Int8Group>> of_w;
   const auto row_of = [in](const std::vector<float>& values, int64_t row) {
     return std::span(values).subspan(static_cast<size_t>(row * in), static_cast<size_t>(in));
   };
-  for (int64_t o = 0; o < out && matrix.weight.format.is_quantised(); ++o)
-    of_w.push_back(reference::Int8QuantiseRow(row_of(matrix.values, o), &reference::Int8QuantiseWeights));
-  for (int64_t row = 0; row < rows; ++row) {
-    if (!matrix.weight.format.is_quantised()) {
+  std::vector<float> y;
+  const auto add_products = [&](const auto& quantise_w, const auto& quantise_x) {
+    std::vector<decltype(quantise_w(row_of(x, 0)))> of_w;
+    for (int64_t o = 0; o < out; ++o) of_w.push_back(quantise_w(row_of(matrix.values, o)));
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto of_x = quantise_x(row_of(x, row));
+      for (const auto& w : of_w) y.push_back(GroupChain(of_x, w));
+    }
+  };
+  using Row = std::span<const float>;
+  if (matrix.weight.format == WeightFormat::kInt8) {
+    add_products([](Row row) { return reference::Int8QuantiseRow(row, &reference::Int8QuantiseWeights); },
+                 [](Row row) { return reference::Int8QuantiseRow(row, &reference::Int8QuantiseActivations); });
+  } else if (matrix.weight.format == WeightFormat::kInt4) {
+    add_products([](Row row) { return reference::Int4QuantiseRow(row, &reference::Int4QuantiseWeights); },
+                 [](Row row) { return reference::Int4QuantiseRow(row, &reference::Int4QuantiseActivations); });
+  } else {
+    for (int64_t row = 0; row < rows; ++row)
       for (int64_t o = 0; o < out; ++o)
         y.push_back(Chain(matrix.weight.format.dtype(), row_of(x, row).data(), row_of(matrix.values, o).data(), in, 0));
-      continue;
-    }
-    const auto of_x = reference::Int8QuantiseRow(row_of(x, row), &reference::Int8QuantiseActivations);
-    for (const auto& w : of_w) y.push_back(Int8Chain(of_x, w));
   }
   return y;
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 
 #include "native/cpu/cpu_fixture.h"
 #include "native/test_size.h"
@@ -8,7 +9,7 @@ namespace {
 
 constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
-                                        WeightFormat::kInt8};
+                                        WeightFormat::kInt8, WeightFormat::kInt4};
 
 std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& x, int64_t rows, const float* bias,
                                 const std::vector<float>* before) {
@@ -129,8 +130,8 @@ void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site
 }
 
 void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const std::vector<int64_t>& outs, int threads,
-             int64_t rows, bool is_int8 = false) {
-  const WeightFormat base = is_int8 ? WeightFormat(WeightFormat::kInt8) : dtype;
+             int64_t rows, std::optional<WeightFormat> quantised = {}) {
+  const WeightFormat base = quantised.value_or(dtype);
   std::vector<Segment> segments = {{1, {}}, {0, {}}, {2, {}}};
   for (int32_t row = 0; row < rows; ++row) {
     if (row % 4 != 3)
@@ -187,9 +188,31 @@ TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
   for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
 }
 
-TEST(CpuLora, ReadsXAsItIsBesideAnInt8Base) {
-  for (int64_t rows = 1; rows <= 20; rows += IsSmall() ? 7 : 1)
-    RunLora(DType::kBF16, 512, 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, true);
+TEST(CpuLora, ReadsXAsItIsBesideAQuantisedBase) {
+  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4})
+    for (int64_t rows = 1; rows <= 20; rows += IsSmall() ? 7 : 1)
+      RunLora(DType::kBF16, 512, 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, base);
+}
+
+TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
+  const int64_t rows = 11, in = 300;
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    const auto ops = MakeOps(level, 3);
+    const Matrix a(*ops, WeightFormat::kInt4, 45, in, 1), b(*ops, DType::kBF16, 70, in, 2),
+        c(*ops, WeightFormat::kInt8, 33, in, 3);
+    const std::vector<float> x = Values(4, static_cast<size_t>(rows * in));
+    std::vector<float> y[3];
+    std::vector<Product> products;
+    for (const Matrix* matrix : {&a, &b, &c}) {
+      std::vector<float>& of_matrix = y[products.size()];
+      of_matrix.resize(static_cast<size_t>(rows * matrix->weight.out));
+      products.push_back({&matrix->weight, F32View(of_matrix.data(), rows, matrix->weight.out), -1, false});
+    }
+    ops->Project({F32View(const_cast<float*>(x.data()), rows, in), products, nullptr, nullptr});
+    EXPECT_EQ(y[0], BaseProducts(a, x, rows)) << NameOf(level);
+    EXPECT_EQ(y[1], BaseProducts(b, x, rows)) << NameOf(level);
+    EXPECT_EQ(y[2], BaseProducts(c, x, rows)) << NameOf(level);
+  }
 }
 
 TEST(CpuLora, OneRowAlone) {

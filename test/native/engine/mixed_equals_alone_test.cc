@@ -159,9 +159,9 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
   }
 }
 
-TEST(MixedEqualsAloneTest, InSixteenAndEightBits) {
+TEST(MixedEqualsAloneTest, InSixteenEightAndFourBits) {
   const TestFolder folder("dtypes");
-  for (const WeightFormat dtype : {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kInt8}) {
+  for (const WeightFormat dtype : {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
     SCOPED_TRACE(NameOf(dtype));
     const std::vector<Answer> alone = Alone(folder, dtype);
     ExpectSame(folder, alone, {.seed = 10, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype});

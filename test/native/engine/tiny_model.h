@@ -74,9 +74,8 @@ inline ModelConfig TinyConfig() {
   return model;
 }
 
-// A random base of `model` in `folder`, ready to open on a CPU, everything kept in `dtype` (KV and adapters of int8:
-// bf16). The text of token t is
-// the two letters of t.
+// A random base of `model` in `folder`, ready to open on a CPU, everything kept in `dtype` (KV and adapters beside int8
+// and int4: bf16). The text of token t is the two letters of t.
 inline EngineOptions TinyOptions(const TestFolder& folder, int threads = 1, SimdLevel simd = SimdLevel::kAuto,
                                  WeightFormat dtype = DType::kF32, const ModelConfig& model = TinyConfig()) {
   EngineOptions options;
