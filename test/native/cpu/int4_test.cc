@@ -107,13 +107,13 @@ TEST(CpuInt4, TheLargestSumsAreExact) {
     const auto ops = MakeOps(level, 1);
     Matrix matrix(*ops, WeightFormat::kInt4, 32, 32, 1);
     for (size_t i = 0; i < matrix.values.size(); ++i)
-      matrix.values[i] = (i % 32 == 5 ? -114.0f : 127.0f) * (i / 32 % 2 == 0 ? 1 : -1);
+      matrix.values[i] = (i % 32 == 5 ? -123.0f : 127.0f) * (i / 32 % 2 == 0 ? 1 : -1);
     ops->Pack({matrix.values.data(), DType::kF32, 32, 32}, WeightFormat::kInt4, 32, 0, matrix.data.get());
     const std::vector<float> x(32, 127.0f);
     const std::vector<float> y = ProjectOf(*ops, matrix.weight, x, 1);
     EXPECT_EQ(y, BaseProducts(matrix, x, 1)) << NameOf(level);
-    EXPECT_EQ(y[0], (31 * 127 - 114) * 127);  // a scale of ±1
-    EXPECT_EQ(y[1], -(31 * 127 - 114) * 127);
+    EXPECT_EQ(y[0], (31 * 127 - 123) * 127);  // a scale of ±1
+    EXPECT_EQ(y[1], -(31 * 127 - 123) * 127);
   }
 }
 

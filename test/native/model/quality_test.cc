@@ -1,0 +1,236 @@
+// What quantised weights lose of a whole model: the mean Kullback-Leibler divergence of the next token's distribution
+// from that of f32, beside the rules of llama.cpp's Q8_0 and Q4_0, on trained models as they are and with outliers put
+// in.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "native/engine/core_driver.h"
+#include "native/engine/tiny_model.h"
+#include "native/model/forwarding_ops.h"
+#include "native/model/trained_model.h"
+#include "native/test_size.h"
+#include "ops/cpu/cpu_device.h"
+#include "ops/cpu/cpu_ops.h"
+
+namespace openlora {
+namespace {
+
+using Distributions = std::vector<std::vector<float>>;  // log-probabilities, [position][token]
+
+// A group of 32, as Q8_0 keeps it: largest / 127 as f16.
+void RoundQ8(float* x) {
+  float largest = 0;
+  for (int k = 0; k < 32; ++k) largest = std::max(largest, std::abs(x[k]));
+  const float scale = largest / 127, inverse = scale > 0 ? 1 / scale : 0, stored = F16ToFloat(FloatToF16(scale));
+  for (int k = 0; k < 32; ++k) x[k] = std::round(x[k] * inverse) * stored;
+}
+
+// Likewise Q4_0: the largest becomes -8.
+void RoundQ4(float* x) {
+  float largest = 0;
+  for (int k = 0; k < 32; ++k)
+    if (std::abs(x[k]) > std::abs(largest)) largest = x[k];
+  const float scale = largest / -8, inverse = scale != 0 ? 1 / scale : 0, stored = F16ToFloat(FloatToF16(scale));
+  for (int k = 0; k < 32; ++k) x[k] = (std::min(15.0f, std::floor(x[k] * inverse + 8.5f)) - 8) * stored;
+}
+
+// Rows [rows, cols], the last group padded with zeros.
+void RoundRows(std::vector<float>& values, int64_t cols, void (*round)(float* group)) {
+  for (size_t row = 0; row < values.size(); row += static_cast<size_t>(cols))
+    for (int64_t begin = 0; begin < cols; begin += 32) {
+      float group[32] = {};
+      const auto bytes = static_cast<size_t>(std::min<int64_t>(32, cols - begin)) * sizeof(float);
+      std::memcpy(group, &values[row + static_cast<size_t>(begin)], bytes);
+      round(group);
+      std::memcpy(&values[row + static_cast<size_t>(begin)], group, bytes);
+    }
+}
+
+// f32 arithmetic on what a rule leaves of weights and activations; keeps the logits that are scored.
+class RuleOps : public ForwardingOps {
+ public:
+  // `round_weights` of the layers' matrices; embedding and head are Q8_0's. Null: nothing is rounded.
+  RuleOps(std::unique_ptr<Ops> ops, int64_t vocab, void (*round_weights)(float*), Distributions* scored)
+      : ForwardingOps(std::move(ops)), vocab_(vocab), round_weights_(round_weights), scored_(scored) {}
+
+  void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override {
+    if (round_weights_ == nullptr) return ForwardingOps::Pack(source, format, out, out_begin, packed);
+    std::vector<float> values;
+    for (int64_t i = 0; i < source.rows * source.cols; ++i) values.push_back(LoadUnaligned(source, i));
+    RoundRows(values, source.cols, out == vocab_ ? RoundQ8 : round_weights_);
+    ForwardingOps::Pack({values.data(), DType::kF32, source.rows, source.cols}, format, out, out_begin, packed);
+  }
+  void Project(const ProjectArgs& args) override {
+    if (round_weights_ == nullptr) return ForwardingOps::Project(args);
+    std::vector<float> x;
+    for (int64_t row = 0; row < args.x.rows; ++row) x.insert(x.end(), args.x.f32(row), args.x.f32(row) + args.x.cols);
+    RoundRows(x, args.x.cols, RoundQ8);
+    ProjectArgs rounded = args;
+    rounded.x = F32View(x.data(), args.x.rows, args.x.cols);
+    ForwardingOps::Project(rounded);
+  }
+  void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].target < 0) continue;
+      const float* const row = logits.f32(static_cast<int64_t>(i));
+      double sum = 0;
+      for (int64_t t = 0; t < logits.cols; ++t) sum += std::exp(double{row[t]});
+      std::vector<float>& of_row = scored_->emplace_back();
+      for (int64_t t = 0; t < logits.cols; ++t) of_row.push_back(static_cast<float>(row[t] - std::log(sum)));
+    }
+    ForwardingOps::Sample(logits, rows, results);
+  }
+
+ private:
+  int64_t vocab_;
+  void (*round_weights_)(float*);
+  Distributions* scored_;
+};
+
+struct Rule {
+  WeightFormat format = DType::kF32;
+  void (*round_weights)(float*) = nullptr;
+};
+
+std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& model, const Rule& rule,
+                                 Distributions* scored) {
+  EngineOptions options;
+  options.model = model.config();
+  options.model.is_tied = false;
+  options.files = {folder.File("model.bin")};
+  options.tensors = model.Write(options.files[0]);
+  options.dtype = rule.format;
+  options.pool_bytes = 64 << 20;
+  options.max_batch_tokens = 64;
+  options.read_tokens = [vocab = options.model.vocab] {
+    return TokenTable{{}, std::vector<uint32_t>(static_cast<size_t>(vocab) + 1)};
+  };
+  options.open_backend = [vocab = options.model.vocab, rule, scored](Backend* backend) {
+    std::unique_ptr<Ops> ops;
+    backend->device = std::make_unique<CpuDevice>();
+    OPENLORA_RETURN_IF_ERROR(CreateCpuOps(SimdLevel::kAuto, 1, &ops));
+    backend->ops = std::make_unique<RuleOps>(std::move(ops), vocab, rule.round_weights, scored);
+    return Ok();
+  };
+  auto driver = std::make_unique<CoreDriver>(std::move(options));
+  EXPECT_TRUE(driver->opened().ok()) << driver->opened().message();
+  return driver;
+}
+
+// Texts that the model in f32 tells from its first token on.
+std::vector<std::vector<int32_t>> Texts(const TestFolder& folder, const TrainedModel& model, int32_t first,
+                                        int32_t tokens) {
+  Distributions none;
+  const auto driver = Open(folder, model, {}, &none);
+  std::vector<std::vector<int32_t>> texts;
+  for (int64_t id = 1; id <= BySize<int64_t>(1, 6, 20); ++id) {
+    Request request;
+    request.id = id;
+    request.tokens = {first};
+    request.max_tokens = tokens;
+    request.temperature = 1;
+    request.seed = static_cast<uint64_t>(id);
+    driver->core().Submit(request);
+    driver->Run();
+    texts.push_back({first});
+    const std::vector<int32_t>& drawn = driver->answer(id).tokens;
+    texts.back().insert(texts.back().end(), drawn.begin(), drawn.end());
+  }
+  return texts;
+}
+
+// Of every position of the texts but the last.
+Distributions Score(const TestFolder& folder, const TrainedModel& model, const Rule& rule,
+                    const std::vector<std::vector<int32_t>>& texts) {
+  Distributions scored;
+  const auto driver = Open(folder, model, rule, &scored);
+  int64_t id = 0;
+  for (const std::vector<int32_t>& text : texts) {
+    Request request;
+    request.id = ++id;
+    request.tokens = text;
+    request.max_tokens = 1;
+    request.prompt_logprobs = 0;
+    driver->core().Submit(request);
+    driver->Run();
+    EXPECT_EQ(driver->answer(id).prompt_logprobs.size(), text.size() - 1);
+  }
+  return scored;
+}
+
+struct Loss {
+  double divergence = 0;  // mean KL from f32, in nats
+  double perplexity = 0;  // of the texts
+};
+
+Loss LossOf(const Distributions& of_f32, const Distributions& of_rule, const std::vector<std::vector<int32_t>>& texts) {
+  double divergence = 0, surprise = 0;
+  size_t position = 0;
+  for (const std::vector<int32_t>& text : texts)
+    for (size_t i = 1; i < text.size(); ++i, ++position) {
+      const std::vector<float>&p = of_f32.at(position), &q = of_rule.at(position);
+      for (size_t t = 0; t < p.size(); ++t) divergence += std::exp(double{p[t]}) * (double{p[t]} - q[t]);
+      surprise -= q[static_cast<size_t>(text[i])];
+    }
+  const auto count = static_cast<double>(position);
+  EXPECT_EQ(of_f32.size(), position);
+  EXPECT_EQ(of_rule.size(), position);
+  return {divergence / count, std::exp(surprise / count)};
+}
+
+void Compare(const TrainedModel& trained, const std::string& name, int32_t first) {
+  const TestFolder folder("quality");
+  const auto texts = Texts(folder, trained, first, BySize(20, 200, 240));
+  for (const float outliers : {1.0f, 20.0f, 100.0f}) {
+    TrainedModel model = trained;
+    if (outliers > 1) model.AddOutliers(outliers);
+    const Distributions of_f32 = Score(folder, model, {}, texts);
+    const auto loss = [&](const Rule& rule) { return LossOf(of_f32, Score(folder, model, rule, texts), texts); };
+    const Loss none = loss({}), int8 = loss({WeightFormat::kInt8}), int4 = loss({WeightFormat::kInt4});
+    const Loss q8 = loss({DType::kF32, RoundQ8}), q4 = loss({DType::kF32, RoundQ4});
+    SCOPED_TRACE(testing::Message() << name << ", outliers x " << outliers);
+    std::printf("%s, outliers x %g: perplexity f32 %.4f\n", name.c_str(), double{outliers}, none.perplexity);
+    for (const auto& [what, of] : {std::pair{"int8", int8}, {"Q8_0", q8}, {"int4", int4}, {"Q4_0", q4}})
+      std::printf("  %s: KL %.3e, perplexity %.4f\n", what, of.divergence, of.perplexity);
+    EXPECT_EQ(none.divergence, 0);
+    EXPECT_GT(q8.divergence, 0);
+    if (IsSmall()) continue;  // a score of tokens says little
+    EXPECT_LE(int8.divergence, (outliers > 1 ? 0.6 : 1.35) * q8.divergence);
+    EXPECT_LE(int4.divergence, (outliers > 1 ? 1.0 : 0.8) * q4.divergence);
+  }
+}
+
+TEST(Quality, OfTheDemosBaseIsThatOfQ8AndQ4OrBetter) {
+  ModelConfig config;
+  config.layers = 4;
+  config.hidden = 128;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 32;
+  config.intermediate = 384;
+  config.vocab = 260;
+  config.context = 256;
+  Compare(TrainedModel(config, 1000, RepositoryRoot() / "demo/base/model.safetensors"), "demo", 0);
+}
+
+TEST(Quality, OfATrainedModelIsThatOfQ8AndQ4OrBetter) {
+  const auto file = RepositoryRoot() / "../shared/models/stories260K/hf/model.safetensors";
+  if (!std::filesystem::exists(file)) GTEST_SKIP() << file << " is not here";
+  ModelConfig config;
+  config.layers = 5;
+  config.hidden = 64;
+  config.heads = 8;
+  config.kv_heads = 4;
+  config.head_dim = 8;
+  config.intermediate = 172;
+  config.vocab = 512;
+  config.context = 512;
+  Compare(TrainedModel(config, 10000, file), "stories260K", 1);
+}
+
+}  // namespace
+}  // namespace openlora
