@@ -83,7 +83,13 @@ class CpuOps final : public Ops {
   static constexpr int64_t kParallelWork = 8192;
   static constexpr int64_t kParallelProducts = 1 << 18;  // multiply-adds of a Project that pay for waking the pool
   void ShrinkShare(const ProjectArgs& args, int member, int members, float* partial);
-  void QuantiseShare(const ProjectArgs& args, WeightFormat format, int member, int members, uint8_t* quantised);
+  struct QuantisedX {
+    uint8_t* of[kQuantisedFormats] = {};  // null: no product wants it
+    bool is_used() const { return of[0] != nullptr || of[1] != nullptr; }
+  };
+  QuantisedX RoomForX(const ProjectArgs& args);
+  void QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x);
+  void PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
   void ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients);
 
   const KernelTable kernels_;

@@ -96,15 +96,54 @@ void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* par
   }
 }
 
-// One member's share of the groups of x, of one format.
-void CpuOps::QuantiseShare(const ProjectArgs& args, WeightFormat format, int member, int members, uint8_t* quantised) {
-  const QuantisedFormat& kernels = kernels_.quantised.formats[FormatIndex(format)];
-  const int64_t groups = DivideUp(args.x.cols, GroupK(format));
-  const Piece mine = Split(args.x.rows * groups, 1, member, members);
-  for (int64_t at = mine.begin; at < mine.end;) {
-    const int64_t row = at / groups, begin = at % groups, end = std::min(groups, begin + mine.end - at);
-    kernels.quantise(args.x.f32(row), args.x.cols, begin, end, quantised + row * groups * kernels.group_bytes);
-    at += end - begin;
+// Room for x in every quantised format that a product has.
+CpuOps::QuantisedX CpuOps::RoomForX(const ProjectArgs& args) {
+  QuantisedX x;
+  for (const Product& product : args.products) {
+    const WeightFormat format = product.weight->format;
+    if (!format.is_quantised()) continue;
+    const int i = FormatIndex(format);
+    const int64_t row_bytes = DivideUp(args.x.cols, GroupK(format)) * kernels_.quantised.formats[i].group_bytes;
+    x.of[i] = x_quantised_[i].Get<uint8_t>(static_cast<size_t>(args.x.rows * row_bytes));
+  }
+  return x;
+}
+
+// One member's share of the groups of x, in each of those formats.
+void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x) {
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    uint8_t* const to = x.of[FormatIndex(format)];
+    if (to == nullptr) continue;
+    const QuantisedFormat& kernels = kernels_.quantised.formats[FormatIndex(format)];
+    const int64_t groups = DivideUp(args.x.cols, GroupK(format));
+    const Piece mine = Split(args.x.rows * groups, 1, member, members);
+    for (int64_t at = mine.begin; at < mine.end;) {
+      const int64_t row = at / groups, begin = at % groups, end = std::min(groups, begin + mine.end - at);
+      kernels.quantise(args.x.f32(row), args.x.cols, begin, end, to + row * groups * kernels.group_bytes);
+      at += end - begin;
+    }
+  }
+}
+
+// Panels [begin, end) of the products' panels laid end to end.
+void CpuOps::PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch) {
+  int64_t before = 0;
+  for (const Product& product : args.products) {
+    const WeightFormat format = product.weight->format;
+    PanelsArgs of_product = PanelsOf(args, product);
+    const int64_t count = DivideUp(of_product.out, kPanel);
+    of_product.panel_begin = std::max<int64_t>(panels.begin - before, 0);
+    of_product.panel_end = std::min(panels.end - before, count);
+    of_product.scratch = scratch;
+    before += count;
+    if (of_product.panel_begin >= of_product.panel_end) continue;
+    if (format.is_quantised()) {
+      of_product.x_quantised = x.of[FormatIndex(format)];
+      of_product.x_stride_groups = DivideUp(args.x.cols, GroupK(format));
+      kernels_.quantised.formats[FormatIndex(format)].panels(of_product);
+    } else {
+      kernels_.panels[format.kind](of_product);
+    }
   }
 }
 
@@ -135,50 +174,22 @@ void CpuOps::Project(const ProjectArgs& args) {
   float* const scratch = panel_scratch_.Get<float>(static_cast<size_t>(members_max * scratch_floats));
   float* const partial = partial_.Get<float>(static_cast<size_t>(plan_.partial_floats));
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(members_max * plan_.coefficient_floats));
-  uint8_t* quantised[kQuantisedFormats] = {};  // x, for each format that a product has
-  for (const Product& product : args.products) {
-    const WeightFormat format = product.weight->format;
-    if (!format.is_quantised()) continue;
-    const int64_t row_bytes =
-        DivideUp(in, GroupK(format)) * kernels_.quantised.formats[FormatIndex(format)].group_bytes;
-    quantised[FormatIndex(format)] =
-        x_quantised_[FormatIndex(format)].Get<uint8_t>(static_cast<size_t>(rows * row_bytes));
-  }
-  const bool has_quantised = quantised[0] != nullptr || quantised[1] != nullptr;
+  const QuantisedX x = RoomForX(args);
   shrunk_.Reset();
   quantised_.Reset();
   const auto body = [&](int member, int members) {
-    for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
-      if (uint8_t* const to = quantised[FormatIndex(format)]; to != nullptr)
-        QuantiseShare(args, format, member, members, to);
+    if (x.is_used()) {
+      QuantiseShare(args, member, members, x);
+      quantised_.Arrive();
     }
-    if (has_quantised) quantised_.Arrive();
     const bool has_lora = !plan_.jobs.empty();
     if (has_lora) {
       ShrinkShare(args, member, members, partial);
       shrunk_.Arrive();
     }
-    if (has_quantised) quantised_.Wait(members);
+    if (x.is_used()) quantised_.Wait(members);
     const Piece mine = Split(total, 1, member, members);
-    int64_t before = 0;
-    for (const Product& product : args.products) {
-      PanelsArgs panels = PanelsOf(args, product);
-      const int64_t count = DivideUp(panels.out, kPanel);
-      panels.panel_begin = std::max<int64_t>(mine.begin - before, 0);
-      panels.panel_end = std::min(mine.end - before, count);
-      panels.scratch = scratch + member * scratch_floats;
-      const WeightFormat format = product.weight->format;
-      auto kernel = kernels_.panels[0];
-      if (format.is_quantised()) {
-        panels.x_quantised = quantised[FormatIndex(format)];
-        panels.x_stride_groups = DivideUp(in, GroupK(format));
-        kernel = kernels_.quantised.formats[FormatIndex(format)].panels;
-      } else {
-        kernel = kernels_.panels[format.kind];
-      }
-      if (panels.panel_begin < panels.panel_end) kernel(panels);
-      before += count;
-    }
+    PanelsShare(args, mine, x, scratch + member * scratch_floats);
     if (has_lora) {
       shrunk_.Wait(members);
       ExpandShare(args, mine, partial, coefficients + member * plan_.coefficient_floats);

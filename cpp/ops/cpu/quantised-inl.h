@@ -1,7 +1,7 @@
 #pragma once
 
 #include "ops/cpu/dots-inl.h"
-#include "ops/cpu/int4-fit-inl.h"
+#include "ops/cpu/int4_fit-inl.h"
 #include "ops/cpu/kernels.h"
 
 namespace openlora {
