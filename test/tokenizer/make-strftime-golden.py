@@ -1,4 +1,4 @@
-"""Makes golden/strftime.json: what Python's strftime writes for every directive, at moments that are edges of something.
+"""Makes golden/strftime.golden.json: what Python's strftime writes for every directive, at moments that are edges of something.
 
     /work/venv/bin/python test/tokenizer/make-strftime-golden.py
 """
@@ -43,7 +43,7 @@ def main():
         now = datetime.datetime(*moment)
         moments[name] = {"moment": moment, "texts": [now.strftime(text) for text in DIRECTIVES + TEXTS]}
     value = {"zone": os.environ["TZ"], "directives": DIRECTIVES, "texts": TEXTS, "moments": moments}
-    path = Path(__file__).parent / "golden" / "strftime.json"
+    path = Path(__file__).parent / "golden" / "strftime.golden.json"
     path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 

@@ -9,7 +9,7 @@ interface Golden {
   /** What Python writes for each of `directives`, then of `texts`. */
   moments: Record<string, { moment: [number, number, number, number, number, number]; texts: string[] }>;
 }
-const golden = JSON.parse(readFileSync(new URL('golden/strftime.json', import.meta.url), 'utf8')) as Golden;
+const golden = JSON.parse(readFileSync(new URL('golden/strftime.golden.json', import.meta.url), 'utf8')) as Golden;
 
 /** All that Python documents, what glibc adds, and `-` before numbers; all else is refused. */
 const LETTERS = 'aAbBcCdDeFfgGhHIjklmMnpPrRStTuUVwWxXyYzZ%';
