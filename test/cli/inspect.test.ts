@@ -315,6 +315,7 @@ describe('openlora inspect of an adapter that does not fit', () => {
     const { stdout } = await runCli(['inspect', path, '--base', base]);
     expect(stdout).toContain(`[${fit.error.code}]`);
     expect(stdout).toMatch(/^try: (?!openlora inspect).+$/m);
+    expect(stdout.trimEnd().split('\n').length).toBeLessThanOrEqual(24);
   });
 
   it('says what it is made of where it has no tensor of a LoRA', async () => {
