@@ -3,7 +3,7 @@
 import type { InspectedAdapter, InspectedBase, InspectedError } from '../index.js';
 import type { Io } from './io.js';
 import { printMisfit } from './misfit-view.js';
-import { formatBytes, formatCount, formatShort, oneLine, shortPath, table, wrap } from './text.js';
+import { cut, formatBytes, formatCount, formatShort, oneLine, shortPath, table, widthOf, wrap } from './text.js';
 
 /** What the SDK says, and what the config says of the scale. */
 export interface AdapterReport extends InspectedAdapter {
@@ -13,6 +13,9 @@ export interface AdapterReport extends InspectedAdapter {
   alpha: number | undefined;
   isRankStabilised: boolean;
 }
+
+/** Columns of a name that a config gives. */
+const NAME_MAX = 120;
 
 /** `model.layers.*.self_attn.q_proj × 4`, in the order in which they come. */
 export function groupSites<T extends { name: string }>(sites: readonly T[]): (T & { count: number })[] {
@@ -26,18 +29,22 @@ export function groupSites<T extends { name: string }>(sites: readonly T[]): (T 
   return [...groups.values()];
 }
 
-/** Values go on in further lines where they are longer than the terminal is wide. */
-function fields(io: Io, title: string, path: string, rows: [string, string][]): void {
+/** Values go on in further lines where they are longer than the terminal is wide. Returns how many rows it took. */
+function fields(io: Io, title: string, path: string, rows: [string, string][]): number {
   const { stdout } = io;
-  stdout.line(`${stdout.style.bold(title)} ${shortPath(path)}`);
+  const heading = `${title} ${shortPath(path)}`;
+  stdout.line(`${stdout.style.bold(title)}${heading.slice(title.length)}`);
+  let taken = Math.ceil(widthOf(heading) / stdout.columns);
   const width = Math.max(...rows.map(([name]) => name.length)) + 4;
   for (const [name, value] of rows) {
     const lines = wrap(value, Math.max(40, Math.min(stdout.columns, 120) - width));
+    taken += lines.length;
     lines.forEach((line, i) => {
       const label = `  ${i === 0 ? name : ''}`.padEnd(width);
       stdout.line(`${stdout.style.dim(label)}${line}`);
     });
   }
+  return taken;
 }
 
 export function printAdapter(report: AdapterReport, io: Io): void {
@@ -50,10 +57,13 @@ export function printAdapter(report: AdapterReport, io: Io): void {
   const scales = fit?.fits ? fit.scales : [];
   const scale = scales.length > 0 ? `scale ${range(round(scales[0]!), round(scales.at(-1)!))} (${config})` : config;
   const sites = groupSites(report.sites.map((name) => ({ name })));
-  fields(io, 'adapter', report.path, [
+  const taken = fields(io, 'adapter', report.path, [
     ['lora', `rank ${range(report.rank.min, report.rank.max)}, ${scale}`],
     ['size', `${formatShort(report.parameters)} parameters, ${formatBytes(report.bytes)} as saved`],
-    ['made for', report.baseNameOrPath === undefined ? 'it does not say' : oneLine(report.baseNameOrPath)],
+    [
+      'made for',
+      report.baseNameOrPath === undefined ? 'it does not say' : cut(oneLine(report.baseNameOrPath), NAME_MAX),
+    ],
     ...(fit && !fit.fits
       ? []
       : ([
@@ -61,7 +71,7 @@ export function printAdapter(report: AdapterReport, io: Io): void {
           ['sites', `${report.sites.length}`],
         ] as [string, string][])),
   ]);
-  if (fit && !fit.fits) return printMisfit(report, fit, io);
+  if (fit && !fit.fits) return printMisfit(report, fit, io, taken);
   for (const { name, count } of sites) stdout.line(`    ${oneLine(name)}${count > 1 ? style.dim(` × ${count}`) : ''}`);
   printWarnings(report.warnings, io);
   if (fit) stdout.line(`${style.green('✓ fits')} ${shortPath(report.base!)}`);

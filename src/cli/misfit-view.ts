@@ -1,64 +1,73 @@
-// Why an adapter doesn't fit a base, on one screen of 80 columns: the reasons by code, what it was probably made for,
-// and what to try.
+// Why an adapter doesn't fit a base, on one screen: the reasons by code, what it was probably made for, and what to try.
+// Where that is more than a screen, reasons are told in fewer words, and at last some codes are only counted.
 
 import type { AdapterMisfit, InspectedAdapter, Misfit } from '../index.js';
 import { hintOf, quoted } from './hints.js';
 import type { Io } from './io.js';
+import type { Style } from './style.js';
 import { cut, formatCount, formatShort, oneLine, pad, shortPath, widthOf, wrap } from './text.js';
 
 const COLUMNS_MAX = 100;
-/** Of one code. */
+/** Of a terminal, less one for what is typed next; higher ones don't get more. */
+const SCREEN_ROWS = 23;
+/** Rows of one code. */
 const ROWS_MAX = 7;
-/** Reasons whose text is printed as it is. */
+/** Reasons of one code whose text is printed as it is. */
 const TEXTS_MAX = 6;
 const MODULES_MAX = 8;
 
-/** What is true of many tensors, by code; `fact` is what each row says of its own. */
-const TITLES: Readonly<Record<string, { title: string; fact(misfit: Misfit): string }>> = {
+interface Title {
+  title: string;
+  /** What each row says of its own. */
+  fact: (misfit: Misfit) => string;
+  /** What there are so many of. */
+  what?: string;
+}
+
+/** What is true of many tensors, by code. */
+const TITLES: Readonly<Record<string, Title>> = {
   ERR_ADAPTER_SHAPE: { title: 'have the wrong shape for this base', fact: shapes },
   ERR_ADAPTER_LAYER: { title: "are of layers that this base doesn't have", fact: layers },
   ERR_ADAPTER_RANK: { title: 'have another rank than adapter_config.json gives them', fact: layers },
-  ERR_ADAPTER_TENSOR_SURPLUS: {
-    title: 'are not promised by adapter_config.json',
-    fact: ({ message }) => message.slice(message.lastIndexOf(': ') + 2),
+  ERR_ADAPTER_TENSOR_SURPLUS: { title: 'are of no targeted module of this base', fact: aside },
+  ERR_ADAPTER_TENSOR_MISSING: {
+    title: 'are promised by adapter_config.json and not in the file',
+    fact: layers,
+    what: 'modules',
   },
-  ERR_ADAPTER_TENSOR_MISSING: { title: 'are promised by adapter_config.json and not in the file', fact: layers },
-  ERR_ADAPTER_HALF_PAIR: { title: 'have only one of A and B', fact: layers },
+  ERR_ADAPTER_HALF_PAIR: { title: 'have only one of A and B', fact: layers, what: 'modules' },
   ERR_ADAPTER_DTYPE: { title: 'are neither F32, F16 nor BF16', fact: layers },
-  ERR_ADAPTER_BASE_TENSOR: { title: "were saved along with the adapter and are not this base's", fact: layers },
+  ERR_ADAPTER_BASE_TENSOR: { title: "were saved along with the adapter and are not this base's", fact: aside },
 };
 
-export function printMisfit(report: InspectedAdapter, fit: AdapterMisfit, io: Io): void {
+/** `above`: rows of the screen that are taken. */
+export function printMisfit(report: InspectedAdapter, fit: AdapterMisfit, io: Io, above: number): void {
   const { stdout } = io;
   const { style } = stdout;
   const width = Math.min(stdout.columns, COLUMNS_MAX);
   const { base } = fit;
   const name = base.nameOrPath === undefined ? '' : `, ${oneLine(base.nameOrPath)}`;
-  stdout.line(`${style.bold('base')} ${shortPath(base.path)}`);
-  stdout.line(`  ${base.family}, ${formatShort(base.parameters)} parameters${name}`);
   const byCode = groupByCode(fit.reasons);
-  stdout.line(
-    `${style.red('✗ does not fit')}, for ${byCode.length === 1 ? 'one reason' : `${byCode.length} reasons`}:`,
+  const count = byCode.length === 1 ? 'one reason' : `${byCode.length} reasons`;
+  const head = [
+    `${style.bold('base')} ${shortPath(base.path)}`,
+    cut(`  ${base.family}, ${formatShort(base.parameters)} parameters${name}`, width),
+    `${style.red('✗ does not fit')}, for ${count}:`,
+  ];
+  const sizes = compared(fit).flatMap(([label, text]) =>
+    wrap(text, width - 13).map((line, i) => `${style.bold(pad(i === 0 ? label : '', 13))}${line}`),
   );
-  for (const reasons of byCode) {
-    const { title, rows } = explained(reasons, width - 2);
-    const label = `[${reasons[0]!.code}]`;
-    const isRoomy = widthOf(title.at(-1)!) + label.length + 3 <= width;
-    const lines = isRoomy
-      ? [...title.slice(0, -1), `${title.at(-1)} ${style.dim(label)}`]
-      : [...title, style.dim(label)];
-    for (const line of [...lines, ...rows]) stdout.line(`  ${line}`);
-  }
-  const sizes = compared(fit);
-  for (const [label, text] of sizes) {
-    wrap(text, width - 13).forEach((line, i) => stdout.line(`${style.bold(pad(i === 0 ? label : '', 13))}${line}`));
-  }
-  for (const { code, message } of report.warnings) {
-    // Both names stand above.
-    if (code !== 'WARN_ADAPTER_BASE_NAME')
-      stdout.line(`${style.yellow('warning:')} ${cut(oneLine(message), width - 9)}`);
-  }
-  stdout.line(`${style.dim('try:')} ${nextThing(report, fit)}`);
+  const tail = [...sizes, ...warningsOf(report, width, style), `${style.dim('try:')} ${nextThing(report, fit)}`];
+  const taken = [...head, ...tail].reduce((sum, line) => sum + Math.ceil(widthOf(line) / stdout.columns), above);
+  const reasons = fitted(byCode, fit.error.code, width - 2, SCREEN_ROWS - taken, style.dim);
+  for (const line of [...head, ...reasons.map((one) => `  ${one}`), ...tail]) stdout.line(line);
+}
+
+/** There is at most one of each code. */
+function warningsOf({ warnings }: InspectedAdapter, width: number, style: Style): string[] {
+  // Both names stand above.
+  const others = warnings.filter(({ code }) => code !== 'WARN_ADAPTER_BASE_NAME');
+  return others.map(({ message }) => `${style.yellow('warning:')} ${cut(oneLine(message), width - 9)}`);
 }
 
 /** In the order in which they were found, but that wrong shapes explain more than layers do. */
@@ -69,25 +78,67 @@ function groupByCode(reasons: Misfit[]): Misfit[][] {
   return [...groups.values()].sort((a, b) => isLayer(a) - isLayer(b));
 }
 
-/** Reasons of one code: a title and a row for each pattern, or the messages as they are. */
-function explained(reasons: Misfit[], width: number): { title: string[]; rows: string[] } {
+type Dim = (text: string) => string;
+
+/** All reasons in at most `rows` lines, with as much detail as there is room for; `first` is the code that is never left out. */
+function fitted(byCode: Misfit[][], first: string, width: number, rows: number, dim: Dim): string[] {
+  for (let detail = ROWS_MAX; detail >= 0; detail--) {
+    const blocks = byCode.map((reasons) => explained(reasons, detail, width, dim));
+    const lines = blocks.flatMap((block) => block.lines);
+    if (blocks.some(({ isWhole }) => !isWhole)) lines.push(dim('--json lists all'));
+    if (lines.length <= rows) return lines;
+  }
+  const room = Math.max(1, rows - 1);
+  const isFirst = (reasons: Misfit[]) => reasons[0]!.code === first;
+  const others = byCode.filter((reasons) => !isFirst(reasons));
+  const told = new Set([...byCode.filter(isFirst), ...others].slice(0, room));
+  const shown = byCode.filter((reasons) => told.has(reasons));
+  return [
+    ...shown.flatMap((reasons) => explained(reasons, 0, width, dim).lines),
+    dim(`… and ${byCode.length - shown.length} more; --json lists all`),
+  ];
+}
+
+interface Explained {
+  lines: string[];
+  /** Nothing is left out. */
+  isWhole: boolean;
+}
+
+/**
+ * Reasons of one code: a title and a row for each pattern, or the messages as they are. `detail` is how many rows there
+ * may be, and how many messages; at 0 all is one line.
+ */
+function explained(reasons: Misfit[], detail: number, width: number, dim: Dim): Explained {
+  const label = `[${reasons[0]!.code}]`;
   const known = TITLES[reasons[0]!.code];
   const count = reasons.reduce((sum, reason) => sum + reason.count, 0);
-  if (!known || count === 1 || reasons.some(({ modules }) => modules.length === 0)) {
-    const title = reasons
-      .slice(0, TEXTS_MAX)
-      .flatMap(({ message }) => wrap(oneLine(message.replace(/^adapter_config\.json: /, '')), width));
-    return { title, rows: reasons.length > TEXTS_MAX ? [`… and ${reasons.length - TEXTS_MAX} more`] : [] };
+  const isKnown = known !== undefined && count > 1 && reasons.every(({ modules }) => modules.length > 0);
+  const texts = isKnown
+    ? [`${formatCount(count)} ${known.what ?? 'tensors'} ${known.title}`]
+    : reasons.map(({ message }) => oneLine(message.replace(/^adapter_config\.json: /, '')));
+  if (detail === 0) {
+    const more = texts.length > 1 ? `, and ${texts.length - 1} more` : '';
+    const room = width - label.length - 1 - more.length;
+    const isWhole = !isKnown && texts.length === 1 && widthOf(texts[0]!) <= room;
+    return { lines: [`${cut(texts[0]!, room)}${more} ${dim(label)}`], isWhole };
   }
-  const what = reasons.every(({ tensor }) => tensor?.startsWith('base_model.')) ? 'tensors' : 'modules';
-  const shown = [...reasons].sort((a, b) => b.count - a.count).slice(0, ROWS_MAX);
+  const title = texts.slice(0, Math.min(detail, TEXTS_MAX)).flatMap((text) => wrap(text, width));
+  const isRoomy = widthOf(title.at(-1)!) + label.length + 1 <= width;
+  const lines = isRoomy ? [...title.slice(0, -1), `${title.at(-1)} ${dim(label)}`] : [...title, dim(label)];
+  const rows = isKnown ? rowsOf(reasons, detail, known, width) : [];
+  const left = isKnown ? reasons.length - rows.length : Math.max(0, texts.length - Math.min(detail, TEXTS_MAX));
+  if (left > 0) rows.push(`${isKnown ? '  ' : ''}… and ${left} more`);
+  return { lines: [...lines, ...rows], isWhole: left === 0 };
+}
+
+function rowsOf(reasons: Misfit[], most: number, { fact }: Title, width: number): string[] {
+  const shown = [...reasons].sort((a, b) => b.count - a.count).slice(0, most);
   const labels = shown.map(({ modules, matrix }) => `${modulesOf(modules)}${matrix ? ` · ${matrix}` : ''}`);
   const labelWidth = Math.min(Math.floor(width / 2), Math.max(...labels.map(widthOf)));
-  const rows = shown.map((row, i) =>
-    cut(`  ${pad(cut(labels[i]!, labelWidth), labelWidth)}  ${known.fact(row)}`, width),
+  return shown.map((row, i) =>
+    cut(`  ${pad(cut(labels[i]!, labelWidth), labelWidth)}  ${oneLine(fact(row))}`.trimEnd(), width),
   );
-  if (reasons.length > shown.length) rows.push(`  … and ${reasons.length - shown.length} more`);
-  return { title: wrap(`${formatCount(count)} ${what} ${known.title}`, width), rows };
 }
 
 function modulesOf(modules: string[]): string {
@@ -98,6 +149,12 @@ function modulesOf(modules: string[]): string {
 
 function shapes({ got, wanted, message }: Misfit): string {
   return got && wanted ? `[${got.join(', ')}], wanted [${wanted.join(', ')}]` : message;
+}
+
+/** What the message says after the tensor's name, without the words that all of its code have. */
+function aside({ message, tensor = '' }: Misfit): string {
+  const rest = message.slice(message.indexOf(tensor) + tensor.length);
+  return rest.slice(rest.lastIndexOf(': ') + 1).replace(/^ (?:is )?/, '');
 }
 
 function layers({ layers: all }: Misfit): string {

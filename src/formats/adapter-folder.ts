@@ -148,9 +148,10 @@ export async function describeTensors(
   }
   for (const module of halves) refuse(new OpenLoraError('ERR_ADAPTER_HALF_PAIR', `${module} has only one of A and B`));
   if (ranks.size === 0) refuse(new OpenLoraError('ERR_ADAPTER_TENSOR_MISSING', `${path} has no LoRA tensors`));
-  const sizes = ranks.size > 0 ? [...ranks.values()] : [0];
+  let [min, max] = ranks.size > 0 ? [Infinity, 0] : [0, 0];
+  for (const rank of ranks.values()) [min, max] = [Math.min(min, rank), Math.max(max, rank)];
   return {
-    rank: { min: Math.min(...sizes), max: Math.max(...sizes) },
+    rank: { min, max },
     sites: [...ranks.keys()].sort(bySite),
     parameters,
     bytes,

@@ -19,6 +19,27 @@ import { OpenLoraError } from '../errors.js';
 
 const PREFIX = 'base_model.model.';
 
+/** Modules that some families have as one: the rows of each stand one after the other. */
+const FUSED: Readonly<Record<string, readonly string[]>> = {
+  qkv_proj: ['q_proj', 'k_proj', 'v_proj'],
+  gate_up_proj: ['gate_proj', 'up_proj'],
+};
+
+/**
+ * Where a module is missing because a base fuses what others have apart, or the other way round: what the base has, in
+ * words. `has` says whether the base has a module; the name may be one without its path.
+ */
+export function fusedOtherwise(module: string, has: (module: string) => boolean): string | undefined {
+  const [, path, last] = /^(.*\.)?([^.]*)$/s.exec(module)!;
+  for (const [whole, parts] of Object.entries(FUSED)) {
+    const all = `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+    if (parts.includes(last!) && has(`${path ?? ''}${whole}`)) return `this base has ${all} fused as ${whole}`;
+    if (last === whole && parts.every((part) => has(`${path ?? ''}${part}`)))
+      return `this base has ${all} in place of ${whole}`;
+  }
+  return undefined;
+}
+
 /** What a tensor's name says. */
 export interface AdapterTensorName {
   /** As the base has it, without `base_model.model.`. */

@@ -3,7 +3,7 @@
 // | code                       | meaning                                                                            |
 // |----------------------------|------------------------------------------------------------------------------------|
 // | ERR_ADAPTER_TENSOR_MISSING | a module that the config promises has no tensors                                   |
-// | ERR_ADAPTER_TENSOR_SURPLUS | a tensor that the config doesn't promise                                           |
+// | ERR_ADAPTER_TENSOR_SURPLUS | a tensor that the config doesn't promise, or that the base has no such module for |
 // | ERR_ADAPTER_HALF_PAIR      | A without B, or B without A                                                        |
 // | ERR_ADAPTER_LAYER          | a tensor of a layer that the base doesn't have                                     |
 // | ERR_ADAPTER_RANK           | a tensor's rank isn't the one that the config gives                                |
@@ -13,7 +13,7 @@
 
 import { OpenLoraError } from '../errors.js';
 import type { AdapterTensor, DType, TensorRange, WeightRole } from '../native/binding.js';
-import { AdapterNames, type AdapterTensorName } from './adapter-names.js';
+import { AdapterNames, fusedOtherwise, type AdapterTensorName } from './adapter-names.js';
 import type { Pacer } from './pacer.js';
 import type { TargetSite } from './peft-targets.js';
 import type { SafetensorsTensor } from './safetensors.js';
@@ -97,9 +97,11 @@ function surplus(tensor: SafetensorsTensor, module: string, base: BaseFolder): O
   if (layer && Number(layer[1]) >= base.spec.layers) {
     return error('LAYER', `tensor ${name} is of layer ${layer[1]}, the base has 0 to ${base.spec.layers - 1}`, name);
   }
-  const why = base.sites.some((site) => site.name === module)
-    ? 'the config does not target it'
-    : 'the base has no such module';
+  const has = (one: string): boolean => base.sites.some((site) => site.name === one);
+  const fused = fusedOtherwise(module, has);
+  if (fused !== undefined)
+    return error('TENSOR_SURPLUS', `tensor ${name} is of a module that the base does not have: ${fused}`, name);
+  const why = has(module) ? 'the config does not target it' : 'the base has no such module';
   return error('TENSOR_SURPLUS', `tensor ${name} is not promised by adapter_config.json: ${why}`, name);
 }
 

@@ -7,6 +7,7 @@
 // | ERR_ADAPTER_LAYER          | a layer that the base doesn't have                                                 |
 
 import { OpenLoraError } from '../errors.js';
+import { fusedOtherwise } from './adapter-names.js';
 import type { Pacer } from './pacer.js';
 import type { LoraConfig } from './peft.js';
 import { PythonRegex } from './python-regex.js';
@@ -49,7 +50,8 @@ export async function resolveTargets(
     found.push({ site, rank, scale: alpha / (config.isRankStabilized ? Math.sqrt(rank) : rank) });
   }
   if (found.length === 0) {
-    throw error('TARGETS', `target_modules ${shown(config.targets)} names no module of the base`);
+    const what = `target_modules ${shown(config.targets)} names no module of the base`;
+    throw error('TARGETS', [what, ...fusedTargets(config, base)].join('; '));
   }
   warnUnmatched(config, base, warnings);
   return found.sort((a, b) => a.site.site - b.site.site);
@@ -142,10 +144,20 @@ function warnUnmatched(config: LoraConfig, base: TargetBase, warnings: FormatWar
   }
   const lost = config.targets.filter((name) => !suffixes.has(name));
   if (lost.length === 0) return;
-  warnings.push({
-    code: 'WARN_ADAPTER_TARGET',
-    message: `target_modules: no module of the base is named ${lost.slice(0, 8).join(', ')}`,
-  });
+  const what = `target_modules: no module of the base is named ${lost.slice(0, 8).join(', ')}`;
+  warnings.push({ code: 'WARN_ADAPTER_TARGET', message: [what, ...fusedTargets(config, base)].join('; ') });
+}
+
+/** Of names in a list that the base fuses, or has apart. */
+function fusedTargets({ targets }: LoraConfig, { sites }: TargetBase): string[] {
+  if (typeof targets === 'string') return [];
+  const there = new Set(sites.map(({ name }) => lastOf(name)));
+  const wanted = new Set(targets.map(lastOf));
+  return [...new Set([...wanted].flatMap((name) => fusedOtherwise(name, (one) => there.has(one)) ?? []))];
+}
+
+function lastOf(module: string): string {
+  return module.slice(module.lastIndexOf('.') + 1);
 }
 
 function shown(value: unknown): string {

@@ -9,6 +9,7 @@
 // one for each byte of a run of byte tokens instead, the valid ones too; so does `decodeTokens`, and a stream, which can't
 // know how a run will end, does not.
 
+import { isUtf8 } from 'node:buffer';
 import { OpenLoraError } from '../errors.js';
 import { isObject, textAt, typeOf, unsupported, type Json, type JsonObject } from './tokenizer-json.js';
 
@@ -253,12 +254,10 @@ class PieceSink {
   #endRun(): void {
     const run = this.#run.splice(0);
     if (run.length === 0) return;
-    try {
-      new TextDecoder('utf-8', { fatal: true }).decode(joined(run));
-      this.#pieces.push(...run);
-    } catch {
-      this.#pieces.push(...run.map(() => REPLACEMENT));
-    }
+    const whole = joined(run);
+    // A run may have more tokens than a call takes arguments.
+    if (isUtf8(whole)) this.#pieces.push(whole);
+    else for (let left = run.length; left > 0; left--) this.#pieces.push(REPLACEMENT);
   }
 }
 

@@ -42,11 +42,21 @@ export function groupRefusals(refusals: readonly OpenLoraError[]): Misfit[] {
   return [...groups.values()].map(({ seen, ...group }) => ({ ...group, layers: [...seen].sort((a, b) => a - b) }));
 }
 
+/** What follows a module in the names of tensors. */
+const ENDS = [
+  /\.lora_(?:embedding_)?(?<matrix>[AB])\b.*$/s,
+  /\.(?:lora_magnitude_vector|modules_to_save|token_adapter|trainable_tokens)\b.*$/s,
+  /(?:\.base_layer)?\.(?:weight|bias)$/,
+];
+
+/** Of a tensor's name, or of a module's. */
 function placeOf(name: string): { module: string; layer: number | undefined; matrix: 'A' | 'B' | undefined } {
-  const [, path, matrix] = /^(.*?)(?:\.lora_(?:embedding_)?([AB])\b.*)?$/s.exec(name)!;
-  const inLayer = /^(?:.*\.)?\w+\.(\d+)\.(.+)$/s.exec(path!);
+  const end = ENDS.reduce<RegExpExecArray | null>((found, pattern) => found ?? pattern.exec(name), null);
+  const path = name.slice(0, end?.index);
+  const matrix = end?.groups?.matrix;
+  const inLayer = /^(?:.*\.)?\w+\.(\d+)\.(.+)$/s.exec(path);
   return {
-    module: inLayer ? inLayer[2]! : path!.replace(/^base_model\.model\./, ''),
+    module: inLayer ? inLayer[2]! : path.replace(/^base_model\.model\./, ''),
     layer: inLayer ? Number(inLayer[1]) : undefined,
     matrix: matrix as 'A' | 'B' | undefined,
   };

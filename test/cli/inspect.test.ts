@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import {
   LORA_CONFIG,
   QV,
+  TINY,
   adapterFolder,
   baseFolder,
   loraTensors,
@@ -121,6 +122,8 @@ function adapterOf(layers: number, modules: Record<string, [out: number, width: 
   return tensors;
 }
 
+const PARITY = 'test/data/parity/';
+
 const LLAMA_3_8B = {
   'self_attn.q_proj': [4096, 4096],
   'self_attn.k_proj': [1024, 4096],
@@ -213,6 +216,78 @@ describe('openlora inspect of an adapter that does not fit', () => {
     );
   });
 
+  it('fits one screen whatever is wrong, says how much is left out, and keeps what registering says', async () => {
+    const { stdout, fit } = await misfitOfEverything();
+    expect(fit.reasons.length).toBeGreaterThan(20);
+    expectOneScreen(stdout);
+    const codes = new Set<string>(fit.reasons.map(({ code }: { code: string }) => code));
+    const told = [...codes].filter((code) => stdout.includes(`[${code}]`));
+    expect(codes.size).toBeGreaterThan(10);
+    expect(told).toContain(fit.error.code);
+    expect(told.length).toBeGreaterThanOrEqual(6);
+    expect(stdout).toMatch(`for ${codes.size} reasons:`);
+    expect(stdout).toMatch(`  … and ${codes.size - told.length} more; --json lists all\n`);
+  });
+
+  it('tells fewer rows of each code where all of them are more than a screen', async () => {
+    const tensors = adapterOf(2, LLAMA_3_8B);
+    for (let i = 0; i < 12; i++)
+      tensors[`base_model.model.model.layers.0.self_attn.x${i}.weight`] = { dtype: 'F32', shape: [i + 1] };
+    for (const module of Object.keys(LLAMA_3_8B))
+      tensors[`base_model.model.model.layers.1.${module}.lora_A.weight`]!.shape = [1, module.length];
+    const path = await adapterFolder({ r: 1, bias: 'all', use_dora: true, target_modules: ALL_LINEAR }, tensors);
+    const { stdout } = await runCli(['inspect', path, '--base', await baseFolder()]);
+    expectOneScreen(stdout);
+    expect(stdout).toContain('x0 x1 x2 x3 x4 x5 x6 x7 +4  not a part of a LoRA adapter');
+    expect(stdout).toMatch(/\[ERR_ADAPTER_SHAPE\]\n(?: {4}.+, wanted .+\n){4,6} {4}… and \d more\n/);
+    expect(stdout).toContain('  --json lists all\n');
+  });
+
+  it('names the modules of saved base tensors', async () => {
+    const tensors = {
+      'base_model.model.lm_head.base_layer.weight': { dtype: 'F32', shape: [9, 9] },
+      'base_model.model.model.embed_tokens.weight': { dtype: 'F32', shape: [9, 9] },
+    };
+    const path = await adapterFolder({}, { ...loraTensors(QV), ...tensors });
+    const base = await baseFolder();
+    const { fit } = await inspectJson(path, '--base', base);
+    expect(fit.reasons).toMatchObject([{ modules: ['lm_head', 'model.embed_tokens'], count: 2 }]);
+    const { stdout } = await runCli(['inspect', path, '--base', base]);
+    expect(stdout).toMatch(
+      / {2}2 tensors were saved along .+\n? .*\[ERR_ADAPTER_BASE_TENSOR\]\n {4}lm_head embed_tokens {2}\[9, 9\], the base's is \[40, 16\]\n/,
+    );
+  });
+
+  const FUSED = 'q_proj, k_proj and v_proj fused as qkv_proj';
+  const FUSED_MLP = 'gate_proj and up_proj fused as gate_up_proj';
+  const APART = 'q_proj, k_proj and v_proj in place of qkv_proj';
+  const APART_MLP = 'gate_proj and up_proj in place of gate_up_proj';
+  it.each<[adapter: string, base: string, rows: string[]]>([
+    ['llama-gqa/adapters/r64-all', 'phi3', [`k q v +this base has ${FUSED}`, `gate up +this base has ${FUSED_MLP}`]],
+    ['gemma2/adapters/r8-all', 'phi3-long', [`k q v +this base has ${FUSED}`, `gate up +this base has ${FUSED_MLP}`]],
+    ['qwen3/adapters/r3-some', 'phi3', [`q v +this base has ${FUSED}`]],
+    ['phi3/adapters/r8-all', 'llama-gqa', [`gate_up +this base has ${APART_MLP}`, `qkv +this base has ${APART}`]],
+    ['phi3/adapters/r3-some', 'qwen3', [`qkv +this base has ${APART}`]],
+    ['phi3-long/adapters/r8-all', 'olmo2', [`qkv +this base has ${APART}`]],
+  ])('says what is fused, of %s on %s', async (adapter, base, rows) => {
+    const { stdout } = await runCli(['inspect', `${PARITY}${adapter}`, '--base', `${PARITY}${base}`]);
+    expectOneScreen(stdout);
+    for (const row of rows) expect(stdout).toMatch(new RegExp(`^    ${row}$`, 'm'));
+    expect(stdout).not.toMatch(/promise/);
+  });
+
+  it('says what is fused where nothing else is targeted', async () => {
+    const folders = [`${PARITY}llama-gqa/adapters/r1`, '--base', `${PARITY}phi3`];
+    expect(await inspectJson(...folders)).toMatchObject({
+      fit: {
+        error: {
+          code: 'ERR_ADAPTER_TARGETS',
+          message: `target_modules ["v_proj","q_proj"] names no module of the base; this base has ${FUSED}`,
+        },
+      },
+    });
+  });
+
   it.each<[string, Record<string, unknown>, Record<string, FakeTensor>]>([
     ['DORA', { use_dora: true }, {}],
     ['PEFT_TYPE', { peft_type: 'IA3' }, {}],
@@ -240,6 +315,7 @@ describe('openlora inspect of an adapter that does not fit', () => {
     const { stdout } = await runCli(['inspect', path, '--base', base]);
     expect(stdout).toContain(`[${fit.error.code}]`);
     expect(stdout).toMatch(/^try: (?!openlora inspect).+$/m);
+    expect(stdout.trimEnd().split('\n').length).toBeLessThanOrEqual(24);
   });
 
   it('says what it is made of where it has no tensor of a LoRA', async () => {
@@ -249,6 +325,38 @@ describe('openlora inspect of an adapter that does not fit', () => {
     expect(fit.madeFor).toEqual({ like: [] });
   });
 });
+
+/** Names and values so long, and so many reasons, that nothing of it would fit. */
+async function misfitOfEverything() {
+  const config = {
+    ...{ use_dora: true, bias: 'all', modules_to_save: ['lm_head'], init_lora_weights: 'pissa', lora_bias: true },
+    ...{ task_type: 'SEQ_CLS', target_parameters: ['x'], layer_replication: [[0, 1]], use_new_thing: 'n'.repeat(300) },
+    ...{ trainable_token_indices: [1], alora_invocation_tokens: [1], ensure_weight_tying: true, use_qalora: true },
+    target_modules: [...ALL_LINEAR, 'c_attn'],
+    rank_pattern: { q_proj: 3 },
+    base_model_name_or_path: 'n'.repeat(1000),
+  };
+  const tensors: FakeTensors = { ...adapterOf(3, LLAMA_3_8B), ...loraTensors(QV) };
+  delete tensors['base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight'];
+  delete tensors['base_model.model.model.layers.1.mlp.up_proj.lora_A.weight'];
+  delete tensors['base_model.model.model.layers.1.mlp.up_proj.lora_B.weight'];
+  tensors['base_model.model.lm_head.base_layer.weight'] = { dtype: 'F32', shape: [9, 9] };
+  tensors['base_model.model.model.embed_tokens.weight'] = { dtype: 'F32', shape: [9, 8] };
+  tensors['base_model.model.model.layers.0.mlp.down_proj.lora_A.weight']!.dtype = 'I64';
+  for (let i = 0; i < 30; i++) tensors[`base_model.model.odd${i}.lora_A.weight`] = { dtype: 'F32', shape: [4, i + 1] };
+  const path = await adapterFolder(config, tensors, { 'added_tokens.json': { '<new>': 4000 } });
+  const base = await baseFolder({ ...TINY, _name_or_path: 'b'.repeat(1000) });
+  const { stdout } = await runCli(['inspect', path, '--base', base]);
+  return { stdout, fit: (await inspectJson(path, '--base', base)).fit };
+}
+
+/** 24 rows of 80 columns. */
+function expectOneScreen(stdout: string): void {
+  const lines = stdout.trimEnd().split('\n');
+  expect(lines.length).toBeLessThanOrEqual(24);
+  for (const line of lines) expect(line.length).toBeLessThanOrEqual(80);
+  expect(lines.at(-1)).toMatch(/^try: /);
+}
 
 describe('openlora inspect of something else', () => {
   it.each([

@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,14 @@ def corpus(special):
     return texts
 
 
+def long_texts():
+    """Repeats and long mixtures of the corpus's pieces."""
+    random = Random()
+    for text in json.loads((HERE / "corpus.json").read_text())["long"]:
+        pieces = text["pieces"]
+        yield "".join(pieces[random.below(len(pieces))] for _ in range(text["count"]))
+
+
 def special_tokens(file):
     return [t["content"] for t in sorted(file["added_tokens"], key=lambda t: t["id"]) if t["special"]]
 
@@ -89,6 +98,10 @@ def references(path):
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     byte_ids = [vocabulary.get(f"<0x{b:02X}>") for b in range(256)] if "ByteFallback" in json.dumps(file["decoder"]) else None
     assert byte_ids is None or byte_ids == list(range(byte_ids[0], byte_ids[0] + 256))
+    long = []
+    for text in long_texts():
+        ids = tokenizer.encode(text).ids
+        long.append([len(ids), id_digest(ids), digest(tokenizer.decode(ids))])
     random, size = Random(), max(vocabulary.values()) + 1
     decodes = []
     for i in range(RANDOM_IDS):
@@ -96,7 +109,21 @@ def references(path):
         ids = [first + random.below(below) for _ in range(1 + random.below(IDS_MAX))]
         decodes.append(digest(tokenizer.decode(ids, skip_special_tokens=i % 2 == 0)))
     return {"file": hashlib.sha256(path.read_bytes()).hexdigest(), "size": size, "firstByte": byte_ids and byte_ids[0],
-            "cases": cases, "decodes": decodes}
+            "cases": cases, "long": long, "decodes": decodes}
+
+
+def with_twins(conversations):
+    """Beside each conversation: one without its system messages, and one whose calls have empty text in place of none."""
+    out = list(conversations)
+    for one in conversations:
+        left = [message for message in one["messages"] if message["role"] != "system"]
+        if 0 < len(left) < len(one["messages"]):
+            out.append({**one, "name": one["name"] + ", no system", "messages": left})
+    for one in list(out):
+        if any(message.get("tool_calls") and message["content"] is None for message in one["messages"]):
+            messages = [{**m, "content": ""} if m.get("tool_calls") and m["content"] is None else m for m in one["messages"]]
+            out.append({**one, "name": one["name"] + ", empty text", "messages": messages})
+    return out
 
 
 def render(template, conversation, add_generation_prompt, **special):
@@ -126,8 +153,31 @@ def marked(value, special, marks):
     return {key: marked(item, special, marks) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def spelled(value, tokens, marks):
+    """The value with ⟦n⟧ replaced by a token, ⟦n<⟧ by its first half and ⟦n>⟧ by the other, the first character marked."""
+    if isinstance(value, str):
+        def token(match):
+            text = tokens[int(match[1]) % len(tokens)]
+            begin, end = {"": (0, len(text)), "<": (0, len(text) // 2), ">": (len(text) // 2, len(text))}[match[2]]
+            return (marks.get(text[0], text[0]) + text[1:])[begin:end]
+        return re.sub("⟦([0-9]+)([<>]?)⟧", token, value)
+    if isinstance(value, list):
+        return [spelled(item, tokens, marks) for item in value]
+    if isinstance(value, dict):
+        return {spelled(key, tokens, marks): spelled(item, tokens, marks) for key, item in value.items()}
+    return value
+
+
+def own_tokens(special, template):
+    """The special tokens of a tokenizer, those that its template writes first."""
+    return sorted(special, key=lambda token: token not in template)
+
+
 def chat_ids(path, conversations):
-    """Ids of rendered conversations: all special tokens recognised, and only those that the template wrote."""
+    """
+    Ids of rendered conversations: all special tokens recognised, and only those that the template wrote. Then the same of
+    spelled.json.
+    """
     tokenizer, guarded = Tokenizer.from_file(str(path)), Tokenizer.from_file(str(path))
     special = special_tokens(json.loads(path.read_text()))
     marks = {c: chr(0xF0000 + i) for i, c in enumerate(sorted({token[0] for token in special}))}
@@ -135,20 +185,27 @@ def chat_ids(path, conversations):
     guarded.normalizer = normalizers.Sequence([normalizers.Replace(mark, c) for c, mark in marks.items()] + own)
     template = (path.parent / "chat_template.jinja").read_text()
     named = transformers.PreTrainedTokenizerFast.from_pretrained(path.parent).special_tokens_map
-    out = []
-    for conversation in conversations:
+
+    def ids_of(conversation, safe_conversation):
         text = render(template, conversation, True, **named)
         if text.startswith("!"):
-            out.append(None)
-            continue
-        safe = render(template, marked(conversation, special, marks), True, **named)
+            return None
+        safe = render(template, safe_conversation, True, **named)
+        for mark in marks.values():
+            safe = safe.replace(repr(mark)[1:-1], mark)  # where a template prints a list
         unmarked = safe
         for c, mark in marks.items():
             unmarked = unmarked.replace(mark, c)
         assert unmarked == text, conversation["name"]
-        out.append([id_digest(tokenizer.encode(text, add_special_tokens=False).ids),
-                    id_digest(guarded.encode(safe, add_special_tokens=False).ids)])
-    return out
+        return [id_digest(tokenizer.encode(text, add_special_tokens=False).ids),
+                id_digest(guarded.encode(safe, add_special_tokens=False).ids)]
+
+    tokens = own_tokens(special, template)
+    return {
+        "chats": [ids_of(one, marked(one, special, marks)) for one in conversations],
+        "spelled": [ids_of(spelled(one, tokens, {}), spelled(one, tokens, marks))
+                    for one in json.loads((HERE / "spelled.json").read_text())],
+    }
 
 
 def write(name, value):
@@ -165,13 +222,15 @@ def main():
         print(encoding.ids, encoding.tokens)
         return
     versions = {module.__name__: module.__version__ for module in (tokenizers, transformers, jinja2)}
-    conversations = json.loads((HERE / "conversations.json").read_text())
+    conversations = with_twins(json.loads((HERE / "conversations.json").read_text()))
     sources = json.loads((folder / "templates.json").read_text())
     for path in sorted(folder.glob("*/tokenizer.json")):
         name = path.parent.name
-        value = {"versions": versions, **references(path), "chats": chat_ids(path, conversations)}
+        value = {"versions": versions, **references(path), **chat_ids(path, conversations)}
         write(name, value)
-        print(name, len(value["cases"]), sum(ids is not None for ids in value["chats"]))
+        rendered = [[ids for ids in value[kind] if ids] for kind in ("chats", "spelled")]
+        differing = sum(ids[0] != ids[1] for ids in rendered[1])
+        print(name, len(value["cases"]), len(rendered[0]), len(rendered[1]), differing)
     chats = {}
     for source in {source["template"] for source in sources}:
         texts = [render(source, one, prompt, bos_token="<s>", eos_token="</s>") for one in conversations for prompt in (True, False)]

@@ -16,12 +16,18 @@ export interface References {
   size: number;
   /** tokens, then hashes of: ids, ids without BOS and the like, those with no special token recognised, decoded texts */
   cases: [count: number, ids: string, plain: string, literal: string, decoded: string][];
+  /** Of longTexts: tokens, then hashes of ids and of decoded text. */
+  long: [count: number, ids: string, decoded: string][];
   decodes: string[];
   /** The first of the 256 byte tokens, where the decoder has ByteFallback. */
   firstByte: number | null;
   /** Per conversation: ids of its text, and ids where special tokens in messages and tools stay text; null: refused. */
-  chats: ([all: string, safe: string] | null)[];
+  chats: ChatIds[];
+  /** The same of spelled.json. */
+  spelled: ChatIds[];
 }
+
+export type ChatIds = [all: string, safe: string] | null;
 
 export interface Conversation {
   name: string;
@@ -48,6 +54,57 @@ export const idDigest = (ids: ArrayLike<number>): string => digest(Array.from(id
 export function minstd(): (n: number) => number {
   let state = 1;
   return (n) => (state = (state * 48271) % 0x7fffffff) % n;
+}
+
+const hasNoText = (message: ChatMessage): boolean => !!message.tool_calls?.length && message.content === null;
+
+/** conversations.json, then those without system messages, then those whose calls have empty text in place of none. */
+export function readConversations(): Conversation[] {
+  const all = readHere<Conversation[]>('conversations.json');
+  const withoutSystem = all.flatMap((one) => {
+    const messages = one.messages.filter(({ role }) => role !== 'system');
+    const isTwin = messages.length > 0 && messages.length < one.messages.length;
+    return isTwin ? [{ ...one, name: `${one.name}, no system`, messages }] : [];
+  });
+  const both = [...all, ...withoutSystem];
+  const withText = both.flatMap((one) => {
+    const messages = one.messages.map((message) => (hasNoText(message) ? { ...message, content: '' } : message));
+    return one.messages.some(hasNoText) ? [{ ...one, name: `${one.name}, empty text`, messages }] : [];
+  });
+  return [...both, ...withText];
+}
+
+/** spelled.json with a tokenizer's special tokens in it, those that its template writes first. */
+export function spelledConversations(special: string[], template: string): Conversation[] {
+  const tokens = [true, false].flatMap((isOwn) => special.filter((token) => template.includes(token) === isOwn));
+  return spelled(readHere<Conversation[]>('spelled.json'), tokens) as Conversation[];
+}
+
+/** `⟦n⟧` becomes a token, `⟦n<⟧` its first half and `⟦n>⟧` the other. */
+function spelled(value: unknown, tokens: string[]): unknown {
+  if (typeof value === 'string') {
+    return value.replace(/⟦(\d+)([<>]?)⟧/g, (_, n: string, half: string) => {
+      const token = Array.from(tokens[Number(n) % tokens.length]!);
+      const middle = Math.floor(token.length / 2);
+      return token.slice(half === '>' ? middle : 0, half === '<' ? middle : undefined).join('');
+    });
+  }
+  if (Array.isArray(value)) return value.map((one) => spelled(one, tokens));
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, one]) => [spelled(key, tokens) as string, spelled(one, tokens)]),
+  );
+}
+
+/** Repeats of 100,000, and long mixtures of the corpus's pieces, as in make-references.py. */
+export function longTexts(): string[] {
+  const below = minstd();
+  const { long } = readHere<{ long: { pieces: string[]; count: number }[] }>('corpus.json');
+  return long.map(({ pieces, count }) => {
+    let text = '';
+    for (let i = 0; i < count; i++) text += pieces[below(pieces.length)];
+    return text;
+  });
 }
 
 /** The texts of make-references.py, in its order. */

@@ -1,20 +1,26 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { OpenLoraError } from '../../../src/errors.js';
-import { openTokenizer, type ChatMessage, type EncodedChat, type Tokenizer } from '../../../src/formats/tokenizer.js';
+import { openTokenizer, type EncodedChat, type Tokenizer } from '../../../src/formats/tokenizer.js';
 import {
   TOKENIZERS,
+  type ChatIds,
   type Conversation,
   type References,
   corpusTexts,
   digest,
   idDigest,
+  longTexts,
   minstd,
+  readConversations,
   readHere,
   realFolder,
+  spelledConversations,
 } from './real.js';
+import { SHAPES, TAKEN, type Chat } from './shapes.js';
 
-const conversations = readHere<Conversation[]>('conversations.json');
+const conversations = readConversations();
+const long = longTexts();
 
 afterAll(async () => rmSync(await realFolder(), { recursive: true }));
 
@@ -25,7 +31,9 @@ function differing(texts: string[], isSame: (i: number) => boolean): string[] {
 
 describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
   const expected = readHere<References>(`references/${name}.golden.json`);
+  const taken = TAKEN[name]!;
   let tokenizer: Tokenizer;
+  let template: string;
   let texts: string[];
   let ids: Uint32Array[];
 
@@ -33,10 +41,13 @@ describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
     const folder = `${await realFolder()}/${name}`;
     expect(digest(readFileSync(`${folder}/tokenizer.json`), 64)).toBe(expected.file);
     tokenizer = await openTokenizer({ folder });
-    texts = corpusTexts(tokenizer.addedTokens.filter((token) => token.special).map((token) => token.content));
+    template = readFileSync(`${folder}/chat_template.jinja`, 'utf8');
+    texts = corpusTexts(special());
     ids = await Promise.all(texts.map((text) => tokenizer.encode(text)));
   }, 120_000);
   afterAll(() => tokenizer.dispose());
+
+  const special = (): string[] => tokenizer.addedTokens.filter((token) => token.special).map((token) => token.content);
 
   test('gives the ids of `tokenizers`, with BOS and the like and without', async () => {
     expect(texts.length).toBe(expected.cases.length);
@@ -91,43 +102,81 @@ describe.each(TOKENIZERS)('the real tokenizer %s', (name) => {
     expect(differing(texts, isSame)).toEqual([]);
   });
 
-  test('encodes chats as transformers, and leaves special tokens in messages text unless asked', async () => {
-    const differences: string[] = [];
-    for (const [i, { name: kind, messages, tools }] of conversations.entries()) {
-      const wanted = expected.chats[i] ?? null;
-      for (const [j, parseSpecialTokens] of [true, false].entries()) {
-        const encoded = tokenizer.encodeChat(messages, { parseSpecialTokens, ...(tools && { tools }) });
-        const got = await encoded.then(({ tokens }) => idDigest(tokens)).catch((error: Error) => error.message);
-        if (wanted ? got !== wanted[j] : /^[0-9a-f]{12}$/.test(got)) differences.push(`${kind}: ${got}`);
-      }
+  test('gives the ids and the text of `tokenizers` for repeats of 100,000 and for 50 kB of prose, code and CJK', async () => {
+    expect(long.length).toBe(expected.long.length);
+    for (const [i, text] of long.entries()) {
+      const one = await tokenizer.encode(text);
+      const got = [one.length, idDigest(one), digest(tokenizer.decode(one))];
+      expect(got, JSON.stringify(text.slice(0, 20))).toEqual(expected.long[i]);
     }
-    expect(differences).toEqual([]);
   });
 
-  test('keeps special tokens that are spelled over several parts, roles and tools from being tokens', async () => {
-    const special = tokenizer.addedTokens.filter((token) => token.special);
-    const isSpecial = new Set(special.map((token) => token.id));
-    const countOf = ({ tokens }: EncodedChat): number => tokens.filter((id) => isSpecial.has(id)).length;
-    for (const { content } of special.slice(0, 6)) {
-      for (let cut = 0; cut <= content.length; cut++) {
-        const texts = [content.slice(0, cut), content.slice(cut)];
-        const messagesOf = (parts: string[]): ChatMessage[] => [
-          { role: 'user', content: parts.map((text) => ({ type: 'text', text })) },
-        ];
-        const harmless = await encodedOrNot(tokenizer, messagesOf(texts.map((text) => 'x'.repeat(text.length))));
-        const got = await encodedOrNot(tokenizer, messagesOf(texts));
-        expect(got && countOf(got)).toBe(harmless && countOf(harmless));
+  /** What differs of those that are rendered, and how many these are. */
+  async function compareChats(all: Conversation[], wanted: ChatIds[]): Promise<[differences: string[], count: number]> {
+    expect(wanted.length).toBe(all.length);
+    const differences: string[] = [];
+    for (const [i, { name: kind, messages, tools }] of all.entries()) {
+      for (const [j, parseSpecialTokens] of [true, false].entries()) {
+        const encoded = tokenizer.encodeChat(messages, { parseSpecialTokens, ...(tools && { tools }) });
+        const got = await encoded.then(({ tokens }) => idDigest(tokens)).catch(codeOfRefusal);
+        if (got !== (wanted[i]?.[j] ?? 'ERR_CHAT_TEMPLATE')) differences.push(`${kind}: ${got}`);
       }
     }
+    return [differences, wanted.filter((ids) => ids !== null).length];
+  }
+
+  test('encodes chats as transformers, and leaves special tokens in messages text unless asked', async () => {
+    const [differences, count] = await compareChats(conversations, expected.chats);
+    expect(differences).toEqual([]);
+    expect(count).toBeGreaterThanOrEqual(taken.chats);
+  });
+
+  test('leaves its own special tokens text wherever a conversation has them, also in halves', async () => {
+    const all = spelledConversations(special(), template);
+    const [differences, count] = await compareChats(all, expected.spelled);
+    expect(differences).toEqual([]);
+    expect(count).toBeGreaterThanOrEqual(taken.spelled[0]);
+    // Where the template shows them they would be tokens, if it were asked for.
+    const differing = expected.spelled.filter((ids) => ids && ids[0] !== ids[1]).length;
+    expect(differing).toBeGreaterThanOrEqual(taken.spelled[1]);
+  });
+
+  test('keeps special tokens that are spelled over parts, turns, roles and tools from being tokens', async () => {
+    const isSpecial = new Set(tokenizer.addedTokens.filter((token) => token.special).map((token) => token.id));
+    const countOf = ({ tokens }: EncodedChat): number => tokens.filter((id) => isSpecial.has(id)).length;
+    const own = special().sort((a, b) => Number(template.includes(b)) - Number(template.includes(a)));
+    const shown: string[] = [];
+    for (const [shape, conversationOf] of Object.entries(SHAPES)) {
+      const harmless = await encodedOrNot(tokenizer, conversationOf('QxqA', 'QxqB'));
+      if (!harmless?.text.includes('QxqA') || !harmless.text.includes('QxqB')) continue;
+      shown.push(shape);
+      for (const content of own.slice(0, 4)) {
+        for (let cut = 0; cut <= content.length; cut++) {
+          const halves = [`x${content.slice(0, cut)}`, `${content.slice(cut)}y`] as const;
+          const got = await tokenizer.encodeChat(...argumentsOf(conversationOf(...halves)));
+          expect(countOf(got), `${shape}: ${content} at ${cut}`).toBe(countOf(harmless));
+        }
+      }
+    }
+    expect(shown).toEqual(taken.shown);
   });
 });
 
 /** undefined where the template refuses. */
-async function encodedOrNot(tokenizer: Tokenizer, messages: ChatMessage[]): Promise<EncodedChat | undefined> {
+async function encodedOrNot(tokenizer: Tokenizer, conversation: Chat): Promise<EncodedChat | undefined> {
   try {
-    return await tokenizer.encodeChat(messages);
+    return await tokenizer.encodeChat(...argumentsOf(conversation));
   } catch (error) {
     if (OpenLoraError.is(error) && error.code === 'ERR_CHAT_TEMPLATE') return undefined;
     throw error;
   }
+}
+
+function argumentsOf({ messages, tools }: Chat): Parameters<Tokenizer['encodeChat']> {
+  return [messages, tools ? { tools } : {}];
+}
+
+function codeOfRefusal(error: unknown): string {
+  if (!OpenLoraError.is(error)) throw error;
+  return error.code;
 }
