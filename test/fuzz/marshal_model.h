@@ -231,7 +231,8 @@ class Model {
     if (field.type == Type::kWords) content.Wholes(ElementsOf<uint32_t>(value));
     if (field.type == Type::kTokens) {
       std::vector<int64_t> tokens;
-      for (const uint32_t token : ElementsOf<uint32_t>(value)) tokens.push_back(token < 0x80000000 ? int64_t{token} : -1);
+      for (const uint32_t token : ElementsOf<uint32_t>(value))
+        tokens.push_back(token < 0x80000000 ? int64_t{token} : -1);
       content.Wholes(tokens);
     }
     if (field.type == Type::kFloats) content.Floats(ElementsOf<float>(value));
