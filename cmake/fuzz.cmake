@@ -18,6 +18,14 @@ if(NOT OPENLORA_HAS_LIBFUZZER)
     "times are in the package libclang-rt-<version>-dev (scripts/setup installs it)")
 endif()
 
+# Marshalling reads JavaScript's values: the addon's own sources, against a stub of Node-API.
+function(openlora_fuzz_marshal)
+  include(cmake/napi.cmake)
+  target_sources(fuzz_marshal PRIVATE "${PROJECT_SOURCE_DIR}/cpp/napi/marshal.cc"
+    "${PROJECT_SOURCE_DIR}/cpp/napi/object_reader.cc" "${PROJECT_SOURCE_DIR}/test/fuzz/napi_stub.cc")
+  target_link_libraries(fuzz_marshal PRIVATE openlora_napi)
+endfunction()
+
 function(openlora_fuzz_targets)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/fuzz/*_fuzz.cc")
   foreach(source ${sources})
@@ -28,6 +36,7 @@ function(openlora_fuzz_targets)
     target_link_libraries(fuzz_${name} PRIVATE openlora_core openlora_warnings)
     target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
   endforeach()
+  openlora_fuzz_marshal()
 endfunction()
 
 set(CMAKE_CXX_FLAGS_RELEASE "-O1 -DNDEBUG")

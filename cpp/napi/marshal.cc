@@ -40,7 +40,7 @@ template <typename Each>
 void ForEachObject(ObjectReader* parent, const char* name, const Each& each) {
   parent->ForEach(name, [&](uint32_t i, const Napi::Value& value) {
     if (!value.IsObject()) return parent->Refuse(name, "an array of objects");
-    ObjectReader reader(value.As<Napi::Object>(), std::string(name) + "[" + std::to_string(i) + "]");
+    ObjectReader reader(value.As<Napi::Object>(), parent->PathOf(name) + "[" + std::to_string(i) + "]");
     each(&reader);
     parent->Adopt(reader);
   });
@@ -193,7 +193,9 @@ std::string ReadRequest(Napi::Object object, Request* request) {
   request->presence_penalty = static_cast<float>(reader.Number("presencePenalty"));
   request->frequency_penalty = static_cast<float>(reader.Number("frequencyPenalty"));
   ReadBias(&reader, request);
-  request->seed = static_cast<uint64_t>(reader.Integer("seed"));
+  const int64_t seed = reader.Integer("seed");
+  if (seed < 0) reader.Refuse("seed", "an integer in [0, 2^53)");
+  request->seed = static_cast<uint64_t>(seed);
   request->stop = reader.Strings("stop");
   if (std::any_of(request->stop.begin(), request->stop.end(), [](const std::string& stop) { return stop.empty(); }))
     reader.Refuse("stop", "non-empty strings");

@@ -62,6 +62,7 @@ class ObjectReader {
     if (ok()) error_ = part.error_;
   }
   void Refuse(const char* name, const char* wanted);
+  std::string PathOf(const char* name) const { return path_ + "." + name; }
 
  private:
   Napi::Value Get(const char* name);

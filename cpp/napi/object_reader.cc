@@ -5,7 +5,7 @@
 namespace openlora {
 
 void ObjectReader::Refuse(const char* name, const char* wanted) {
-  if (ok()) error_ = path_ + "." + name + " must be " + wanted;
+  if (ok()) error_ = PathOf(name) + " must be " + wanted;
 }
 
 Napi::Value ObjectReader::Get(const char* name) {
@@ -15,7 +15,7 @@ Napi::Value ObjectReader::Get(const char* name) {
 }
 
 void ObjectReader::NotePending(const char* name) {
-  if (ok() && object_.Env().IsExceptionPending()) error_ = path_ + "." + name + " threw";
+  if (ok() && object_.Env().IsExceptionPending()) error_ = PathOf(name) + " threw";
 }
 
 double ObjectReader::Number(const char* name) {
@@ -70,7 +70,7 @@ WeightFormat ObjectReader::WeightFormatOf(const char* name) {
 ObjectReader ObjectReader::Object(const char* name) {
   const Napi::Value value = ok() ? Get(name) : Napi::Value();
   if (ok() && !value.IsObject()) Refuse(name, "an object");
-  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object::New(object_.Env()), path_ + "." + name);
+  ObjectReader part(ok() ? value.As<Napi::Object>() : Napi::Object::New(object_.Env()), PathOf(name));
   part.error_ = error_;
   return part;
 }
@@ -87,8 +87,10 @@ std::vector<std::string> ObjectReader::Strings(const char* name) {
 std::vector<int32_t> ObjectReader::Int32s(const char* name) {
   std::vector<int32_t> values;
   ForEach(name, [&](uint32_t, const Napi::Value& value) {
-    if (!value.IsNumber()) return Refuse(name, "an array of numbers");
-    values.push_back(value.As<Napi::Number>().Int32Value());
+    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+    if (std::floor(number) != number || number < INT32_MIN || number > INT32_MAX)
+      return Refuse(name, "an array of 32-bit integers");
+    values.push_back(static_cast<int32_t>(number));
   });
   return values;
 }

@@ -1,6 +1,7 @@
 // Requests with arbitrary fields, cancels, pauses, registrations, loads that fail and steps, in any order, against an
-// EngineCore with little memory. After each call its invariants hold; in the end every request has ended once, nothing
-// is held, and every answer is, bit for bit, what the request gets alone in an engine with plenty of memory.
+// EngineCore with little memory, of one of a few kinds of model. After each call its invariants hold; in the end every
+// request has ended once, nothing is held, and every answer is, bit for bit, what the request gets alone in an engine
+// with plenty of memory.
 
 #include <optional>
 #include <set>
@@ -23,7 +24,7 @@ bool IsPrefix(const std::vector<T>& part, const std::vector<T>& whole) {
 // One request after another, each alone; adapters of every kind are registered under their numbers + 1.
 class Alone {
  public:
-  explicit Alone(int32_t max_context) : engine_(Options(max_context)) {
+  Alone(Variant variant, int32_t max_context) : engine_(Options(variant, max_context)) {
     for (int kind = 0; kind < kAdapterKinds; ++kind) engine_.core().Register(kind + 1, TinyFiles::Get().adapter(kind));
     while (engine_.has_work()) engine_.DoWork(false);
   }
@@ -38,8 +39,8 @@ class Alone {
   }
 
  private:
-  static EngineOptions Options(int32_t max_context) {
-    EngineOptions options = TinyFiles::Get().Options(max_context, 200, 64, 1);
+  static EngineOptions Options(Variant variant, int32_t max_context) {
+    EngineOptions options = TinyFiles::Get().Options(variant, max_context, 200, 64, 1);
     options.checks_invariants = options.poisons_freed = false;  // the company's engine is what is checked
     return options;
   }
@@ -49,10 +50,13 @@ class Alone {
 class Session {
  public:
   explicit Session(FuzzInput input) : input_(input) {
-    const bool is_long = input_.OneIn(16);
+    const uint8_t byte = input_.Byte();
+    const bool is_long = byte % 16 == 1;
+    variant_ = static_cast<Variant>(byte / 16 % kVariants);
     max_context_ = is_long ? kLongContext : kShortContext;
     const int64_t frames = is_long ? input_.Range(40, 60) : input_.Range(8, 30);
-    engine_.emplace(TinyFiles::Get().Options(max_context_, frames, input_.Range(1, 40), input_.Range(1, 8)));
+    const int32_t max_batch_tokens = input_.Range(1, 40), max_queued = input_.Range(1, 8);
+    engine_.emplace(TinyFiles::Get().Options(variant_, max_context_, frames, max_batch_tokens, max_queued));
   }
 
   void Run() {
@@ -170,8 +174,10 @@ class Session {
     }
     Request twin = request;
     for (AdapterUse& use : twin.adapters) use.handle = handles_.contains(use.handle) ? handles_.at(use.handle) + 1 : 99;
-    static Alone alone_short(kShortContext), alone_long(kLongContext);
-    const Answer alone = (max_context_ == kShortContext ? alone_short : alone_long).Run(twin);
+    static std::optional<Alone> engines[kVariants][2];
+    std::optional<Alone>& engine_alone = engines[static_cast<size_t>(variant_)][max_context_ == kShortContext ? 0 : 1];
+    if (!engine_alone) engine_alone.emplace(variant_, max_context_);
+    const Answer alone = engine_alone->Run(twin);
     const bool is_cut = answer.end == "cancelled" || answer.end == kErrDeadline || answer.end == kErrOutOfMemory ||
                         answer.end == kErrAdapterChanged;
     FUZZ_CHECK(is_cut || answer.end == alone.end, "request %lld ends with %s, alone with %s",
@@ -208,6 +214,7 @@ class Session {
   }
 
   FuzzInput input_;
+  Variant variant_ = Variant::kPlain;
   int32_t max_context_ = 0;
   std::optional<TinyEngine> engine_;
   int64_t next_request_ = 1, next_handle_ = 1;

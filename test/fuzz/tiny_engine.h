@@ -17,6 +17,16 @@ namespace openlora::fuzz {
 
 inline constexpr int32_t kVocabulary = 40;
 inline constexpr int kAdapterKinds = 4;
+inline constexpr int32_t kWindow = 9, kRopeSwitch = 24;  // tokens
+
+// What the base is computed as. Its matrices, and so its adapters, are the same in all.
+enum class Variant : uint8_t {
+  kPlain,     // Llama
+  kWindows,   // every other layer sees kWindow positions, and rotates by frequencies of its own
+  kLongRope,  // sequences of more than kRopeSwitch tokens are computed anew, by other frequencies
+  kInt8,      // matrices in int8
+};
+inline constexpr int kVariants = 4;
 
 // The files of a tiny base and a few adapters, made once.
 class TinyFiles {
@@ -26,8 +36,10 @@ class TinyFiles {
     return files;
   }
 
-  EngineOptions Options(int32_t max_context, int64_t frames, int32_t max_batch_tokens, int32_t max_queued) const {
+  EngineOptions Options(Variant variant, int32_t max_context, int64_t frames, int32_t max_batch_tokens,
+                        int32_t max_queued) const {
     EngineOptions options = options_;
+    Vary(variant, &options);
     options.max_context = max_context;
     options.pool_bytes = frames * 4096;
     options.max_batch_tokens = max_batch_tokens;
@@ -62,6 +74,20 @@ class TinyFiles {
     uint64_t seed_;
     std::vector<float> values_;
   };
+
+  static void Vary(Variant variant, EngineOptions* options) {
+    ModelConfig& model = options->model;
+    if (variant == Variant::kWindows) {
+      model.ropes.push_back(model.ropes[0]);
+      for (float& frequency : model.ropes[1].inv_freq) frequency /= 3;
+      model.layer_options = {{kWindow, 1}, {0, 0}};
+    } else if (variant == Variant::kLongRope) {
+      model.rope_switch = kRopeSwitch;
+      model.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.05f, 0.01f};
+    } else if (variant == Variant::kInt8) {
+      options->dtype = WeightFormat::kInt8;
+    }
+  }
 
   TinyFiles() {
     ModelConfig& model = options_.model;
