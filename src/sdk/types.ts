@@ -64,7 +64,8 @@ export interface LoadBaseOptions {
   /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
   device?: 'auto' | 'cpu' | `cuda:${number}`;
   /**
-   * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included
+   * Of the weights in memory. Default: 'auto', the checkpoint's: what config.json's `dtype` or `torch_dtype` names (float32,
+   * float16 or bfloat16), else that of most of the weights' bytes. 'int8' takes a byte a weight, embedding and head included
    * (norms and biases are f32); docs/models.md says how, and what it loses. int4 is ERR_NOT_SUPPORTED.
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
