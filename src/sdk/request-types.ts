@@ -5,7 +5,8 @@ import type { ChatMessage, Tool } from '../formats/tokenizer-types.js';
 export type { ChatMessage, Tool, ToolCall } from '../formats/tokenizer-types.js';
 
 /**
- * The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are.
+ * The prompt: text that the tokenizer encodes (with BOS and the like, BOS not twice where the text begins with it, as that
+ * of `renderChat` may), a conversation, or token ids as they are.
  *
  * `parseSpecialTokens` says whether text that spells a special token (`<|im_end|>`) becomes that token. Default: true for
  * `prompt`, which is what the model reads; false for `messages` and `tools`, which may be anyone's text: there the special

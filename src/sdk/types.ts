@@ -192,8 +192,9 @@ export interface EngineStats {
 
 export interface BaseTokenizer {
   /**
-   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like. `parseSpecialTokens`: text that spells a special
-   * token becomes that token. Both default to true.
+   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like, whatever the text begins with (`generate` adds no
+   * BOS to a prompt that has one). `parseSpecialTokens`: text that spells a special token becomes that token. Both default
+   * to true.
    */
   encode(text: string, options?: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean }): Promise<Uint32Array>;
   /** `skipSpecialTokens`: special tokens leave no text; default true. Throws ERR_TOKEN_RANGE. */
