@@ -71,7 +71,7 @@ export interface GenerateOptions {
   tenant?: string;
   /** Not supported yet: ERR_NOT_SUPPORTED. */
   cacheSalt?: string;
-  /** Larger goes first; an integer in [-2^31, 2^31). Default: 0. */
+  /** Of those that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
   priority?: number;
   /** Milliseconds from now, 1 to 2^31 - 1, after which the request fails with ERR_DEADLINE. Default: none. */
   deadlineMs?: number;
