@@ -198,6 +198,9 @@ describe('a base folder', () => {
   test('warns of each setting of generation_config.json that changes answers and is not applied', async () => {
     const warningsOf = async (generation: Record<string, unknown>) =>
       (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).warnings;
+    // transformers' `max_length` counts the prompt, too; what bounds an answer here is the request's and the context.
+    expect(await warningsOf({ max_length: 20 })).toEqual([]);
+    expect((await read(TINY, tinyTensors(), { 'generation_config.json': { max_length: 20 } })).generation).toEqual({});
     const neutral = { num_beams: 1, typical_p: 1, token_healing: false, suppress_tokens: [], bad_words_ids: null };
     expect(await warningsOf({ ...neutral, temperature: 0.5, repetition_penalty: 1.1 })).toEqual([]);
     const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], stop_strings: ['.'], min_new_tokens: 2 };
