@@ -181,7 +181,8 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
     File base_file;
     OPENLORA_RETURN_IF_ERROR(File::Open(base_files[static_cast<size_t>(tensor.expected.file)], &base_file));
     OPENLORA_RETURN_IF_ERROR(CheckRange(tensor.expected, base_file.size(), base_file.path()));
-    OPENLORA_RETURN_IF_ERROR(CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file, is_cancelled));
+    OPENLORA_RETURN_IF_ERROR(
+        CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file, is_cancelled));
   }
   Sha256 generation;
   generation.Update(manifest.canonical_config.data(), manifest.canonical_config.size());
