@@ -89,9 +89,12 @@ TEST_F(EngineThreadTest, ServesRequestsAndAdaptersAndEndsEachOnce) {
 }
 
 TEST_F(EngineThreadTest, CloseEndsEveryRequestAndEveryRegistrationWithItsEvent) {
-  Open(TinyOptions(folder_, 2));
+  EngineOptions options = TinyOptions(folder_, 2);
+  options.model.context = 1024;
+  Open(std::move(options));
   ReadUntil([&] { return is_open_; });
-  for (int64_t id = 1; id <= 30; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 200));
+  // A request stands still when 256 of its tokens have not been taken, so none of these ends before Close.
+  for (int64_t id = 1; id <= 30; ++id) engine_->Submit(MakeRequest(id, {1, 2, 3}, 300));
   for (int64_t handle = 1; handle <= 10; ++handle)
     engine_->Register(handle, TinyAdapter(folder_, "a" + std::to_string(handle), 8, 0, 5));
   engine_->Close();
