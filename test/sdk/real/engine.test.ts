@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadBase, type Base, type GenerateRequest, type LoadProgress, type Result } from '../../../src/index.js';
 import { codeOf } from '../fake-parts.js';
 import { noAddon } from './addon.js';
+import { copyOf, patch, removeDamaged } from './damage.js';
 import { FIRST_BYTE, SIZES, writeAdapter, writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
 describe.skipIf(noAddon)('on the real addon', () => {
@@ -242,7 +243,10 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
   beforeAll(() => {
     files = writeTinyCheckpoint();
   });
-  afterAll(() => rmSync(files.root, { recursive: true }));
+  afterAll(() => {
+    rmSync(files.root, { recursive: true });
+    removeDamaged();
+  });
 
   test('several bases at once, and one after the other', async () => {
     const bases = await Promise.all(
@@ -285,6 +289,21 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
       });
       expect(await codeOf(loading.then((base) => base.dispose()))).toBe('ERR_ABORTED');
     }
+  });
+
+  test('weights are kept in what config.json names, whatever the files are in, unless the caller says otherwise', async () => {
+    const path = patch(copyOf(files.base), 'config.json', { torch_dtype: 'bfloat16' });
+    const open = async (dtype?: 'f16') => {
+      await using base = await loadBase({ path, limits: { deviceMemory: '4MiB' }, ...(dtype && { dtype }) });
+      return [base.info.dtype, base.stats().bytes.base];
+    };
+    const [named, bytes] = await open();
+    expect(named).toBe('bf16');
+    expect(await open('f16')).toEqual(['f16', bytes]);
+    patch(path, 'config.json', { dtype: 'float32', torch_dtype: undefined });
+    const [wide, wideBytes] = await open();
+    expect(wide).toBe('f32');
+    expect(wideBytes).toBeGreaterThan(1.5 * Number(bytes));
   });
 
   test('the context is what the pool holds; asking for more is ERR_LIMITS', async () => {
