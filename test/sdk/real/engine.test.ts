@@ -293,17 +293,16 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
 
   test('weights are kept in what config.json names, whatever the files are in, unless the caller says otherwise', async () => {
     const path = patch(copyOf(files.base), 'config.json', { torch_dtype: 'bfloat16' });
-    const open = async (dtype?: 'f16') => {
+    const open = async (dtype?: 'f32' | 'bf16' | 'f16') => {
       await using base = await loadBase({ path, limits: { deviceMemory: '4MiB' }, ...(dtype && { dtype }) });
-      return [base.info.dtype, base.stats().bytes.base];
+      return { dtype: base.info.dtype, bytes: base.stats().bytes.base };
     };
-    const [named, bytes] = await open();
-    expect(named).toBe('bf16');
-    expect(await open('f16')).toEqual(['f16', bytes]);
-    patch(path, 'config.json', { dtype: 'float32', torch_dtype: undefined });
-    const [wide, wideBytes] = await open();
-    expect(wide).toBe('f32');
-    expect(wideBytes).toBeGreaterThan(1.5 * Number(bytes));
+    const [f32, bf16, f16] = [await open('f32'), await open('bf16'), await open('f16')];
+    expect([f32.dtype, bf16.dtype, f16.dtype]).toEqual(['f32', 'bf16', 'f16']);
+    expect(bf16.bytes).toBeLessThan(f32.bytes);
+    expect(await open()).toEqual(bf16);
+    patch(path, 'config.json', { dtype: 'float32' });
+    expect(await open()).toEqual(f32);
   });
 
   test('the context is what the pool holds; asking for more is ERR_LIMITS', async () => {
