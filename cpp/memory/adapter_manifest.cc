@@ -33,9 +33,13 @@ Status NotFinite(const File& file, const TensorRange& range, int64_t index) {
                static_cast<long long>(range.cols), static_cast<long long>(range.offset));
 }
 
-Status CheckFinite(const File& file, const TensorRange& range, std::vector<uint8_t>* buffer) {
+Status Aborted() { return Status(kErrAborted, "registration was aborted"); }
+
+Status CheckFinite(const File& file, const TensorRange& range, const std::atomic<bool>& is_cancelled,
+                   std::vector<uint8_t>* buffer) {
   const int64_t element = static_cast<int64_t>(SizeOf(range.dtype));
   for (int64_t done = 0; done < range.bytes; done += kReadBytes) {
+    if (is_cancelled) return Aborted();
     const int64_t bytes = std::min(kReadBytes, range.bytes - done);
     buffer->resize(static_cast<size_t>(bytes));
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset + done, buffer->data(), buffer->size()));
@@ -49,7 +53,7 @@ Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::ve
                 Sha256* generation) {
   Sha256 hash;
   for (int64_t done = 0; done < file.size(); done += kReadBytes) {
-    if (is_cancelled) return Status(kErrAborted, "registration was aborted");
+    if (is_cancelled) return Aborted();
     buffer->resize(static_cast<size_t>(std::min(kReadBytes, file.size() - done)));
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(done, buffer->data(), buffer->size()));
     hash.Update(buffer->data(), buffer->size());
@@ -103,7 +107,8 @@ Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes)
 }
 
 // Compares value by value, a block of rows at a time: the dtypes may differ.
-Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, const File& base_file) {
+Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, const File& base_file,
+                      const std::atomic<bool>& is_cancelled) {
   const TensorRange &saved = tensor.saved, &base = tensor.expected;
   if (saved.rows != base.rows || saved.cols != base.cols)
     return Error(kErrAdapterBaseTensor, "%s is [%lld, %lld], the base's is [%lld, %lld]", tensor.name.c_str(),
@@ -113,6 +118,7 @@ Status CheckSavedBase(const SavedBaseTensor& tensor, const File& saved_file, con
   const int64_t count = saved.rows * saved.cols;
   const int64_t block = kReadBytes / 4;
   for (int64_t begin = 0; begin < count; begin += block) {
+    if (is_cancelled) return Aborted();
     const int64_t values = std::min(block, count - begin);
     a.resize(static_cast<size_t>(values) * SizeOf(saved.dtype));
     b.resize(static_cast<size_t>(values) * SizeOf(base.dtype));
@@ -157,7 +163,6 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
   std::vector<uint8_t> buffer;
   int32_t previous = -1;
   for (const AdapterSite& site : manifest.sites) {
-    if (is_cancelled) return Status(kErrAborted, "registration was aborted");
     OPENLORA_RETURN_IF_ERROR(CheckShape(site, shapes));
     if (site.site <= previous)
       return Error(kErrAdapterShape, "site %d stands after site %d, each may be given once, in ascending order",
@@ -165,7 +170,7 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
     previous = site.site;
     for (const TensorRange* range : {&site.a, &site.b}) {
       OPENLORA_RETURN_IF_ERROR(CheckRangeIn(*range, files));
-      OPENLORA_RETURN_IF_ERROR(CheckFinite(files[static_cast<size_t>(range->file)], *range, &buffer));
+      OPENLORA_RETURN_IF_ERROR(CheckFinite(files[static_cast<size_t>(range->file)], *range, is_cancelled, &buffer));
     }
   }
   for (const SavedBaseTensor& tensor : manifest.base_tensors) {
@@ -176,7 +181,8 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
     File base_file;
     OPENLORA_RETURN_IF_ERROR(File::Open(base_files[static_cast<size_t>(tensor.expected.file)], &base_file));
     OPENLORA_RETURN_IF_ERROR(CheckRange(tensor.expected, base_file.size(), base_file.path()));
-    OPENLORA_RETURN_IF_ERROR(CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file));
+    OPENLORA_RETURN_IF_ERROR(
+        CheckSavedBase(tensor, files[static_cast<size_t>(tensor.saved.file)], base_file, is_cancelled));
   }
   Sha256 generation;
   generation.Update(manifest.canonical_config.data(), manifest.canonical_config.size());

@@ -50,7 +50,8 @@ struct AdapterIdentity {
 };
 
 // Reads every byte of the adapter once: ranges, shapes against the base's sites, NaN and Inf, saved base tensors
-// against `base_files`, and the generation. Any thread; `is_cancelled` ends it early with ERR_ABORTED.
+// against `base_files`, and the generation. Any thread; `is_cancelled` ends it with ERR_ABORTED within a MiB of
+// what it reads.
 Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes,
                     const std::vector<std::string>& base_files, const std::atomic<bool>& is_cancelled,
                     AdapterIdentity* identity);

@@ -89,8 +89,9 @@ const FILES_SHOWN = 3;
 export function printBase(report: InspectedBase, io: Io): void {
   const { stdout } = io;
   const { tokenizer, files } = report;
-  const wide = report.parameters * (report.dtype === 'f32' ? 2 : 4);
+  const [own, others] = report.dtype === 'f32' ? [4, 2] : [2, 4];
   const other = report.dtype === 'f32' ? 'bf16' : 'f32';
+  const bytes = [own, others].map((width) => formatBytes(report.parameters * width));
   const kv = 1000 * report.kvBytesPerToken * (report.dtype === 'f32' ? 2 : 1);
   const chat = tokenizer.hasChatTemplate ? 'with a chat template' : 'no chat template: it continues text';
   const names = files.slice(0, FILES_SHOWN).map(({ name, bytes }) => `${name} (${formatBytes(bytes)})`);
@@ -101,7 +102,7 @@ export function printBase(report: InspectedBase, io: Io): void {
       'layers',
       `${report.layers}, hidden ${report.hidden}, ${report.heads} heads of ${report.headDim} (${report.kvHeads} for keys and values), mlp ${report.intermediate}`,
     ],
-    ['memory', `${formatBytes(report.bytes)} of weights as ${report.dtype} (${formatBytes(wide)} as ${other})`],
+    ['memory', `${bytes[0]} of weights as ${report.dtype} (${bytes[1]} as ${other})`],
     ['', `${formatBytes(kv)} of KV cache for each 1,000 tokens`],
     ['context', `${formatCount(report.contextLength)} tokens`],
     ['vocabulary', `${formatCount(report.vocabSize)}, head ${report.isTied ? 'tied to the embedding' : 'of its own'}`],

@@ -37,6 +37,13 @@ const INDEX_CODES: IndexCodes = { index: 'ERR_BASE_INDEX', files: 'ERR_BASE_FILE
 /** safetensors' dtypes that weights may have. */
 export const WEIGHT_DTYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
+/** config.json's names of them, which may begin with `torch.`. */
+const CONFIG_DTYPES = new Map<unknown, DType>([
+  ['float32', 'f32'],
+  ['float16', 'f16'],
+  ['bfloat16', 'bf16'],
+]);
+
 /**
  * Reads and checks a base folder: configs and safetensors headers, no weights. Every tensor that the architecture
  * needs must be there with its shape, and no other. Throws the codes above, ERR_SAFETENSORS_*, ERR_ABORTED.
@@ -62,6 +69,7 @@ export async function readBaseFolder(path: string, o: { signal?: AbortSignal } =
     spec: model.spec,
     files: names.files.map((name) => join(folder, name)),
     ...weights,
+    sourceDtype: configDtype(config) ?? weights.sourceDtype,
     sites: model.sites,
     modules: model.modules,
     linearModules: model.linearModules,
@@ -69,6 +77,12 @@ export async function readBaseFolder(path: string, o: { signal?: AbortSignal } =
     ...(nameOrPath === '' ? {} : { nameOrPath }),
     config: object,
   };
+}
+
+/** The dtype that config.json asks for; undefined where it names none that weights are kept in (`auto`, say). */
+function configDtype(config: ConfigReader): DType | undefined {
+  const named = config.get('dtype') ?? config.get('torch_dtype');
+  return CONFIG_DTYPES.get(typeof named === 'string' ? named.replace(/^torch\./, '') : named);
 }
 
 function checkQuantization(config: ConfigReader): void {

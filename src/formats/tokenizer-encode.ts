@@ -45,17 +45,19 @@ export class TextEncoding {
   }
 
   /** Lone surrogates become U+FFFD. */
-  encode(given: string, addSpecialTokens: boolean, textTokens: TextTokens): number[] {
+  encode(given: string, addSpecialTokens: boolean | 'once', textTokens: TextTokens): number[] {
     const text = toWellFormed(given);
     const isText: IsText = ({ special }, start) =>
       special && (textTokens === 'all' || (textTokens !== 'none' && textTokens.has(start)));
-    const ids = addSpecialTokens ? [...this.#around.before] : [];
+    const ids: number[] = [];
     for (const piece of this.#raw.split(text, isText)) {
       if (piece.token) ids.push(piece.token.id);
       else this.#encodePiece(piece, isText, ids);
     }
-    if (addSpecialTokens) ids.push(...this.#around.after);
-    return ids;
+    if (!addSpecialTokens) return ids;
+    const { before, after } = this.#around;
+    const hasThem = addSpecialTokens === 'once' && before.every((id, i) => ids[i] === id);
+    return [...(hasThem ? [] : before), ...ids, ...after];
   }
 
   #encodePiece(raw: Piece, isText: IsText, ids: number[]): void {

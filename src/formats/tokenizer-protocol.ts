@@ -11,7 +11,10 @@ export type TokenizerRequests = {
     /** `addedTokens`: JSON of `AddedToken[]`; thousands of objects would take milliseconds to copy. */
     reply: { table: TokenTable; vocabulary: number; addedTokens: string; templates: ChatTemplateSource };
   };
-  encode: { request: { text: string; addSpecialTokens: boolean; parseSpecialTokens: boolean }; reply: Uint32Array };
+  encode: {
+    request: { text: string; addSpecialTokens: boolean | 'once'; parseSpecialTokens: boolean };
+    reply: Uint32Array;
+  };
   encodeChat: {
     request: { messages: readonly ChatMessage[]; options: RenderChatOptions; parseSpecialTokens: boolean };
     reply: EncodedChat;

@@ -42,8 +42,11 @@ export interface ChatTemplateSource {
 }
 
 export interface EncodeOptions {
-  /** Whether the post-processor adds BOS and the like. Default: true. */
-  addSpecialTokens?: boolean;
+  /**
+   * Whether the post-processor adds BOS and the like; 'once': not before a text that begins with them, as a rendered
+   * conversation does. Default: true.
+   */
+  addSpecialTokens?: boolean | 'once';
   /** Whether a special token that is spelled in the text becomes that token, as in `tokenizers`; else it stays text. Default: true. */
   parseSpecialTokens?: boolean;
   /** Rejects with ERR_ABORTED; work that the worker has begun is finished and dropped. */

@@ -6,7 +6,7 @@ import { OpenLoraError } from '../errors.js';
 import { readTemplateFiles } from './chat-template-files.js';
 import { ChatTemplates, readChatTemplates } from './chat-template.js';
 import { buildTokenTable, vocabularyOf } from './token-bytes.js';
-import { TextEncoding, checkedIds, type TextTokens } from './tokenizer-encode.js';
+import { TextEncoding, checkedIds } from './tokenizer-encode.js';
 import { readTokenizerJson } from './tokenizer-json.js';
 import { TOKENIZER_WORKER, type TokenizerRequests } from './tokenizer-protocol.js';
 import { serve, type Answers } from './worker-port.js';
@@ -60,8 +60,8 @@ async function open({
   };
 }
 
-function encode({ encoding, vocabSize }: Opened, text: string, isAdding: boolean, textTokens: TextTokens): Uint32Array {
-  return checkedIds(encoding.encode(text, isAdding, textTokens), vocabSize);
+function encode({ encoding, vocabSize }: Opened, ...how: Parameters<TextEncoding['encode']>): Uint32Array {
+  return checkedIds(encoding.encode(...how), vocabSize);
 }
 
 let opened: Opened | undefined;

@@ -36,7 +36,7 @@ export interface BaseFolder {
   /** Absolute paths of the safetensors files. */
   files: string[];
   tensors: BaseTensor[];
-  /** Of the largest share of the weights' bytes; all tensors of most checkpoints have it. */
+  /** What config.json's `dtype` or `torch_dtype` names, else that of most of the weights' bytes. */
   sourceDtype: DType;
   /** Elements of all tensors; a tied head counts once. */
   parameters: number;

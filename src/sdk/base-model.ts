@@ -143,7 +143,9 @@ export class BaseModel implements Base {
     const { tokenizer } = this.#parts;
     if (prompt.kind === 'tokens') return prompt.tokens;
     const { parseSpecialTokens } = prompt;
-    if (prompt.kind === 'text') return tokenizer.encode(prompt.text, { parseSpecialTokens, signal });
+    if (prompt.kind === 'text') {
+      return tokenizer.encode(prompt.text, { addSpecialTokens: 'once', parseSpecialTokens, signal });
+    }
     const chat = await tokenizer.encodeChat(prompt.messages, {
       ...templateOf(entry),
       ...(prompt.tools === undefined ? {} : { tools: prompt.tools }),

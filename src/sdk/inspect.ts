@@ -42,7 +42,7 @@ export interface InspectedBase {
   /** Positions that the checkpoint is made for. */
   contextLength: number;
   isTied: boolean;
-  /** Of the weights as they were saved. */
+  /** What `loadBase` keeps the weights in unless told otherwise. */
   dtype: string;
   /** Of the weights as they were saved. */
   bytes: number;

@@ -5,7 +5,8 @@ import type { ChatMessage, Tool } from '../formats/tokenizer-types.js';
 export type { ChatMessage, Tool, ToolCall } from '../formats/tokenizer-types.js';
 
 /**
- * The prompt: text that the tokenizer encodes (with BOS and the like), a conversation, or token ids as they are.
+ * The prompt: text that the tokenizer encodes (with BOS and the like, BOS not twice where the text begins with it, as that
+ * of `renderChat` may), a conversation, or token ids as they are.
  *
  * `parseSpecialTokens` says whether text that spells a special token (`<|im_end|>`) becomes that token. Default: true for
  * `prompt`, which is what the model reads; false for `messages` and `tools`, which may be anyone's text: there the special
@@ -70,7 +71,7 @@ export interface GenerateOptions {
   tenant?: string;
   /** Not supported yet: ERR_NOT_SUPPORTED. */
   cacheSalt?: string;
-  /** Larger goes first; an integer in [-2^31, 2^31). Default: 0. */
+  /** Of those that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
   priority?: number;
   /** Milliseconds from now, 1 to 2^31 - 1, after which the request fails with ERR_DEADLINE. Default: none. */
   deadlineMs?: number;

@@ -64,7 +64,8 @@ export interface LoadBaseOptions {
   /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
   device?: 'auto' | 'cpu' | `cuda:${number}`;
   /**
-   * Of the weights in memory. Default: 'auto', the checkpoint's. 'int8' takes a byte a weight, embedding and head included;
+   * Of the weights in memory. Default: 'auto', the checkpoint's: what config.json's `dtype` or `torch_dtype` names (float32,
+   * float16 or bfloat16), else that of most of the weights' bytes. 'int8' takes a byte a weight, embedding and head included;
    * 'int4' half a byte, embedding and head a byte (norms and biases are f32); docs/models.md says how, and what it loses.
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
@@ -191,8 +192,9 @@ export interface EngineStats {
 
 export interface BaseTokenizer {
   /**
-   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like. `parseSpecialTokens`: text that spells a special
-   * token becomes that token. Both default to true.
+   * In the tokenizer's worker thread. `addSpecialTokens`: BOS and the like, whatever the text begins with (`generate` adds no
+   * BOS to a prompt that has one). `parseSpecialTokens`: text that spells a special token becomes that token. Both default
+   * to true.
    */
   encode(text: string, options?: { addSpecialTokens?: boolean; parseSpecialTokens?: boolean }): Promise<Uint32Array>;
   /** `skipSpecialTokens`: special tokens leave no text; default true. Throws ERR_TOKEN_RANGE. */

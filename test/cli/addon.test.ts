@@ -1,6 +1,8 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { DemoSummary } from '../../src/cli/demo/report.js';
+import type { DemoRow } from '../../src/cli/demo/serve.js';
 import { demoFolder } from '../../src/cli/demo/tasks.js';
 import { PARITY_ADAPTERS, makeFamily, missingForAddon, writeTasks, type Family } from './addon-family.js';
 import { runCli } from './run-cli.js';
@@ -88,9 +90,23 @@ describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
       for (const { adapter, text } of await answers(prompt, PARITY_ADAPTERS)) right.set(`${adapter} ${prompt}`, text);
     }
     writeTasks(family, PROMPTS, (adapter, prompt) => right.get(`${adapter} ${prompt}`)!);
-    const { code, stdout } = await runCli(['demo', '--folder', family.folder, '--no-memory', '--json']);
-    const { summary, requests } = JSON.parse(stdout);
-    expect(requests.filter(({ state }: { state: string }) => state !== 'right')).toEqual([]);
+    // Both are terminals: bars are drawn on stderr, and stdout has the document alone.
+    const { code, stdout, stderr } = await runCli(['demo', '--folder', family.folder, '--no-memory', '--json'], {
+      columns: 80,
+    });
+    expect(stderr).toContain('━');
+    const { summary, requests } = JSON.parse(stdout) as { summary: DemoSummary; requests: DemoRow[] };
+    expect(requests.filter(({ state }) => state !== 'right')).toEqual([]);
+    for (const { ttftMs, tokensPerSecond, tokens, finishReason } of requests) {
+      expect(finishReason).toBe('eos');
+      expect(ttftMs).toBeGreaterThan(0);
+      expect(ttftMs).toBeLessThanOrEqual(summary.wallMs);
+      if (tokens > 1) expect(tokensPerSecond).toBeGreaterThan(0);
+    }
+    expect(requests.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(summary.tokensOut);
+    const ttfts = requests.map(({ ttftMs }) => ttftMs!).sort((a, b) => a - b);
+    expect(summary.ttftMs).toEqual({ median: ttfts[32], max: ttfts[63] });
+    expect(summary.tokensPerSecond).toBeCloseTo((summary.tokensOut * 1000) / summary.wallMs);
     expect({ code, right: summary.right, expected: summary.expectedAtLeast }).toEqual({
       code: 0,
       right: 64,
@@ -127,12 +143,20 @@ const noDemo = missing || (existsSync(`${demoFolder()}/tasks.json`) ? '' : 'need
 describe.skipIf(noDemo)(`openlora demo ${noDemo}`, () => {
   it('answers as many of 64 right as transformers + peft', async () => {
     const { code, stdout } = await runCli(['demo', '--no-memory', '--json']);
-    const { summary } = JSON.parse(stdout);
+    const { summary, requests } = JSON.parse(stdout) as { summary: DemoSummary; requests: DemoRow[] };
     expect({ code, requests: summary.requests, adapters: summary.adapters.length }).toEqual({
       code: 0,
       requests: 64,
       adapters: 12,
     });
     expect(summary.right).toBeGreaterThanOrEqual(summary.expectedAtLeast);
+    const reference = JSON.parse(readFileSync(`${demoFolder()}/reference.json`, 'utf8')) as {
+      adapters: Record<string, { cases: { prompt: string; text: string }[] }>;
+    };
+    const referenceOf = ({ adapter, prompt }: DemoRow) =>
+      reference.adapters[adapter]!.cases.find((entry) => entry.prompt === prompt)!.text;
+    const right = requests.filter((row) => referenceOf(row) === row.wanted).length;
+    expect(right).toBeGreaterThan(60);
+    expect(summary.right).toBeGreaterThanOrEqual(right);
   });
 });

@@ -130,6 +130,10 @@ describe('an adapter folder', () => {
       eva_config: { rho: 2 },
     };
     expect((await read(harmless)).spec.sites).toHaveLength(4);
+    // peft writes null where nobody named the task.
+    const unnamed = await read({ task_type: null });
+    expect(unnamed.spec.sites).toHaveLength(4);
+    expect(unnamed.info.warnings).toEqual([]);
   });
 
   test('has a canonical config that only what counts can change', async () => {

@@ -154,12 +154,10 @@ describe('a base folder', () => {
     const old = await read({
       ...rest,
       rope_theta: theta,
-      torch_dtype: 'float32',
       rope_scaling: { type: 'linear', factor: 2 },
     });
     const fresh = await read({
       ...rest,
-      dtype: 'float32',
       rope_parameters: { rope_theta: theta, rope_type: 'linear', factor: 2 },
     });
     expect(fresh.spec).toEqual(old.spec);
@@ -200,6 +198,9 @@ describe('a base folder', () => {
   test('warns of each setting of generation_config.json that changes answers and is not applied', async () => {
     const warningsOf = async (generation: Record<string, unknown>) =>
       (await read(TINY, tinyTensors(), { 'generation_config.json': generation })).warnings;
+    // transformers' `max_length` counts the prompt, too; what bounds an answer here is the request's and the context.
+    expect(await warningsOf({ max_length: 20 })).toEqual([]);
+    expect((await read(TINY, tinyTensors(), { 'generation_config.json': { max_length: 20 } })).generation).toEqual({});
     const neutral = { num_beams: 1, typical_p: 1, token_healing: false, suppress_tokens: [], bad_words_ids: null };
     expect(await warningsOf({ ...neutral, temperature: 0.5, repetition_penalty: 1.1 })).toEqual([]);
     const changed = { ...neutral, num_beams: 4, suppress_tokens: [5], stop_strings: ['.'], min_new_tokens: 2 };
@@ -216,9 +217,25 @@ describe('a base folder', () => {
     expect((await read(TINY, old)).tensors).toHaveLength(Object.keys(tinyTensors()).length);
   });
 
-  test('reports the dtype of most of its bytes', async () => {
-    const tensors = { ...tinyTensors({ dtype: 'BF16' }), 'model.norm.weight': { dtype: 'F32', shape: [16] } };
-    expect((await read(TINY, tensors)).sourceDtype).toBe('bf16');
+  const mostlyBf16 = { ...tinyTensors({ dtype: 'BF16' }), 'model.norm.weight': { dtype: 'F32', shape: [16] } };
+
+  test('is in the dtype that config.json names, whatever its files are in', async () => {
+    const names = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' };
+    for (const tensors of [tinyTensors(), tinyTensors({ dtype: 'F16' }), mostlyBf16]) {
+      for (const [name, wanted] of Object.entries(names)) {
+        for (const spelling of [{ dtype: name }, { torch_dtype: name }, { torch_dtype: `torch.${name}` }])
+          expect((await read({ ...TINY, ...spelling }, tensors)).sourceDtype).toBe(wanted);
+      }
+    }
+    // transformers writes the new key, and the old one stays in configs that were edited by hand.
+    const both = { dtype: 'float16', torch_dtype: 'float32' };
+    expect((await read({ ...TINY, ...both }, mostlyBf16)).sourceDtype).toBe('f16');
+    expect((await read({ ...TINY, ...both, dtype: null }, mostlyBf16)).sourceDtype).toBe('f32');
+  });
+
+  test('is in the dtype of most of its bytes where config.json names none of these', async () => {
+    for (const config of [{}, { dtype: null }, { torch_dtype: 'auto' }, { dtype: 'float64' }, { dtype: ['float32'] }])
+      expect((await read({ ...TINY, ...config }, mostlyBf16)).sourceDtype).toBe('bf16');
   });
 
   test('stops when its signal is aborted', async () => {

@@ -18,6 +18,7 @@ const allowed = [
   /^cpp\/[\w./-]+\.(cc|h|md)$/,
   /^test\/cases\/\w+\.(h|md)$/,
   /^cmake\/\w+\.(cmake|map)$/,
+  /^docs\/\w+\.md$/,
 ];
 const required = [
   'dist/index.js',
@@ -31,6 +32,7 @@ const required = [
   'demo/base/model.safetensors',
   'demo/base/tokenizer.json',
   'demo/tasks.json',
+  ...['api', 'bench', 'cli', 'errors', 'models', 'tokenizers'].map((name) => `docs/${name}.md`),
   'README.md',
   'LICENSE',
   'CHANGELOG.md',
@@ -119,6 +121,10 @@ describe('in an empty project', () => {
     expect(JSON.parse(consume('cjs.cjs'))).toEqual(JSON.parse(consume('esm.mjs')));
   });
 
+  it('knows the errors of both copies where import and require are used in one process', () => {
+    expect(consume('both.mjs').trim()).toBe('two copies, one kind of error');
+  });
+
   it('survives worker threads that are terminated at work', () => {
     expect(consume('workers.mjs').trim()).toBe('12 workers ended');
   });
@@ -128,11 +134,20 @@ describe('in an empty project', () => {
   });
 
   it('runs the demo from its command', () => {
-    const report = JSON.parse(consume('node_modules/.bin/openlora', 'demo', '--json', '--no-memory')) as {
+    type Side = { rssGrowthBytes: number; modelBytes: number };
+    const report = JSON.parse(consume('node_modules/.bin/openlora', 'demo', '--json')) as {
       summary: { requests: number; right: number };
+      memory: { shared: Side; copies: Side & { count: number } } | null;
     };
     expect(report.summary.requests).toBe(64);
     expect(report.summary.right).toBeGreaterThanOrEqual(61);
+    const { shared, copies } = report.memory!;
+    expect(copies.count).toBe(12);
+    // Twelve times the weights against once and the adapters.
+    expect(copies.modelBytes / shared.modelBytes).toBeGreaterThan(3);
+    expect(copies.modelBytes / shared.modelBytes).toBeLessThan(12);
+    expect(shared.rssGrowthBytes).toBeGreaterThan(0);
+    expect(copies.rssGrowthBytes).toBeGreaterThan(copies.modelBytes);
   });
 
   it.each(['machine', 'ops', 'decode', 'prefill'])('measures from its command: bench %s', (bench) => {

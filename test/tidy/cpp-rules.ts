@@ -122,6 +122,27 @@ const json = onlyIn(
   'src/none.h',
 );
 
+const libuvPool: Rule = {
+  name: "nothing runs on libuv's pool",
+  check: (files) =>
+    files
+      .filter(isCpp)
+      .flatMap((file) =>
+        offendingLines(
+          file,
+          (line) =>
+            /\b(AsyncWorker|AsyncProgress\w*Worker|napi_\w*_async_work|uv_queue_work|uv_work_t)\b/.exec(line)?.[0],
+        ),
+      ),
+  offending: [
+    [source('cpp/napi/load.cc', 'class LoadWorker : public Napi::AsyncWorker {')],
+    [source('cpp/napi/load.cc', 'class LoadWorker : public Napi::AsyncProgressQueueWorker<char> {')],
+    [source('cpp/napi/load.h', '  napi_create_async_work(env, nullptr, name, Execute, Complete, this, &work_);')],
+    [source('cpp/base/pool.cc', 'uv_queue_work(loop, &request, Work, After);')],
+  ],
+  fine: [source('cpp/napi/load.cc', 'Napi::AsyncContext context(env, "openlora");', 'Napi::ThreadSafeFunction wake;')],
+};
+
 // Asking the processor for tile state is a system call that belongs to the AMX level.
 const kernelHeader = /^(cstdint|cstddef|\w*intrin\.h|arm_neon\.h)$/;
 
@@ -170,4 +191,4 @@ const kernels: Rule = {
   ],
 };
 
-export const cppRules: readonly Rule[] = [arrows, napi, cuda, intrinsics, system, json, kernels];
+export const cppRules: readonly Rule[] = [arrows, napi, libuvPool, cuda, intrinsics, system, json, kernels];

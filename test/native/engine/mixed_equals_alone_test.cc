@@ -136,6 +136,7 @@ TEST(MixedEqualsAloneTest, WhateverTheChunksTheArrivalsTheCancelsAndTheThreads) 
   ExpectSame(folder, alone, {.seed = 1});
   ExpectSame(folder, alone, {.seed = 2, .threads = 2, .max_batch_tokens = 7});
   ExpectSame(folder, alone, {.seed = 3, .threads = 3, .max_batch_tokens = 1});
+  ExpectSame(folder, alone, {.seed = 7, .threads = 3, .max_batch_tokens = 61});
   ExpectSame(folder, alone, {.seed = 5, .max_batch_tokens = 13, .cancels = true});
   for (uint64_t seed = 1000; seed < BySize(1000u, 1000u, 1200u) && !HasFailure(); ++seed) {
     const uint64_t draw = Philox(17, seed);

@@ -7,7 +7,7 @@ export async function answer(signal: AbortSignal): Promise<string> {
   try {
     for await (const chunk of generation) console.log(chunk.text);
   } catch (error) {
-    if (error instanceof OpenLoraError) console.log(error.code);
+    if (OpenLoraError.is(error)) console.log(error.code, error.retryable);
   }
   const result: Result = await generation.result;
   await base.dispose();

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadBase, type Base, type GenerateRequest, type LoadProgress, type Result } from '../../../src/index.js';
 import { codeOf } from '../fake-parts.js';
 import { noAddon } from './addon.js';
+import { copyOf, patch, removeDamaged } from './damage.js';
 import { FIRST_BYTE, SIZES, writeAdapter, writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
 describe.skipIf(noAddon)('on the real addon', () => {
@@ -242,7 +243,10 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
   beforeAll(() => {
     files = writeTinyCheckpoint();
   });
-  afterAll(() => rmSync(files.root, { recursive: true }));
+  afterAll(() => {
+    rmSync(files.root, { recursive: true });
+    removeDamaged();
+  });
 
   test('several bases at once, and one after the other', async () => {
     const bases = await Promise.all(
@@ -283,12 +287,22 @@ describe.skipIf(noAddon)('loading and disposing the real addon', () => {
           if (event.phase === phase) controller.abort();
         },
       });
-      const outcome = await loading.then(
-        (base) => base.dispose().then(() => 'loaded'),
-        () => 'ERR_ABORTED',
-      );
-      expect(outcome).toBe('ERR_ABORTED');
+      expect(await codeOf(loading.then((base) => base.dispose()))).toBe('ERR_ABORTED');
     }
+  });
+
+  test('weights are kept in what config.json names, whatever the files are in, unless the caller says otherwise', async () => {
+    const path = patch(copyOf(files.base), 'config.json', { torch_dtype: 'bfloat16' });
+    const open = async (dtype?: 'f32' | 'bf16' | 'f16') => {
+      await using base = await loadBase({ path, limits: { deviceMemory: '4MiB' }, ...(dtype && { dtype }) });
+      return { dtype: base.info.dtype, bytes: base.stats().bytes.base };
+    };
+    const [f32, bf16, f16] = [await open('f32'), await open('bf16'), await open('f16')];
+    expect([f32.dtype, bf16.dtype, f16.dtype]).toEqual(['f32', 'bf16', 'f16']);
+    expect(bf16.bytes).toBeLessThan(f32.bytes);
+    expect(await open()).toEqual(bf16);
+    patch(path, 'config.json', { dtype: 'float32' });
+    expect(await open()).toEqual(f32);
   });
 
   test('the context is what the pool holds; asking for more is ERR_LIMITS', async () => {
