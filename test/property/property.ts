@@ -69,7 +69,9 @@ export const changes: fc.Arbitrary<Change[]> = fc.array(change, { maxLength: 4 }
 /** The JSON text of `example` with the changes made, each anywhere in its tree. */
 export function changed(example: unknown, list: readonly Change[]): string {
   const root = { value: JSON.parse(JSON.stringify(example)) as unknown };
-  for (const { at, how, value, key } of list) {
+  for (const { at, how, value: shared, key } of list) {
+    // fast-check gives the same [] and {} to many runs.
+    const value = structuredClone(shared);
     const places: [Record<string, unknown>, string][] = [];
     const visit = (holder: Record<string, unknown>, name: string): void => {
       places.push([holder, name]);
