@@ -146,7 +146,8 @@ export const longSteps = [
   },
   {
     name: 'property',
-    about: 'test/property with a hundred times as many inputs, of another seed each time',
+    about:
+      'test/property with a hundred times as many inputs, of another seed each time; 15 seconds a property at most',
     needs: ['native-build'],
     run: () => vitest('property', { OPENLORA_LONG: '1' }),
   },

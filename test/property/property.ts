@@ -1,5 +1,5 @@
 // Property tests: inputs by fast-check, a few in every check, always the same, so that a change alone can make it fail; many
-// with OPENLORA_LONG, of another seed each time. A failure prints seed and path; OPENLORA_PROPERTY_SEED and
+// with OPENLORA_LONG, of another seed each time and for 15 seconds at most. A failure prints seed and path; OPENLORA_PROPERTY_SEED and
 // OPENLORA_PROPERTY_PATH give them back.
 
 import fc from 'fast-check';
@@ -13,7 +13,10 @@ export const SEED = Number(process.env.OPENLORA_PROPERTY_SEED ?? (isLong ? Date.
 /** Milliseconds of processor time that one input may take: the largest takes a few, a hang takes for ever. */
 const CPU_MS_MAX = 1500;
 
-/** `runs`: in every check; a hundred times as many in the long one. */
+/** Milliseconds after which a long property ends, whatever it has run: all of them take ten minutes or less. */
+const LONG_MS_MAX = 15_000;
+
+/** `runs`: in every check; a hundred times as many in the long one, or as many as its time allows. */
 export async function holds<T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => unknown, runs = 200): Promise<void> {
   await fc.assert(
     fc.asyncProperty(arbitrary, async (value) => {
@@ -25,6 +28,7 @@ export async function holds<T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => 
     {
       numRuns: isLong ? runs * 100 : runs,
       seed: SEED,
+      ...(isLong ? { interruptAfterTimeLimit: LONG_MS_MAX } : {}),
       ...(path === undefined ? {} : { path }),
     },
   );
