@@ -37,10 +37,10 @@ async function check(object: unknown): Promise<void> {
 
 /** `object` with the values of some of its keys, and of those of the objects in it, replaced. */
 function withEdges(object: JsonObject, list: readonly { at: number; value: unknown }[]): JsonObject {
-  const root = structuredClone(object);
+  const root: Record<string, unknown> = structuredClone(object);
   for (const { at, value } of list) {
     const places = [root, root.rope_parameters, root.rope_scaling]
-      .filter((holder): holder is JsonObject => typeof holder === 'object' && holder !== null)
+      .filter((holder): holder is Record<string, unknown> => typeof holder === 'object' && holder !== null)
       .flatMap((holder) => Object.keys(holder).map((key) => [holder, key] as const));
     const [holder, key] = places[at % places.length]!;
     holder[key] = structuredClone(value);
