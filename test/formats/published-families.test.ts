@@ -6,6 +6,7 @@ import { ConfigReader } from '../../src/formats/config-reader.js';
 import { findFamily } from '../../src/formats/families/index.js';
 import type { JsonObject } from '../../src/formats/json.js';
 import type { LayerSpec, ModelSpec } from '../../src/native/binding.js';
+import { basesLike } from '../../src/sdk/known-bases.js';
 
 const each = <T>(layers: number, of: T | ((layer: number) => T)): T[] =>
   Array.from({ length: layers }, (_, layer) => (typeof of === 'function' ? (of as (layer: number) => T)(layer) : of));
@@ -20,6 +21,25 @@ const gemma3 = { architectures: ['Gemma3ForCausalLM'], attention_bias: false, at
 const phi3 = { architectures: ['Phi3ForCausalLM'], attention_bias: false, attention_dropout: 0.0, auto_map: { AutoConfig: 'configuration_phi3.Phi3Config' }, embd_pdrop: 0.0, hidden_act: 'silu', initializer_range: 0.02, model_type: 'phi3', resid_pdrop: 0.0, rms_norm_eps: 1e-5, torch_dtype: 'bfloat16', use_cache: true }; // prettier-ignore
 const phi3Mini = { ...phi3, bos_token_id: 1, eos_token_id: 32000, hidden_size: 3072, intermediate_size: 8192, num_attention_heads: 32, num_hidden_layers: 32, num_key_value_heads: 32, original_max_position_embeddings: 4096, pad_token_id: 32000, rope_theta: 10000.0, tie_word_embeddings: false, vocab_size: 32064 }; // prettier-ignore
 const smollm3 = { architectures: ['SmolLM3ForCausalLM'], attention_bias: false, attention_dropout: 0.0, bos_token_id: null, eos_token_id: 128012, hidden_act: 'silu', hidden_size: 2048, initializer_range: 0.02, intermediate_size: 11008, max_position_embeddings: 65536, max_window_layers: 28, mlp_bias: false, model_type: 'smollm3', no_rope_layer_interval: 4, num_attention_heads: 16, num_hidden_layers: 36, num_key_value_heads: 4, pad_token_id: 128004, pretraining_tp: 2, rms_norm_eps: 1e-6, rope_scaling: null, rope_theta: 5000000.0, sliding_window: null, torch_dtype: 'bfloat16', use_cache: true, use_sliding_window: false, vocab_size: 128256 }; // prettier-ignore
+
+/** Names that `inspectAdapter` gives to a base of these sizes. */
+const KNOWN: Record<string, string[]> = {
+  'Mistral-7B-v0.1': ['Llama 3 8B', 'Mistral 7B'],
+  'Mistral-Nemo-Instruct-2407': ['Mistral Nemo 12B'],
+  'Qwen3-0.6B': ['Qwen3 0.6B'],
+  'gemma-2-2b': ['Gemma 2 2B'],
+  'gemma-2-27b': ['Gemma 2 27B'],
+  'gemma-3-1b-it': ['Gemma 3 1B'],
+  'the text model of gemma-3-4b': ['Gemma 3 4B'],
+  'Phi-3-mini-4k-instruct': ['Phi-3-mini'],
+  'Phi-3-mini-128k-instruct as of April 2024': ['Phi-3-mini'],
+  'Phi-4-mini-instruct': ['Phi-4-mini'],
+  'phi-4': ['Phi-3-medium', 'Phi-4'],
+  'SmolLM2-135M': ['SmolLM2 135M'],
+  'SmolLM3-3B': ['SmolLM3 3B'],
+  'OLMo-2-0425-1B': ['OLMo 2 1B'],
+  'granite-3.1-2b-instruct': ['Granite 3 2B'],
+};
 
 /** A rotary table: `theta ** (2i / dim)`, times what scales each, inverted. */
 interface Rope {
@@ -163,8 +183,11 @@ function expectTable(table: Float32Array, { theta, dim, scale = 1 }: Rope): void
 }
 
 describe('published configs in the old spelling', () => {
-  test.each(Object.entries(published))('%s', (_, { config, parameters, spec, ropes, layers }) => {
+  test.each(Object.entries(published))('%s', (name, { config, parameters, spec, ropes, layers }) => {
     const model = readModel(config);
+    const { hidden, intermediate, kvHeads, headDim } = model.spec;
+    const extents = { hidden, intermediate, layers: model.spec.layers, kvWidth: kvHeads * headDim };
+    expect(basesLike(extents)).toEqual(KNOWN[name]);
     const sizes = [...model.tensors.values()].map(({ shape }) => shape.reduce((product, size) => product * size, 1));
     expect(sizes.reduce((sum, size) => sum + size)).toBe(parameters);
     expect(model.spec).toMatchObject(spec);
