@@ -147,7 +147,7 @@ export const longSteps = [
   {
     name: 'property',
     about:
-      'test/property with a hundred times as many inputs, of another seed each time; 15 seconds a property at most',
+      'test/property with a hundred times as many inputs, as far as 8 seconds a property go, of another seed each time',
     needs: ['native-build'],
     run: () => vitest('property', { OPENLORA_LONG: '1' }),
   },
