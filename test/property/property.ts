@@ -84,6 +84,7 @@ export function changed(example: unknown, list: readonly Change[]): string {
     const [holder, name] = places[at % places.length]!;
     const inner = holder[name];
     if (how === 'remove') Reflect.deleteProperty(holder, name);
+    else if (how === 'add' && Array.isArray(inner)) inner.push(value);
     else if (how === 'add' && typeof inner === 'object' && inner !== null)
       (inner as Record<string, unknown>)[key] = value;
     else holder[name] = value;
