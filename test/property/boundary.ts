@@ -49,27 +49,32 @@ const oddThing: fc.Arbitrary<unknown> = fc.oneof(
     /x/,
     new Map(),
   ),
-  fc.constantFrom<unknown>(
-    [],
-    {},
-    [[]],
-    [undefined],
-    [1, 'a'],
-    ['a', 1],
-    [{}],
-    Object.create(null),
-    new Uint8Array(3),
-    new Uint32Array(2),
-  ),
-  fc.constantFrom<unknown>(
-    new Float32Array([NaN]),
-    new Float64Array(1),
-    new Float64Array(8).fill(NaN),
-    new Float64Array(24).fill(2 ** 31),
-    new BigInt64Array(1),
-    new DataView(new ArrayBuffer(2)),
-    new ArrayBuffer(4),
-  ),
+  // Made anew each time: `changed` may put one into another, and numbers into them.
+  fc
+    .constantFrom<() => unknown>(
+      () => [],
+      () => ({}),
+      () => [[]],
+      () => [undefined],
+      () => [1, 'a'],
+      () => ['a', 1],
+      () => [{}],
+      () => Object.create(null) as unknown,
+      () => new Uint8Array(3),
+      () => new Uint32Array(2),
+    )
+    .map((make) => make()),
+  fc
+    .constantFrom<() => unknown>(
+      () => new Float32Array([NaN]),
+      () => new Float64Array(1),
+      () => new Float64Array(8).fill(NaN),
+      () => new Float64Array(24).fill(2 ** 31),
+      () => new BigInt64Array(1),
+      () => new DataView(new ArrayBuffer(2)),
+      () => new ArrayBuffer(4),
+    )
+    .map((make) => make()),
   fc.constant(null).map(() => new Array<unknown>(2 ** 32 - 1)),
   fc.constant(null).map(() => new Uint32Array(new SharedArrayBuffer(8))),
   fc.constant(null).map(() => {
