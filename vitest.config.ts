@@ -11,6 +11,8 @@ export default defineConfig({
       { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: 30_000 } },
       { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },
+      // The property tests of `unit` once more, for OPENLORA_LONG.
+      { test: { name: 'property', include: ['test/property/**/*.test.ts'], globalSetup, testTimeout: 1_800_000 } },
       {
         test: {
           name: 'long',

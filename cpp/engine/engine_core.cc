@@ -83,6 +83,8 @@ Status CheckLogitChanges(const Request& request, int32_t vocab) {
 
 Status EngineCore::CheckRequest(const Request& request) const {
   const ModelConfig& model = options_.model;
+  if (sequences_.count(request.id) > 0)
+    return Error(kErrInvalidRequest, "request %lld waits or runs already", static_cast<long long>(request.id));
   if (request.tokens.empty()) return Status(kErrInvalidRequest, "the prompt is empty, at least one token is needed");
   if (static_cast<int64_t>(request.tokens.size()) >= max_context_)
     return Error(kErrContextLength, "the prompt has %zu tokens, the context of %d leaves room for %d and an answer",

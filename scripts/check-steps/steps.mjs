@@ -145,6 +145,13 @@ export const longSteps = [
     run: () => vitest('long', { OPENLORA_LONG: '1' }),
   },
   {
+    name: 'property',
+    about:
+      'test/property with a hundred times as many inputs, as far as 8 seconds a property go, of another seed each time',
+    needs: ['native-build'],
+    run: () => vitest('property', { OPENLORA_LONG: '1' }),
+  },
+  {
     name: 'node-matrix',
     about: 'unit tests and the packed tarball on Node 22, 24 and 26',
     needs: ['native-build', 'ts-build', 'package'],

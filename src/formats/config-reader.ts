@@ -2,7 +2,10 @@ import { OpenLoraError } from '../errors.js';
 import { isJsonObject, type JsonObject } from './json.js';
 
 /** No size in a config is larger: products of three stay exact in a double. */
-const COUNT_MAX = 1 << 24;
+export const COUNT_MAX = 1 << 24;
+
+/** The engine computes in float32; below this it has fewer digits, and at last 0. */
+const NORMAL_MIN = 2 ** -126;
 
 /** Typed reads of one JSON object. Each throws `code` with the key, what was got, and what was wanted. */
 export class ConfigReader {
@@ -31,15 +34,19 @@ export class ConfigReader {
     return value as number;
   }
 
+  /** Finite in float32, too. */
   number(key: string, fallback?: number): number {
     const value = this.get(key) ?? fallback;
     if (typeof value !== 'number' || !Number.isFinite(value)) throw this.fail(key, value, 'a number');
+    if (!Number.isFinite(Math.fround(value))) throw this.fail(key, value, 'a float32');
     return value;
   }
 
+  /** Over 0 in float32, too, and so is its inverse. */
   positive(key: string, fallback?: number): number {
     const value = this.number(key, fallback);
     if (value <= 0) throw this.fail(key, value, 'a number over 0');
+    if (value < NORMAL_MIN) throw this.fail(key, value, 'a normal float32');
     return value;
   }
 

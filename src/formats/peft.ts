@@ -141,7 +141,6 @@ function readScales(config: ConfigReader, where: string) {
     }
   }
   const alpha = config.number('lora_alpha', 8);
-  if (!Number.isFinite(Math.fround(alpha))) throw config.fail('lora_alpha', alpha, 'a float32');
   return {
     rank,
     alpha,

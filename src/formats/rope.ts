@@ -3,7 +3,7 @@
 // that torch does. Powers may differ from torch's by an ulp: its vectorised powf isn't correctly rounded.
 
 import { OpenLoraError } from '../errors.js';
-import type { ConfigReader } from './config-reader.js';
+import { COUNT_MAX, type ConfigReader } from './config-reader.js';
 
 const f = Math.fround;
 
@@ -61,7 +61,7 @@ export function readRopeSettings(
 ): RopeTable {
   const table = computeTable(settings, theta, config, o);
   // A logarithm of a negative `beta_fast`, say.
-  if ([...table.invFreq, ...table.longInvFreq, table.factor].every(Number.isFinite)) return table;
+  if ([...table.invFreq, ...table.longInvFreq, f(table.factor)].every(Number.isFinite)) return table;
   throw ropeError(`${JSON.stringify(settings?.object ?? { rope_theta: theta })} gives frequencies that are no numbers`);
 }
 
@@ -180,6 +180,8 @@ function yarn(theta: number, dim: number, context: number, o: ConfigReader, conf
   });
   // Qwen2.5's recipe adds YaRN to a config and leaves max_position_embeddings as it was trained.
   const stretched = o.get('original_max_position_embeddings') === undefined ? context : Math.floor(original * factor);
+  if (stretched > COUNT_MAX)
+    throw ropeError(`factor ${factor} makes a context of ${stretched}, ${COUNT_MAX} is the most`);
   return { ...PLAIN, invFreq, factor: attentionFactor, context: Math.max(context, stretched) };
 }
 
@@ -219,10 +221,10 @@ function llama3(theta: number, dim: number, context: number, o: ConfigReader, co
   });
 }
 
-/** Of pretraining: a key beside the settings goes before one in them, as in transformers. */
+/** Positions of pretraining: a key beside the settings goes before one in them, as in transformers. */
 function originalContext(context: number, o: ConfigReader, config: ConfigReader): number {
   const key = 'original_max_position_embeddings';
-  return config.get(key) === undefined ? o.positive(key, context) : config.positive(key);
+  return config.get(key) === undefined ? o.count(key, context) : config.count(key);
 }
 
 function ropeError(message: string): OpenLoraError {

@@ -1,12 +1,13 @@
 // The spellings of an adapter's tensor names that are read, and those that are not. What PEFT 0.21.2 and transformers
 // 5.23.0 do with each: see the head of src/formats/adapter-names.ts.
 
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { describeAdapterFolder, readAdapterFolder } from '../../src/formats/adapter-folder.js';
 import { readBaseFolder } from '../../src/formats/base-folder.js';
 import type { BaseFolder } from '../../src/formats/types.js';
+import { LAYER_SITES } from '../../src/native/binding.js';
 import { adapterFolder, baseFolder, expectCode, loraTensors, QV, type FakeTensors } from './fixtures.js';
 
 let base: BaseFolder;
@@ -68,6 +69,50 @@ test.each(['shards', 'no-prefix', 'named'])(
     expect(await valuesOf(how)).toEqual(values);
   },
 );
+
+// Made by make_old_peft.py, which asserts that all versions compute the same with what they saved.
+describe('an adapter that PEFT saved', () => {
+  const NOW = '0.21.2';
+  const folder = new URL('golden/peft/', import.meta.url);
+  const namesOf = (version: string) => readdirSync(new URL(version, folder));
+  const versions = ['0.4.0', '0.6.2', '0.10.0', '0.14.0'];
+
+  /** All that decides what it computes: sites with ranks and scales, A and B, and the config's canonical text. */
+  async function whatCounts(version: string, name: string) {
+    const { spec } = await readAdapterFolder(fileURLToPath(new URL(`${version}/${name}`, folder)), base);
+    const [file] = spec.files.map((path) => readFileSync(path)) as [Buffer];
+    const values = spec.tensors.map(({ site, matrix, rows, cols, offset, bytes }) => {
+      return [site, matrix, rows, cols, file.toString('hex', offset, offset + bytes)] as const;
+    });
+    return { sites: spec.sites, values, config: Buffer.from(spec.canonicalConfig).toString() };
+  }
+
+  test.each(versions.flatMap((version) => namesOf(version).map((name) => [version, name] as const)))(
+    '%s is the one that it saves now: %s',
+    async (version, name) => expect(await whatCounts(version, name)).toEqual(await whatCounts(NOW, name)),
+  );
+
+  test('differs from name to name, and has what its name says', async () => {
+    expect(namesOf('0.4.0')).toEqual(['embed', 'layers', 'q-v', 'regex']);
+    expect(namesOf('0.14.0')).toEqual(namesOf(NOW));
+    const of = async (name: string) => {
+      const { sites } = await whatCounts(NOW, name);
+      return sites.map(({ site, rank, scale }) => [site, rank, scale]);
+    };
+    expect(await of('layers')).toEqual([1, 5].map((site) => [LAYER_SITES.length + site, 4, 4]));
+    expect(await of('patterns')).toEqual(
+      [0, 1].flatMap((layer) =>
+        [
+          [0, 4, 4],
+          [3, 2, 3],
+        ].map(([site, ...rest]) => [layer * LAYER_SITES.length + site!, ...rest]),
+      ),
+    );
+    expect((await of('rslora')).map(([, , scale]) => scale)).toEqual([8, 8, 8, 8]);
+    const whole = await Promise.all(namesOf(NOW).map((name) => whatCounts(NOW, name)));
+    expect(new Set(whole.map(({ values }) => JSON.stringify(values))).size).toBe(6);
+  });
+});
 
 describe('an adapter is refused for', () => {
   const Q0 = 'base_model.model.model.layers.0.self_attn.q_proj';

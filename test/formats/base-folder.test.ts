@@ -272,6 +272,7 @@ describe('a base folder is refused', () => {
     ['a hidden size that heads do not divide', { hidden_size: 18 }, 'ERR_BASE_CONFIG', /hidden_size/],
     ['an odd head', { head_dim: 3 }, 'ERR_BASE_CONFIG', /head_dim/],
     ['a norm epsilon of 0', { rms_norm_eps: 0 }, 'ERR_BASE_CONFIG', /rms_norm_eps/],
+    ['a norm epsilon that is 0 in float32', { rms_norm_eps: 1e-90 }, 'ERR_BASE_CONFIG', /rms_norm_eps is 1e-90, not/],
     ['tying that is no boolean', { tie_word_embeddings: 'yes' }, 'ERR_BASE_CONFIG', /tie_word_embeddings/],
   ];
   test.each(configs)('for %s', (_, change, code, text) => expectCode(read({ ...TINY, ...change }), code, text));

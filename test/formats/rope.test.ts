@@ -74,7 +74,8 @@ describe('rotary tables', () => {
     }
   });
 
-  const refusals: [string, Record<string, unknown>, string, RegExp][] = [
+  type Refusal = [string, Record<string, unknown>, string, RegExp];
+  const refusals: Refusal[] = [
     ['longrope without factors', { rope_scaling: { rope_type: 'longrope' } }, 'ERR_BASE_ROPE', /short_factor/],
     [
       'longrope with too few factors',
@@ -104,6 +105,34 @@ describe('rotary tables', () => {
       /no numbers/,
     ],
     ['a theta of 0', { rope_theta: 0 }, 'ERR_BASE_CONFIG', /rope_theta is 0/],
+    [
+      'a context beyond 32 bits by YaRN',
+      { rope_scaling: { type: 'yarn', factor: 1e9, original_max_position_embeddings: 64 } },
+      'ERR_BASE_ROPE',
+      /factor 1000000000 makes a context of 64000000000, 16777216 is the most/,
+    ],
+    [
+      'a factor beyond float32',
+      { rope_scaling: { type: 'yarn', factor: 1e200, original_max_position_embeddings: 64 } },
+      'ERR_BASE_CONFIG',
+      /factor is 1e\+200, not a float32/,
+    ],
+    [
+      'a theta that is 0 in float32',
+      { rope_theta: 1e-90 },
+      'ERR_BASE_CONFIG',
+      /rope_theta is 1e-90, not a normal float32/,
+    ],
+    ...[63.5, 0.5].map((original): Refusal => {
+      const factors = Array.from({ length: 64 }, () => 1);
+      const rope_scaling = { rope_type: 'longrope', short_factor: factors, long_factor: factors };
+      return [
+        `longrope with an original context of ${original}`,
+        { rope_scaling, original_max_position_embeddings: original },
+        'ERR_BASE_CONFIG',
+        new RegExp(`original_max_position_embeddings is ${original}, not an integer`),
+      ];
+    }),
   ];
   test.each(refusals)('refuse %s', (_, config, code, text) =>
     expectCode(

@@ -71,6 +71,14 @@ FAMILIES = {
         hidden_size=64, original_max_position_embeddings=384, rope_parameters=LONGROPE), fused=True),
     "phi3-long": family((Phi3ForCausalLM, Phi3Config), dict(
         hidden_size=64, num_hidden_layers=2, original_max_position_embeddings=64, rope_parameters=LONGROPE), fused=True),
+    # Windows without LongRoPE, tied as Phi-4-mini is.
+    "phi3-window": family((Phi3ForCausalLM, Phi3Config), dict(
+        hidden_size=64, num_hidden_layers=2, sliding_window=24, tie_word_embeddings=True), fused=True),
+    # Layer 1 slides, and in SmolLM3 has no positions.
+    "qwen2-window": family((Qwen2ForCausalLM, Qwen2Config), dict(
+        num_hidden_layers=2, use_sliding_window=True, sliding_window=32, max_window_layers=1)),
+    "smollm3-window": family((SmolLM3ForCausalLM, SmolLM3Config), dict(
+        num_hidden_layers=2, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=32, tie_word_embeddings=True)),
     "smollm3": family((SmolLM3ForCausalLM, SmolLM3Config), dict(no_rope_layer_interval=2, tie_word_embeddings=True)),
     "olmo2": family((Olmo2ForCausalLM, Olmo2Config), dict()),
     "granite": family((GraniteForCausalLM, GraniteConfig), dict(

@@ -1,4 +1,4 @@
-// A model that was trained elsewhere: TinyStories, 260,000 parameters (/work/shared/models/README.md).
+// A model that was trained elsewhere: TinyStories, 260,000 parameters (../shared/models/README.md).
 
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -18,6 +18,7 @@ import {
   writeFiles,
 } from '../formats/fixtures.js';
 import { byteChanges, changed, changes, coded, holds, oddValue, withBytes } from './property.js';
+import { expectSoundSpec } from './sound.js';
 
 const BASE_REFUSED = /^ERR_(BASE|SAFETENSORS)_[A-Z_]+$/;
 const ADAPTER_REFUSED = /^ERR_(ADAPTER|SAFETENSORS)_[A-Z_]+$/;
@@ -25,25 +26,7 @@ const ADAPTER_REFUSED = /^ERR_(ADAPTER|SAFETENSORS)_[A-Z_]+$/;
 /** What C++ is given is in range, whatever the config was. */
 function expectSound(base: BaseFolder): void {
   const { spec, tensors, generation } = base;
-  for (const key of ['layers', 'hidden', 'heads', 'kvHeads', 'headDim', 'intermediate', 'vocab', 'context'] as const) {
-    expect(spec[key], key).toSatisfy((size: number) => Number.isSafeInteger(size) && size >= 1 && size <= 1 << 24);
-  }
-  for (const key of [
-    'normEps',
-    'attentionScale',
-    'embeddingScale',
-    'residualScale',
-    'logitScale',
-    'attentionSoftCap',
-    'normOffset',
-  ] as const) {
-    expect(Number.isFinite(spec[key]), `${key} is ${spec[key]}`).toBe(true);
-  }
-  for (const { invFreq, factor } of spec.ropes) {
-    expect(invFreq.every(Number.isFinite), `invFreq ${invFreq.join(' ')}`).toBe(true);
-    expect(Number.isFinite(factor), `factor ${factor}`).toBe(true);
-  }
-  expect(spec.layerOptions).toHaveLength(spec.layers);
+  expectSoundSpec(spec);
   expect(base.eosTokens.every((id) => id >= 0 && id < spec.vocab)).toBe(true);
   expect(tensors.every(({ offset, bytes }) => offset >= 8 && bytes > 0)).toBe(true);
   expect(generation.temperature ?? 0).toSatisfy(Number.isFinite);
@@ -198,6 +181,56 @@ describe("an adapter's folder is read or refused by a code", () => {
         checkAdapter({ config: { ...LORA_CONFIG, ...config }, files: [tensors] }, base),
       );
     }));
+
+  describe('with the tokenizer that was saved beside it', () => {
+    const tokens = [
+      { id: 2, content: '</s>', special: true },
+      { id: 40, content: '<pad>', special: true },
+    ];
+    const files = {
+      'tokenizer.json': { version: '1.0', added_tokens: tokens, model: { vocab: { x: 1 } } },
+      'added_tokens.json': { '<pad>': 40, '</s>': 2 },
+    };
+    const names = Object.keys(files) as (keyof typeof files)[];
+    let own: BaseFolder;
+    let path = '';
+    beforeAll(async () => {
+      own = await readBaseFolder(await baseFolder(TINY, undefined, { 'tokenizer.json': files['tokenizer.json'] }));
+      path = await adapterFolder({}, undefined, files);
+      expect((await readAdapterFolder(path, own)).spec.sites).toHaveLength(4);
+    });
+
+    /** [content, id] of each token that a file adds. */
+    function added(name: string, file: object): unknown[][] {
+      if (name === 'added_tokens.json') return Object.entries(file);
+      const list = ((file as { added_tokens?: unknown }).added_tokens ?? []) as unknown[];
+      return list
+        .filter((one) => typeof one === 'object' && one !== null)
+        .map((one) => {
+          const { content, id } = one as { content?: unknown; id?: unknown };
+          return [content, id];
+        });
+    }
+
+    test('where any value changes: accepted only if the base has every token of no row', () =>
+      holds(fc.tuple(fc.constantFrom(...names), changes), async ([name, list]) => {
+        const text = changed(files[name], list);
+        await writeFiles(path, { [name]: text });
+        const adapter = await coded(ADAPTER_REFUSED, () => readAdapterFolder(path, own));
+        await writeFiles(path, { [name]: files[name] });
+        if (!adapter) return;
+        for (const [content, id] of added(name, JSON.parse(text) as object)) {
+          if (typeof id === 'number' && id >= own.spec.vocab) expect([content, id]).toEqual(['<pad>', 40]);
+        }
+      }));
+
+    test('where any bytes change', () =>
+      holds(fc.tuple(fc.constantFrom(...names), byteChanges), async ([name, bytes]) => {
+        await writeFiles(path, { [name]: withBytes(Buffer.from(JSON.stringify(files[name])), bytes) });
+        await coded(ADAPTER_REFUSED, () => readAdapterFolder(path, own));
+        await writeFiles(path, { [name]: files[name] });
+      }));
+  });
 
   test('with any bytes in its files', () => {
     const names = ['adapter_config.json', 'adapter_model.safetensors'] as const;

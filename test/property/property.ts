@@ -1,5 +1,5 @@
 // Property tests: inputs by fast-check, a few in every check, always the same, so that a change alone can make it fail; many
-// with OPENLORA_LONG, of another seed each time. A failure prints seed and path; OPENLORA_PROPERTY_SEED and
+// with OPENLORA_LONG, of another seed each time and for 8 seconds or so. A failure prints seed and path; OPENLORA_PROPERTY_SEED and
 // OPENLORA_PROPERTY_PATH give them back.
 
 import fc from 'fast-check';
@@ -13,21 +13,22 @@ export const SEED = Number(process.env.OPENLORA_PROPERTY_SEED ?? (isLong ? Date.
 /** Milliseconds of processor time that one input may take: the largest takes a few, a hang takes for ever. */
 const CPU_MS_MAX = 1500;
 
-/** `runs`: in every check; a hundred times as many in the long one. */
+/** The long run has as many rounds of a property, each of another seed, but begins none after so many milliseconds. */
+const [LONG_ROUNDS, LONG_MS_MAX] = [100, 8000];
+
+/** `runs`: in every check; in the long one so many in each round. */
 export async function holds<T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => unknown, runs = 200): Promise<void> {
-  await fc.assert(
-    fc.asyncProperty(arbitrary, async (value) => {
-      const began = process.cpuUsage();
-      await check(value);
-      const { user, system } = process.cpuUsage(began);
-      expect((user + system) / 1000, 'milliseconds of processor time').toBeLessThan(CPU_MS_MAX);
-    }),
-    {
-      numRuns: isLong ? runs * 100 : runs,
-      seed: SEED,
-      ...(path === undefined ? {} : { path }),
-    },
-  );
+  const property = fc.asyncProperty(arbitrary, async (value) => {
+    const began = process.cpuUsage();
+    await check(value);
+    const { user, system } = process.cpuUsage(began);
+    expect((user + system) / 1000, 'milliseconds of processor time').toBeLessThan(CPU_MS_MAX);
+  });
+  const rounds = isLong && path === undefined ? LONG_ROUNDS : 1;
+  const end = performance.now() + LONG_MS_MAX;
+  for (let round = 0; round === 0 || (round < rounds && performance.now() < end); round++) {
+    await fc.assert(property, { numRuns: runs, seed: (SEED + round) | 0, ...(path === undefined ? {} : { path }) });
+  }
 }
 
 /** What `run` gives, or undefined where it is refused by one of `codes`. Any other error is the property's failure. */
@@ -69,7 +70,9 @@ export const changes: fc.Arbitrary<Change[]> = fc.array(change, { maxLength: 4 }
 /** The JSON text of `example` with the changes made, each anywhere in its tree. */
 export function changed(example: unknown, list: readonly Change[]): string {
   const root = { value: JSON.parse(JSON.stringify(example)) as unknown };
-  for (const { at, how, value, key } of list) {
+  for (const { at, how, value: shared, key } of list) {
+    // fast-check gives the same [] and {} to many runs.
+    const value = structuredClone(shared);
     const places: [Record<string, unknown>, string][] = [];
     const visit = (holder: Record<string, unknown>, name: string): void => {
       places.push([holder, name]);
@@ -81,6 +84,7 @@ export function changed(example: unknown, list: readonly Change[]): string {
     const [holder, name] = places[at % places.length]!;
     const inner = holder[name];
     if (how === 'remove') Reflect.deleteProperty(holder, name);
+    else if (how === 'add' && Array.isArray(inner)) inner.push(value);
     else if (how === 'add' && typeof inner === 'object' && inner !== null)
       (inner as Record<string, unknown>)[key] = value;
     else holder[name] = value;

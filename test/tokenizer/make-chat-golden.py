@@ -1,6 +1,6 @@
 """Makes golden/chat.json: templates of our own that hold what real ones do, rendered by transformers' own environment.
 
-    /opt/olvenv/bin/python test/tokenizer/make-chat-golden.py
+    python test/tokenizer/make-chat-golden.py
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Makes test/tokenizer/golden: small tokenizers of each kind, and what Hugging Face's `tokenizers` gives for them.
 
-    /opt/olvenv/bin/python test/tokenizer/make-golden.py                    # everything in golden/
-    /opt/olvenv/bin/python test/tokenizer/make-golden.py FOLDER OUT.json    # references of any tokenizer.json
+    python test/tokenizer/make-golden.py                    # everything in golden/; of stories260K if ../shared/models has it
+    python test/tokenizer/make-golden.py FOLDER OUT.json    # references of any tokenizer.json
 """
 
 import json
@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
-STORIES = Path("/work/shared/models/stories260K/hf")
+STORIES = HERE.resolve().parents[2] / "shared/models/stories260K/hf"
 
 TRAINING = [
     "Once upon a time there was a little girl named Lily. She didn't like the rain, but she'd play with her dog.",

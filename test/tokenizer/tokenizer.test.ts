@@ -5,7 +5,7 @@ import { openTokenizer, type Tokenizer } from '../../src/formats/tokenizer.js';
 import { buildWorkers } from '../support/build-workers.js';
 
 const golden = fileURLToPath(new URL('./golden/', import.meta.url));
-const stories = '/work/shared/models/stories260K/hf';
+const stories = fileURLToPath(new URL('../../../shared/models/stories260K/hf', import.meta.url));
 const demo = fileURLToPath(new URL('../../demo/base/', import.meta.url));
 
 interface References {
@@ -20,7 +20,7 @@ folders.push({
   name: 'stories260K',
   folder: stories,
   references: `${golden}stories260K.references.json`,
-  needs: ' (needs ../shared/models)',
+  needs: ` (needs ${stories})`,
 });
 // Any other tokenizer: OPENLORA_TOKENIZERS="folder=references.json …", references by make-golden.py.
 for (const pair of (process.env.OPENLORA_TOKENIZERS ?? '').split(' ').filter(Boolean)) {

@@ -285,6 +285,23 @@ TEST_F(EngineCoreTest, AnAdapterThatIsInfiniteInTheDtypeItIsHeldInFailsItsReques
   EXPECT_EQ(driver_->answer(2).end, "length");
 }
 
+TEST_F(EngineCoreTest, AnIdThatARequestHasIsRefusedToAnotherUntilTheFirstHasEnded) {
+  Open(TinyOptions(folder_));
+  driver_->core().Submit(MakeRequest(1, {3}, 10));
+  driver_->core().Submit(MakeRequest(1, {4}, 10));
+  driver_->core().Submit(MakeRequest(2, {3}, 10));
+  driver_->Read();
+  EXPECT_EQ(driver_->answer(1).end, kErrInvalidRequest);
+  driver_->answer(1) = Answer();
+  driver_->Run();
+  EXPECT_EQ(driver_->answer(1).end, "length");
+  EXPECT_EQ(driver_->answer(1).tokens, driver_->answer(2).tokens);
+  driver_->answer(1) = Answer();
+  driver_->core().Submit(MakeRequest(1, {3}, 10));
+  driver_->Run();
+  EXPECT_EQ(driver_->answer(1).tokens, driver_->answer(2).tokens);
+}
+
 TEST_F(EngineCoreTest, AnAdapterWhoseFileChangedAfterRegistrationFailsItsRequestsAndNobodyElses) {
   Open(TinyOptions(folder_));
   driver_->Register(1, TinyAdapter(folder_, "changed", 4, 0, 5));

@@ -1,8 +1,8 @@
 """Makes references/: what Hugging Face's `tokenizers` and transformers give for the real tokenizers and templates.
 
     node test/tokenizer/real/prepare.mjs .cache/tokenizers
-    /work/venv/bin/python test/tokenizer/real/make-references.py .cache/tokenizers                 # all
-    /work/venv/bin/python test/tokenizer/real/make-references.py .cache/tokenizers qwen3 TEXT      # shows one text's ids
+    python test/tokenizer/real/make-references.py .cache/tokenizers                 # all
+    python test/tokenizer/real/make-references.py .cache/tokenizers qwen3 TEXT      # shows one text's ids
 
 References are hashes (SHA-256, 12 hex digits): the tests say which text, template or conversation differs.
 """
