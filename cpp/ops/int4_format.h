@@ -29,8 +29,8 @@ inline constexpr int kInt4Values = 16;
 inline constexpr float kInt4Least = 0x1.0p-100f;
 inline constexpr uint8_t kInt4Nought = 7;  // the table's 0
 
-static constexpr int8_t kInt4Table[kInt4Values] = {-123, -92, -71, -54, -39, -26, -13, 0,
-                                                   10,   21,  34,  47,  62,  80,  101, 127};
+static constexpr int32_t kInt4Table[kInt4Values] = {-123, -92, -71, -54, -39, -26, -13, 0,
+                                                    10,   21,  34,  47,  62,  80,  101, 127};
 // The largest weight on the table's end, beyond it, and within; of either sign.
 inline constexpr int kInt4StartCount = 6;
 static constexpr float kInt4Starts[kInt4StartCount] = {127.0f,         -127.0f,       127.0f / 0.9f,
