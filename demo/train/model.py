@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+NAME = "openlora/demo-base"
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 128, 4, 4, 2, 32, 384
 ROPE_THETA, EPS = 1000.0, 1e-5
 

@@ -16,13 +16,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
+import model as m
 import tokenizer as tk
 from adapters import SHIPPED, SPECS, Spec
 from tasks import TASKS, sample
 
 BATCH, WARMUP_STEPS, FLAT_PART = 64, 20, 0.4
 EXACT_ENOUGH = 0.995  # over 20 batches: the flat part of the schedule ends early
-BASE_NAME = "openlora/demo-base"
 
 
 def draw_batch(spec: Spec, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +53,7 @@ def save(model, spec: Spec, folder: Path) -> None:
               metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors writes 0600
     config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = BASE_NAME
+    config["base_model_name_or_path"] = m.NAME
     config["target_modules"] = spec.modules  # peft writes a set: fix the order
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)

@@ -98,7 +98,8 @@ def export(net, folder: Path) -> None:
               metadata={"format": "pt"})
     ids = {"bos_token_id": tk.BOS, "eos_token_id": tk.EOS, "pad_token_id": tk.PAD}
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": tk.VOCAB, "hidden_size": m.HIDDEN,
+        "_name_or_path": m.NAME, "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "vocab_size": tk.VOCAB, "hidden_size": m.HIDDEN,
         "intermediate_size": m.INNER, "num_hidden_layers": m.LAYERS, "num_attention_heads": m.HEADS,
         "num_key_value_heads": m.KV_HEADS, "head_dim": m.HEAD_DIM, "hidden_act": "silu", "rms_norm_eps": m.EPS,
         "max_position_embeddings": tk.CONTEXT_TOKENS, "rope_theta": m.ROPE_THETA,

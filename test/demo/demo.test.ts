@@ -18,7 +18,12 @@ const isMissing = !existsSync(`${demo}reference.json`);
 async function answerAll(options: Partial<LoadBaseOptions>): Promise<Map<string, { tokens: number[]; text: string }>> {
   const { adapters } = read('reference.json') as Reference;
   const names = Object.keys(adapters);
-  await using base = await loadBase({ path: `${demo}base`, limits: { maxBatchTokens: 64 }, ...options });
+  await using base = await loadBase({
+    path: `${demo}base`,
+    strictBase: true,
+    limits: { maxBatchTokens: 64 },
+    ...options,
+  });
   await Promise.all(names.map((name) => base.registerAdapter(name, `${demo}adapters/${name}`)));
   const count = Math.max(...names.map((name) => adapters[name]!.cases.length));
   const answers = new Map<string, { tokens: number[]; text: string }>();
