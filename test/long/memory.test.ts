@@ -31,7 +31,11 @@ describe.skipIf(noAddon || noProc)(`memory ${noProc ? '(needs /proc)' : ''}`, ()
     'a base of half a billion weights in %s takes what stats() says',
     async (dtype) => {
       const { stdout } = await promisify(execFile)(process.execPath, [join(bundle, 'run.js'), root, dtype]);
-      const { growth, peak, bytes } = JSON.parse(stdout) as { growth: number; peak: number; bytes: EngineStats['bytes'] };
+      const { growth, peak, bytes } = JSON.parse(stdout) as {
+        growth: number;
+        peak: number;
+        bytes: EngineStats['bytes'];
+      };
       // Of the pool what was used: one request's KV, frames that are free again.
       const said = bytes.base + bytes.workspace;
       process.stdout.write(`memory, ${dtype}: growth ${growth}, peak ${peak}, base and workspace ${said}\n`);
