@@ -20,7 +20,7 @@ export interface Sizes {
   rank: number;
   /** That each request with an adapter generates after its prompt of `context` tokens. */
   tokens: number;
-  /** Steps of a window, and windows of which the median counts. */
+  /** Of a window while decoding, and windows of which the median counts. */
   steps: number;
   windows: number;
 }
