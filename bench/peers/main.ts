@@ -69,7 +69,6 @@ async function run(settings: Settings, command: string, signal: AbortSignal): Pr
   const limits = limitLines(looks);
   const machine = {
     ...{ cpu: begun.cpu, simd: begun.simd },
-    readGbs: limits.find(({ name }) => name === 'read')!.median,
     instructions: limits.map(({ name }) => name),
   };
   return {

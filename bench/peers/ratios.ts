@@ -9,13 +9,14 @@ import { nameOf, titleOf, type Contestant, type Row, type Sample, type Sizes } f
 export interface Played extends Contestant {
   rounds: Sample[][];
   facts: Record<string, string | number>;
+  /** The machine's read bandwidth before and after each of its processes. */
+  readGbs: number[];
 }
 
 export interface MachineFacts {
   cpu: string;
   /** The level that openlora computes with. */
   simd: string;
-  readGbs: number;
   /** `bf16 dot` and so on: the instructions that the processor has. */
   instructions: readonly string[];
 }
@@ -126,7 +127,8 @@ function ratioOf(
   if (!mine || !fastest) return undefined;
   const { low, high, samples } = summary(mine.values.map((value, i) => value / (fastest.values[i] ?? NaN)));
   const ratio = { median: medianOf(mine.values) / medianOf(fastest.values), low, high, samples };
-  const share = mine.bytes === undefined ? undefined : (mine.bytes * medianOf(mine.values)) / 1e9 / machine.readGbs;
+  const share =
+    mine.bytes === undefined ? undefined : (mine.bytes * medianOf(mine.values)) / 1e9 / medianOf(our.readGbs);
   const judged = judgement(our.format as BenchDtype, goal, peers, machine.simd, Math.min(mine.values.length, samples));
   const verdict = isQuick && judged.verdict === undefined ? 'not judged' : judged.verdict;
   return {

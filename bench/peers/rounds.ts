@@ -34,14 +34,21 @@ export async function playRounds(
   paths: Paths,
   { sizes, rounds, python, isQuick, signal, say }: RoundOptions,
 ): Promise<Rounds> {
-  const played: Played[] = contestants.map((contestant) => ({ ...contestant, rounds: [], facts: {} }));
+  const played: Played[] = contestants.map((contestant) => ({ ...contestant, rounds: [], facts: {}, readGbs: [] }));
   const answers = new Map<Played, Answer[]>(played.map((one) => [one, []]));
   const looks: MeasuredLimits[] = [];
-  const look = async () => looks.push(await measureLimits(sizes.threads, isQuick ? 1 : LIMIT_ROUNDS, signal));
+  /** The read bandwidth counts for the processes before and after. */
+  const look = async (...beside: (Played | undefined)[]) => {
+    const found = await measureLimits(sizes.threads, isQuick ? 1 : LIMIT_ROUNDS, signal);
+    looks.push(found);
+    for (const one of beside) one?.readGbs.push(found.limits.find(({ name }) => name === 'read')!.median);
+  };
+  let previous: Played | undefined;
   for (let round = 0; round < rounds; round++) {
     // Whoever was first is last in the next round.
     for (const one of round % 2 === 0 ? played : [...played].reverse()) {
-      await look();
+      await look(previous, one);
+      previous = one;
       say(`round ${round + 1} of ${rounds}: ${nameOf(one)}`);
       const work: Work = { engine: one.engine, format: one.format, sizes: sizesFor(one, sizes), ...paths(one) };
       const answered = await runChild(work, python, signal);
@@ -50,7 +57,7 @@ export async function playRounds(
       answers.get(one)!.push(answered);
     }
   }
-  await look();
+  await look(previous);
   return { played, looks, loading: [...answers].flatMap(([one, all]) => loadingLines(one, all)) };
 }
 
