@@ -26,19 +26,19 @@ const [F16_BF16, Q4] = [llama('f16', 'bf16'), llama('q4_0', 'q4_k_m')];
 const GOALS: Partial<Record<BenchDtype, FormatGoals>> = {
   int8: {
     one: { ratio: 1.3, peers: llama('q8_0'), share: 0.9 },
-    batch: { ratio: 2.5, peers: llama('f16', 'bf16', 'q8_0') },
+    batch: { ratio: 2.5, peers: llama('f16', 'bf16', 'q8_0'), share: 0.9 },
     prefill: { ratio: 4, peers: llama('q8_0') },
     adapters: { ratio: 8, peers: llama('q8_0') },
   },
   int4: {
     one: { ratio: 1.3, peers: llama('q4_0'), share: 0.85 },
-    batch: { ratio: 2.5, peers: Q4 },
+    batch: { ratio: 2.5, peers: Q4, share: 0.85 },
     prefill: { ratio: 2.4, peers: Q4 },
     adapters: { ratio: 8, peers: Q4 },
   },
   bf16: {
     one: { ratio: 1, peers: F16_BF16, share: 0.9 },
-    batch: { ratio: 1.3, peers: F16_BF16 },
+    batch: { ratio: 1.3, peers: F16_BF16, share: 0.9 },
     prefill: { ratio: 1.3, peers: F16_BF16 },
     adapters: { ratio: 8, peers: F16_BF16 },
   },

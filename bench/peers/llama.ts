@@ -200,6 +200,8 @@ if (sizes.adapters > 0) samples.push(...(await adapterWays()));
 
 const version = (file: string) =>
   (JSON.parse(readFileSync(new URL(file, import.meta.resolve(name)), 'utf8')) as { version: string }).version;
+/** As llama.cpp counts them when it reads the file. */
+const types = logs.flatMap((text) => /- type +(\S+): +(\d+) tensors/.exec(text)?.slice(1, 3).reverse().join(' ') ?? []);
 const buffers = logs.flatMap((text) => /(\S+) model buffer size = +([\d.]+ MiB)/.exec(text)?.slice(1).join(' ') ?? []);
 const backend = logs.flatMap((text) => /loaded CPU backend from (\S+)/.exec(text)?.[1]?.split('/').at(-1) ?? []);
 await answer({
@@ -212,6 +214,7 @@ await answer({
     build: `${llama.buildType}, gpu ${String(llama.gpu)}`,
     backend: backend.join(', '),
     'system info': llama.systemInfo.trim(),
+    'tensors read': types.join(', '),
     buffers: buffers.join(', '),
     threads: sizes.threads,
     kv: 'f16',

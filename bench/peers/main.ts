@@ -9,7 +9,8 @@ import { headOf, sizesOf } from '../../src/cli/bench/view.js';
 import { Output } from '../../src/cli/io.js';
 import { packageVersion } from '../../src/native/package-root.js';
 import { withFiles } from './files.js';
-import { typesOf, type GgufFormat } from './gguf-model.js';
+import type { TensorType } from './gguf-blocks.js';
+import { modelTensors, typesOf, type GgufFormat } from './gguf-model.js';
 import { linesOf, ratiosOf, type Ratio } from './ratios.js';
 import { playRounds, type Rounds } from './rounds.js';
 import { readSettings, USAGE, type Settings } from './settings.js';
@@ -27,6 +28,8 @@ export interface PeersReport extends Omit<BenchReport, 'schema' | 'bench'> {
   limits: Line[];
   ratios: Ratio[];
   facts: Facts;
+  /** By format of llama.cpp's: the type of each tensor. */
+  tensors: Record<string, Record<string, TensorType>>;
   /** Who took no part, and why. */
   absent: Record<string, string>;
 }
@@ -83,6 +86,7 @@ async function run(settings: Settings, command: string, signal: AbortSignal): Pr
     ratios: ratiosOf(played, sizes, machine, isQuick),
     lines: [...linesOf(played, sizes), ...loading],
     facts: factsOf(played, sizes),
+    tensors: tensorsOf(played, sizes),
     absent,
   };
 }
@@ -119,6 +123,14 @@ function factsOf(played: Rounds['played'], { model }: Sizes): Facts {
   const types = ({ engine, format }: Contestant): Record<string, string> =>
     engine === 'llama.cpp' ? { tensors: typesOf(namedShape(model), format as GgufFormat) } : {};
   return Object.fromEntries(played.map((one) => [nameOf(one), { ...one.facts, ...types(one) }]));
+}
+
+function tensorsOf(played: Rounds['played'], { model }: Sizes): PeersReport['tensors'] {
+  const formats = played.filter(({ engine }) => engine === 'llama.cpp').map(({ format }) => format as GgufFormat);
+  const types = (format: GgufFormat) => modelTensors(namedShape(model), format).map(({ name, type }) => [name, type]);
+  return Object.fromEntries(
+    formats.map((format) => [format, Object.fromEntries(types(format)) as Record<string, TensorType>]),
+  );
 }
 
 function print(report: PeersReport, json: string): void {

@@ -36,7 +36,7 @@ export interface Ratio {
   /** Of the medians; low and high are the least and the most of one round's. */
   ratio: Speed;
   goal?: number;
-  /** Of the read bandwidth, at batch 1. */
+  /** Of the read bandwidth, while decoding. */
   share?: number;
   shareGoal?: number;
   verdict: Verdict;
@@ -127,8 +127,7 @@ function ratioOf(
   if (!mine || !fastest) return undefined;
   const { low, high, samples } = summary(mine.values.map((value, i) => value / (fastest.values[i] ?? NaN)));
   const ratio = { median: medianOf(mine.values) / medianOf(fastest.values), low, high, samples };
-  const share =
-    mine.bytes === undefined ? undefined : (mine.bytes * medianOf(mine.values)) / 1e9 / medianOf(our.readGbs);
+  const share = mine.bytes === undefined ? undefined : readShare(row, mine.bytes, medianOf(mine.values), our.readGbs);
   const judged = judgement(our.format as BenchDtype, goal, peers, machine.simd, Math.min(mine.values.length, samples));
   const verdict = isQuick && judged.verdict === undefined ? 'not judged' : judged.verdict;
   return {
@@ -140,11 +139,16 @@ function ratioOf(
       ...summary(fastest.values),
     },
     ...(goal.ratio === undefined ? {} : { goal: goal.ratio }),
-    ...(share === undefined || row !== 'decode/1' ? {} : { share }),
-    ...(goal.share === undefined ? {} : { shareGoal: goal.share }),
+    ...(share === undefined ? {} : { share }),
+    ...(share === undefined || goal.share === undefined ? {} : { shareGoal: goal.share }),
     ...(judged.reason === undefined ? {} : { reason: judged.reason }),
     verdict: verdict ?? outcome(ratio.median, goal, share),
   };
+}
+
+/** Of what the machine can read meanwhile: a step reads `bytes` and makes a token for each request. */
+function readShare(row: Row, bytes: number, tokensPerSecond: number, readGbs: readonly number[]): number {
+  return (bytes * tokensPerSecond) / Number(row.split('/')[1]) / 1e9 / medianOf(readGbs);
 }
 
 /** What keeps a row from being judged by its numbers, if anything does. */

@@ -108,12 +108,23 @@ describe('the share of the read bandwidth', () => {
     expect(one('int4', 1.41e9).verdict).toBe('missed');
   });
 
-  it('is for batch 1 alone', () => {
+  it('is of steps, each of which makes a token for every request', () => {
+    const batch = (bytes: number) =>
+      only([
+        played('openlora', 'int8', { 'decode/8': 12 }, { bytes }),
+        ...(['f16', 'bf16', 'q8_0'] as const).map((format) => played('llama.cpp', format, { 'decode/8': 10 })),
+      ]);
+    expect(batch(12e9)).toMatchObject({ share: 0.9, verdict: 'met by the share' });
+    expect(batch(11.9e9).verdict).toBe('missed');
+  });
+
+  it('is unknown of rows that say nothing about bytes', () => {
     const ratio = only([
-      played('openlora', 'int8', { 'decode/8': 12 }, { bytes: 20e9 }),
-      ...(['f16', 'bf16', 'q8_0'] as const).map((format) => played('llama.cpp', format, { 'decode/8': 10 })),
+      played('openlora', 'int8', { 'decode/1': 12 }),
+      played('llama.cpp', 'q8_0', { 'decode/1': 10 }),
     ]);
     expect(ratio.share).toBeUndefined();
+    expect(ratio.shareGoal).toBeUndefined();
     expect(ratio.verdict).toBe('missed');
   });
 });
