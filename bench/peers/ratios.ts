@@ -165,7 +165,7 @@ function judgement(
   const names = new Set(peers.map(({ peer }) => nameOf(peer)));
   const absent = goal.peers.map(nameOf).filter((name) => !names.has(name));
   if (absent.length > 0) return { verdict: 'not judged', reason: `${absent.join(', ')} not measured` };
-  if (rounds < ROUNDS_MIN) return { verdict: 'not judged', reason: `${rounds} rounds, ${ROUNDS_MIN} are asked` };
+  if (rounds < ROUNDS_MIN) return { verdict: 'not judged', reason: `${rounds} of ${ROUNDS_MIN} rounds` };
   return {};
 }
 

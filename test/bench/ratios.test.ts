@@ -141,7 +141,7 @@ describe('a row is not judged', () => {
 
   it('of fewer than five rounds', () => {
     const few = pair().map((one) => ({ ...one, rounds: one.rounds.slice(1) }));
-    expect(only(few)).toMatchObject({ verdict: 'not judged', reason: '4 rounds, 5 are asked' });
+    expect(only(few)).toMatchObject({ verdict: 'not judged', reason: '4 of 5 rounds' });
   });
 
   it('where a peer that the goal names was not measured', () => {
