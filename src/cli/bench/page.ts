@@ -17,7 +17,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink) } svg .dim { fill:
 td:first-child, th:first-child { text-align: left } tr { border-bottom: 1px solid color-mix(in srgb, var(--dim) 30%, transparent) }
 .better { color: #2a9d5c } .worse { color: var(--mark) }`;
 
-function page(title: string, body: string[]): string {
+export function page(title: string, body: string[]): string {
   return [
     '<!doctype html>',
     '<html lang="en">',
@@ -61,7 +61,7 @@ export function reportPage(report: BenchReport): string {
   ]);
 }
 
-function provenance(report: ReportHead): string[] {
+export function provenance(report: Omit<ReportHead, 'schema' | 'bench'>): string[] {
   const { versions, date, command } = report;
   const sizes = sizesOf(report);
   return [
@@ -95,7 +95,7 @@ function numbers(lines: readonly Line[]): string {
 }
 
 /** Cells are HTML already. */
-function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): string {
+export function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): string {
   const row = (cells: readonly string[], tag: string) =>
     `<tr>${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join('')}</tr>`;
   return `<table>\n${[row(heads.map(escape), 'th'), ...rows.map((cells) => row(cells, 'td'))].join('\n')}\n</table>`;

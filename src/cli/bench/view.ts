@@ -20,14 +20,14 @@ export const formatSpread = ({ low, high, samples }: Line): string =>
   samples < 2 ? '' : `${formatNumber(low)}–${formatNumber(high)}`;
 
 /** One line of what was measured on, for people. */
-export function headOf({ machine, loadAverage }: ReportHead): string {
+export function headOf({ machine, loadAverage }: Pick<ReportHead, 'machine' | 'loadAverage'>): string {
   const { cpu, threads, simd, lastLevelCacheBytes } = machine;
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
   const cache = `last-level cache ${formatBytes(lastLevelCacheBytes)}`;
   return `${oneLine(cpu)}, ${count}, ${simd}, ${cache}, load average ${loadAverage.toFixed(1)}`;
 }
 
-export function sizesOf({ sizes }: ReportHead): string {
+export function sizesOf({ sizes }: Pick<ReportHead, 'sizes'>): string {
   return Object.entries(sizes)
     .filter(([, value]) => value !== '')
     .map(([name, value]) => `${name} ${oneLine(String(value))}`)
