@@ -22,10 +22,26 @@ export function parseByteSize(what: string, value: unknown): number {
   return bytes;
 }
 
+/**
+ * Up to 16 digits, up to nine more behind a point, and a unit. By hand: compiling a regular expression takes as long as
+ * everything else that `loadBase` does in its first turn.
+ */
 function parseText(text: string): number {
-  const match = /^\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*$/.exec(text.toLowerCase());
-  const unit = UNIT_BYTES[match?.[2] ?? 'none'];
-  return match === null || unit === undefined ? Number.NaN : Math.floor(Number(match[1]) * unit);
+  const trimmed = text.trim().toLowerCase();
+  const whole = digitsAt(trimmed, 0);
+  const fraction = trimmed[whole] === '.' ? digitsAt(trimmed, whole + 1) : 0;
+  const isNumber = whole > 0 && whole <= 16 && (trimmed[whole] !== '.' || (fraction > 0 && fraction <= 9));
+  const end = trimmed[whole] === '.' ? whole + 1 + fraction : whole;
+  const suffix = trimmed.slice(end).trimStart();
+  const unit = Object.hasOwn(UNIT_BYTES, suffix) ? UNIT_BYTES[suffix] : undefined;
+  return isNumber && unit !== undefined ? Math.floor(Number(trimmed.slice(0, end)) * unit) : Number.NaN;
+}
+
+/** How many decimal digits stand in `text` from `begin` on. */
+function digitsAt(text: string, begin: number): number {
+  let end = begin;
+  while (end < text.length && text[end]! >= '0' && text[end]! <= '9') end++;
+  return end - begin;
 }
 
 /** Bytes for a message: '1.5 GiB'. */
