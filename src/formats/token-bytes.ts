@@ -271,6 +271,9 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return all;
 }
 
+/** One for all: making one takes longer than decoding a short text. */
+const utf8Text = new TextDecoder('utf-8', { ignoreBOM: true });
+
 /** Text of a whole sequence. Throws ERR_TOKEN_RANGE. */
 export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpecialTokens: boolean): string {
   const { bytes, offsets, special, leading, byteTokens } = table;
@@ -293,5 +296,5 @@ export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpec
   const text = sink.take();
   let start = 0;
   if (leading.kind === 'strip') while (start < leading.count && text[start] === leading.byte) start++;
-  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(text.subarray(start));
+  return utf8Text.decode(text.subarray(start));
 }
