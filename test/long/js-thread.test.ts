@@ -30,16 +30,13 @@ interface Summary {
 }
 
 const WHOLE = 'all';
-/** What a service does while it serves; disposing of a base is held to the maximum alone. */
-const IN_SERVICE = ['load', 'register', 'tokenise', 'generate'];
 
-/** Of each phase, and of those in service together. */
+/** Of each phase, and of all together. */
 function summarise(turns: readonly Turn[]): Record<string, Summary> {
   const phases: Record<string, Turn[]> = { [WHOLE]: [] };
   for (const turn of turns) {
     if (turn.phase === 'start') continue;
-    (phases[turn.phase] ??= []).push(turn);
-    if (IN_SERVICE.includes(turn.phase)) phases[WHOLE]!.push(turn);
+    for (const phase of [turn.phase, WHOLE]) (phases[phase] ??= []).push(turn);
   }
   const entries = Object.entries(phases).map(([phase, some]): [string, Summary] => {
     const sorted = some.sort((x, y) => x.ms - y.ms);

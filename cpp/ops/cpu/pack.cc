@@ -55,15 +55,21 @@ void PackPanel(const char* source, int64_t rows, int64_t in, void* panel) {
 // For |value| < 2^22, ties to even: adding 1.5·2^23 leaves the integer in the low bits.
 int NearestInteger(float value) { return std::bit_cast<int32_t>(value + 0x1.8p23f) - 0x4b400000; }
 
-// The scale of a rotated group of weights, as f16: rounded up, so that no weight is beyond ±127; NaN, if one is not
-// finite or too large.
-uint16_t ScaleOf(const float (&g)[kInt8GroupK]) {
+// The largest magnitude in a group; NaN, if a value is not finite.
+template <int count>
+float LargestOf(const float (&group)[count]) {
   float largest = 0, zero = 0;
-  for (const float value : g) {
+  for (const float value : group) {
     largest = std::max(largest, std::abs(value));
     zero += value * 0;
   }
-  const float scale = largest / 127 + zero;
+  return largest + zero;
+}
+
+// The scale of a rotated group of weights, as f16: rounded up, so that no weight is beyond ±127; NaN, if one is not
+// finite or too large.
+uint16_t Int8ScaleOf(const float (&g)[kInt8GroupK]) {
+  const float scale = LargestOf(g) / 127;
   uint16_t bits = FloatToF16(scale);
   if (F16ToFloat(bits) < scale) ++bits;
   return std::isfinite(F16ToFloat(bits)) ? bits : uint16_t{0x7e00};
@@ -90,7 +96,7 @@ void PackInt8Panel(const QuantisedKernels& kernels, const char* source, int64_t 
       float values[kInt8GroupK], g[kInt8GroupK];
       ReadGroup<from>(source + (lane * in + begin) * kBytes, in - begin, values);
       kernels.rotate(values, kInt8GroupK, g);
-      scales[lane] = ScaleOf(g);
+      scales[lane] = Int8ScaleOf(g);
       const float scale = F16ToFloat(scales[lane]);
       if (!(scale > 0)) continue;
       for (int64_t k = 0; k < kInt8GroupK; ++k)
@@ -101,12 +107,8 @@ void PackInt8Panel(const QuantisedKernels& kernels, const char* source, int64_t 
 
 // The scale of a group of int4 weights, as f16: NaN, if one is not finite or too large.
 uint16_t Int4ScaleOf(const QuantisedKernels& kernels, const float (&w)[kInt4GroupK]) {
-  float largest = 0, zero = 0;
-  for (const float value : w) {
-    largest = std::max(largest, std::abs(value));
-    zero += value * 0;
-  }
-  if (std::isnan(zero)) return 0x7e00;
+  const float largest = LargestOf(w);
+  if (std::isnan(largest)) return 0x7e00;
   if (largest < kInt4Least) return 0;
   const uint16_t bits = FloatToF16(kernels.int4_scale(w, largest));
   return std::isfinite(F16ToFloat(bits)) ? bits : uint16_t{0x7e00};
