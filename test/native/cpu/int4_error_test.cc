@@ -5,6 +5,7 @@
 
 #include "base/prng.h"
 #include "native/cpu/cpu_fixture.h"
+#include "native/llama_rules.h"
 
 // What int4 loses, by kind of weights: their relative rms error, from the shipped packing. Beside it Q4_0's rule.
 
@@ -26,15 +27,6 @@ double Student5(uint64_t index) {
 }
 
 double Laplace(uint64_t index) { return (Uniform(2 * index) < 0.5 ? 1 : -1) * std::log(Uniform(2 * index + 1)); }
-
-// The largest becomes -8.
-void RoundQ4(float* x) {
-  float largest = 0;
-  for (int k = 0; k < 32; ++k)
-    if (std::abs(x[k]) > std::abs(largest)) largest = x[k];
-  const float scale = largest / -8, stored = F16ToFloat(FloatToF16(scale));
-  for (int k = 0; k < 32; ++k) x[k] = (std::min(15.0f, std::floor(x[k] / scale + 8.5f)) - 8) * stored;
-}
 
 double ErrorOf(const std::vector<float>& exact, const std::vector<float>& rounded) {
   double size = 0, error = 0;

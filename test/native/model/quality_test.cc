@@ -10,6 +10,7 @@
 
 #include "native/engine/core_driver.h"
 #include "native/engine/tiny_model.h"
+#include "native/llama_rules.h"
 #include "native/model/forwarding_ops.h"
 #include "native/model/trained_model.h"
 #include "native/test_size.h"
@@ -20,23 +21,6 @@ namespace openlora {
 namespace {
 
 using Distributions = std::vector<std::vector<float>>;  // log-probabilities, [position][token]
-
-// A group of 32, as Q8_0 keeps it: largest / 127 as f16.
-void RoundQ8(float* x) {
-  float largest = 0;
-  for (int k = 0; k < 32; ++k) largest = std::max(largest, std::abs(x[k]));
-  const float scale = largest / 127, inverse = scale > 0 ? 1 / scale : 0, stored = F16ToFloat(FloatToF16(scale));
-  for (int k = 0; k < 32; ++k) x[k] = std::round(x[k] * inverse) * stored;
-}
-
-// Likewise Q4_0: the largest becomes -8.
-void RoundQ4(float* x) {
-  float largest = 0;
-  for (int k = 0; k < 32; ++k)
-    if (std::abs(x[k]) > std::abs(largest)) largest = x[k];
-  const float scale = largest / -8, inverse = scale != 0 ? 1 / scale : 0, stored = F16ToFloat(FloatToF16(scale));
-  for (int k = 0; k < 32; ++k) x[k] = (std::min(15.0f, std::floor(x[k] * inverse + 8.5f)) - 8) * stored;
-}
 
 // Rows [rows, cols], the last group padded with zeros.
 void RoundRows(std::vector<float>& values, int64_t cols, void (*round)(float* group)) {
