@@ -32,11 +32,6 @@ export function isDict(value: Value): value is Dict {
   return value instanceof Map;
 }
 
-/** A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it. */
-export function toWellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
-}
-
 /** Plain data, as JSON would carry it: undefined members are left out. */
 export function fromJs(input: unknown): Value {
   switch (typeof input) {
@@ -44,7 +39,8 @@ export function fromJs(input: unknown): Value {
     case 'boolean':
       return input;
     case 'string':
-      return toWellFormed(input);
+      // A lone surrogate is no character: it becomes U+FFFD, as UTF-8 encoders write it.
+      return input.toWellFormed();
     case 'number':
       return Number.isSafeInteger(input) && !Object.is(input, -0) ? input : new Float(input);
     case 'object':
@@ -53,7 +49,7 @@ export function fromJs(input: unknown): Value {
       return new Map(
         Object.entries(input)
           .filter(([, value]) => value !== undefined)
-          .map(([key, value]): [Value, Value] => [toWellFormed(key), fromJs(value)]),
+          .map(([key, value]): [Value, Value] => [key.toWellFormed(), fromJs(value)]),
       );
     default:
       throw new TemplateError(`a ${typeof input} can't be given to a chat template`);

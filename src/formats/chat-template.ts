@@ -1,5 +1,6 @@
 // Chat templates of a model folder or an adapter, rendered as transformers' apply_chat_template renders them.
 
+import { deserialize, serialize } from 'node:v8';
 import { OpenLoraError } from '../errors.js';
 import { parseTemplate, type Statement } from './chat-template-ast.js';
 import { marker, marksIn, markTexts, plain } from './chat-template-marks.js';
@@ -84,14 +85,35 @@ export function chatTemplatesOf(
 /** Parsed templates kept: the base's, and those of the adapters last used. */
 const PARSED_MAX = 64;
 
+/** By a template's text, what it was parsed to, in bytes that another thread can read. */
+export type TemplateTrees = Map<string, Uint8Array>;
+
+/** Parsing takes milliseconds, the first time above all, so a tokenizer's own thread does it. Left out is what can't be parsed. */
+export function templateTrees({ templates }: ChatTemplateSource): TemplateTrees {
+  const trees: TemplateTrees = new Map();
+  for (const template of Object.values(templates)) {
+    try {
+      trees.set(template, serialize(parseTemplate(template)));
+    } catch {
+      // whoever asks for it hears why
+    }
+  }
+  return trees;
+}
+
 /** Renders conversations; keeps what it parsed. */
 export class ChatTemplates {
   readonly #source: ChatTemplateSource;
+  readonly #trees: TemplateTrees;
   readonly #now: () => Date;
   readonly #parsed = new Map<string, Statement[]>();
 
-  constructor(source: ChatTemplateSource, now = (): Date => new Date()) {
+  constructor(
+    source: ChatTemplateSource,
+    { trees = new Map(), now = () => new Date() }: { trees?: TemplateTrees; now?: () => Date } = {},
+  ) {
     this.#source = source;
+    this.#trees = trees;
     this.#now = now;
   }
 
@@ -146,7 +168,8 @@ export class ChatTemplates {
   }
 
   #parse(source: string): Statement[] {
-    const body = this.#parsed.get(source) ?? parseTemplate(source);
+    const tree = this.#trees.get(source);
+    const body = this.#parsed.get(source) ?? (tree ? (deserialize(tree) as Statement[]) : parseTemplate(source));
     this.#parsed.delete(source);
     this.#parsed.set(source, body);
     for (const oldest of this.#parsed.keys()) {

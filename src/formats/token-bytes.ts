@@ -234,41 +234,43 @@ const REPLACEMENT = utf8.encode('\ufffd');
 
 /** Bytes of decoded pieces; a run of byte tokens that is not valid UTF-8 becomes one U+FFFD for each of them. */
 class PieceSink {
-  readonly #pieces: Uint8Array[] = [];
-  readonly #run: Uint8Array[] = [];
+  readonly #bytes: Uint8Array;
+  #length = 0;
+  /** Where the run of byte tokens at the end began, and of how many it is. */
+  #runBegin = 0;
+  #runTokens = 0;
+  isEmpty = true;
 
-  get isEmpty(): boolean {
-    return this.#pieces.length === 0 && this.#run.length === 0;
+  /** `length` bounds what comes, with a REPLACEMENT for each byte token. */
+  constructor(length: number) {
+    this.#bytes = new Uint8Array(length);
   }
 
-  push(piece: Uint8Array, isByteToken: boolean): void {
-    if (!isByteToken) this.#endRun();
-    (isByteToken ? this.#run : this.#pieces).push(piece);
+  /** Byte by byte: a view of each token would make work for the collector. */
+  push(source: Uint8Array, begin: number, end: number, isByteToken: boolean): void {
+    this.isEmpty = false;
+    if (!isByteToken && this.#runTokens > 0) this.#endRun();
+    if (isByteToken && this.#runTokens++ === 0) this.#runBegin = this.#length;
+    const bytes = this.#bytes;
+    let at = this.#length;
+    for (let i = begin; i < end; i++) bytes[at++] = source[i]!;
+    this.#length = at;
   }
 
   take(): Uint8Array {
-    this.#endRun();
-    return joined(this.#pieces);
+    if (this.#runTokens > 0) this.#endRun();
+    return this.#bytes.subarray(0, this.#length);
   }
 
   #endRun(): void {
-    const run = this.#run.splice(0);
-    if (run.length === 0) return;
-    const whole = joined(run);
-    // A run may have more tokens than a call takes arguments.
-    if (isUtf8(whole)) this.#pieces.push(whole);
-    else for (let left = run.length; left > 0; left--) this.#pieces.push(REPLACEMENT);
+    if (!isUtf8(this.#bytes.subarray(this.#runBegin, this.#length))) {
+      this.#length = this.#runBegin;
+      for (let left = this.#runTokens; left > 0; left--, this.#length += REPLACEMENT.length) {
+        this.#bytes.set(REPLACEMENT, this.#length);
+      }
+    }
+    this.#runTokens = 0;
   }
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    all.set(piece, at);
-    at += piece.length;
-  }
-  return all;
 }
 
 /** One for all: making one takes longer than decoding a short text. */
@@ -277,24 +279,40 @@ const utf8Text = new TextDecoder('utf-8', { ignoreBOM: true });
 /** Text of a whole sequence. Throws ERR_TOKEN_RANGE. */
 export function decodeTokens(table: TokenTable, ids: ArrayLike<number>, skipSpecialTokens: boolean): string {
   const { bytes, offsets, special, leading, byteTokens } = table;
-  const vocabSize = offsets.length - 1;
-  const sink = new PieceSink();
+  const sink = new PieceSink(decodedLength(table, ids));
   for (let i = 0; i < ids.length; i++) {
-    const id = ids[i];
-    if (id === undefined || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
-      throw new OpenLoraError('ERR_TOKEN_RANGE', `ids[${i}] is ${String(id)}, wanted an integer in [0, ${vocabSize})`);
-    }
+    const id = ids[i]!;
     const specialBytes = special.get(id);
     if (specialBytes && skipSpecialTokens) continue;
-    let piece = specialBytes ?? bytes.subarray(offsets[id], offsets[id + 1]);
-    if (piece.length === 0) continue;
+    const begin = specialBytes ? 0 : offsets[id]!;
+    const end = specialBytes ? specialBytes.length : offsets[id + 1]!;
+    if (begin === end) continue;
     if (leading.kind === 'metaspace' && sink.isEmpty) {
-      piece = leading.exact.get(id) ?? piece.filter((byte) => byte !== SPACE);
+      const piece =
+        leading.exact.get(id) ?? (specialBytes ?? bytes.subarray(begin, end)).filter((byte) => byte !== SPACE);
+      sink.push(piece, 0, piece.length, byteTokens.has(id));
+    } else {
+      sink.push(specialBytes ?? bytes, begin, end, byteTokens.has(id));
     }
-    sink.push(piece, byteTokens.has(id));
   }
   const text = sink.take();
   let start = 0;
   if (leading.kind === 'strip') while (start < leading.count && text[start] === leading.byte) start++;
   return utf8Text.decode(text.subarray(start));
+}
+
+/** Bytes that the text of `ids` has at most. Throws ERR_TOKEN_RANGE. */
+function decodedLength({ offsets, special, byteTokens }: TokenTable, ids: ArrayLike<number>): number {
+  const vocabSize = offsets.length - 1;
+  let length = 0;
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i];
+    if (id === undefined || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
+      throw new OpenLoraError('ERR_TOKEN_RANGE', `ids[${i}] is ${String(id)}, wanted an integer in [0, ${vocabSize})`);
+    }
+    length += offsets[id + 1]! - offsets[id]!;
+    if (special.size > 0) length += special.get(id)?.length ?? 0;
+    if (byteTokens.has(id)) length += REPLACEMENT.length;
+  }
+  return length;
 }

@@ -4,7 +4,6 @@ import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { OpenLoraError } from '../errors.js';
 import { AddedTokenFinder, type Piece } from './added-tokens.js';
 import { BytePairs } from './byte-pairs.js';
-import { toWellFormed } from './chat-template-value.js';
 import { unsupported, type AddedTokenJson, type TokenizerJson } from './tokenizer-json.js';
 
 /** Which special tokens that are spelled in a text stay text: all, none, or those that begin at these places. */
@@ -46,7 +45,7 @@ export class TextEncoding {
 
   /** Lone surrogates become U+FFFD. */
   encode(given: string, addSpecialTokens: boolean | 'once', textTokens: TextTokens): number[] {
-    const text = toWellFormed(given);
+    const text = given.toWellFormed();
     const isText: IsText = ({ special }, start) =>
       special && (textTokens === 'all' || (textTokens !== 'none' && textTokens.has(start)));
     const ids: number[] = [];

@@ -1,5 +1,6 @@
 // What a tokenizer asks of its thread.
 
+import type { TemplateTrees } from './chat-template.js';
 import type { TokenTable } from './token-bytes.js';
 import type { ChatMessage, ChatTemplateSource, EncodedChat, RenderChatOptions } from './tokenizer-types.js';
 import type { WorkerKind } from './worker-client.js';
@@ -9,7 +10,13 @@ export type TokenizerRequests = {
   open: {
     request: { folder: string; vocabSize: number | undefined };
     /** `addedTokens`: JSON of `AddedToken[]`; thousands of objects would take milliseconds to copy. */
-    reply: { table: TokenTable; vocabulary: number; addedTokens: string; templates: ChatTemplateSource };
+    reply: {
+      table: TokenTable;
+      vocabulary: number;
+      addedTokens: string;
+      templates: ChatTemplateSource;
+      trees: TemplateTrees;
+    };
   };
   encode: {
     request: { text: string; addSpecialTokens: boolean | 'once'; parseSpecialTokens: boolean };

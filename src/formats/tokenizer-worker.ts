@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import { readTemplateFiles } from './chat-template-files.js';
-import { ChatTemplates, readChatTemplates } from './chat-template.js';
+import { ChatTemplates, readChatTemplates, templateTrees } from './chat-template.js';
 import { buildTokenTable, vocabularyOf } from './token-bytes.js';
 import { TextEncoding, checkedIds } from './tokenizer-encode.js';
 import { readTokenizerJson } from './tokenizer-json.js';
@@ -56,6 +56,7 @@ async function open({
       vocabulary: vocabularyOf(table.offsets, addedTokens.at(-1)?.id),
       addedTokens: JSON.stringify(addedTokens.map(({ id, content, special }) => ({ id, content, special }))),
       templates,
+      trees: templateTrees(templates),
     },
   };
 }

@@ -25,7 +25,7 @@ export async function openTokenizer(options: OpenTokenizerOptions): Promise<Toke
 
 function tokenizerOf(client: WorkerClient<TokenizerRequests>, opened: TokenizerRequests['open']['reply']): Tokenizer {
   const { table, vocabulary } = opened;
-  const templates = new ChatTemplates(opened.templates);
+  const templates = new ChatTemplates(opened.templates, { trees: opened.trees });
   let addedTokens: AddedToken[] | undefined;
   return {
     encode: (text, { addSpecialTokens = true, parseSpecialTokens = true, signal } = {}) =>

@@ -115,6 +115,7 @@ async function openBase(
   const onProgress = ({ phase, bytesDone, bytesTotal }: Parameters<Parameters<typeof EngineHost.open>[2]>[0]) =>
     report(phase, bytesDone, bytesTotal);
   const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
+  await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
   for (const { code, message } of folder.warnings) callUser(() => logger.warn?.(message, { code }));
   const info = describeBase(folder, dtype, opened);

@@ -16,7 +16,7 @@ const templates = new ChatTemplates(
     templates: {},
     chatTemplateJson: undefined,
   }),
-  () => new Date(2025, 0, 2, 15, 4, 5),
+  { now: () => new Date(2025, 0, 2, 15, 4, 5) },
 );
 
 async function render(template: string, messages: ChatMessage[], tools?: Tool[]): Promise<void> {

@@ -18,7 +18,7 @@ const now = (): Date => new Date(2025, 0, 2, 15, 4, 5);
 const user: ChatMessage[] = [{ role: 'user', content: 'hi' }];
 
 function templatesOf(files: Partial<Parameters<typeof readChatTemplates>[0]>): ChatTemplates {
-  return new ChatTemplates(readChatTemplates({ ...noFiles, ...files }), now);
+  return new ChatTemplates(readChatTemplates({ ...noFiles, ...files }), { now });
 }
 const config = (value: object): { tokenizerConfig: string } => ({ tokenizerConfig: JSON.stringify(value) });
 const templates = templatesOf(config({ bos_token: '<s>', eos_token: { content: '</s>' }, unk_token: null }));

@@ -41,7 +41,7 @@ describe('strftime_now', () => {
         chatTemplateJson: undefined,
         templates: { default: '{{ strftime_now(messages[0].content) }}' },
       }),
-      () => now,
+      { now: () => now },
     );
     const written = (format: string): string => templates.render([{ role: 'user', content: format }]);
     const differences: string[] = [];
@@ -68,7 +68,6 @@ describe('strftime_now', () => {
         chatTemplateJson: undefined,
         templates: { default: '{{ strftime_now("%d %") }}' },
       }),
-      () => new Date(),
     );
     expect(() => templates.render([])).toThrow(expect.objectContaining({ code: 'ERR_CHAT_TEMPLATE' }));
   });

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { OpenLoraError } from '../../../src/errors.js';
-import { ChatTemplates, readChatTemplates } from '../../../src/formats/chat-template.js';
+import { ChatTemplates, readChatTemplates, templateTrees } from '../../../src/formats/chat-template.js';
 import { realTemplates } from './prepare.mjs';
 import { digest, readConversations, readHere } from './real.js';
 
@@ -31,10 +31,13 @@ function renderHashed(render: () => string): string {
 
 function templatesOf(template: string): ChatTemplates {
   const tokenizerConfig = JSON.stringify({ bos_token: '<s>', eos_token: '</s>' });
-  return new ChatTemplates(
-    readChatTemplates({ tokenizerConfig, templates: { default: template }, chatTemplateJson: undefined }),
-    now,
-  );
+  const source = readChatTemplates({
+    tokenizerConfig,
+    templates: { default: template },
+    chatTemplateJson: undefined,
+  });
+  // Parsed elsewhere, as a tokenizer's thread does for the other one.
+  return new ChatTemplates(source, { trees: templateTrees(source), now });
 }
 
 /** No text at all, or a list of texts, which most templates don't expect: they have twins, of text alone. */
