@@ -1,7 +1,7 @@
 // The owner's side of a worker thread that answers requests.
 
 import { existsSync } from 'node:fs';
-import { SHARE_ENV, Worker } from 'node:worker_threads';
+import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
 import { OpenLoraError } from '../errors.js';
 import { fromWire, type Failures, type FromWorker, type Requests, type ToWorker } from './worker-protocol.js';
 
@@ -92,8 +92,10 @@ export class WorkerClient<R extends Requests> {
 
   #start(isOpening: boolean): Worker {
     const { name, failures } = this.#kind;
-    // A copy of the environment would take a third of the time that starting takes this thread.
-    const worker = new Worker(this.#workerAt, { name: `openlora-${name}`, execArgv: [], env: SHARE_ENV });
+    // Of the time that starting takes this thread, a copy of the environment would be a third, and pipes to the process's
+    // output, to which a worker of ours has nothing to say, another.
+    const options: WorkerOptions = { execArgv: [], env: SHARE_ENV, stdout: true, stderr: true };
+    const worker = new Worker(this.#workerAt, { name: `openlora-${name}`, ...options });
     this.#worker = worker;
     const onDeath = (reason: string, cause?: unknown): void => {
       if (this.#worker !== worker) return;
