@@ -196,7 +196,7 @@ class Objects {
       std::copy_n(old->data, std::min(old->length, typed->length) * BytesOf(old->kind), typed->data);
       slot->value = typed;
     } else if (old->shape == napi_value__::Shape::kArray && input_->Bool()) {
-      old->length += input_->Byte() % 3;
+      old->length = std::min<size_t>(old->length + input_->Byte() % 3, 0xFFFFFFFF);  // as JavaScript's are
     } else if (old->shape == napi_value__::Shape::kArray && !old->elements.empty()) {
       old->elements.pop_back();
       old->length = old->elements.size();

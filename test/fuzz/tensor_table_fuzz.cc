@@ -192,9 +192,9 @@ bool IsSound(const Case& test, const BaseTensor& tensor) {
   const TensorRange& r = tensor.range;
   const auto role = static_cast<int32_t>(tensor.role);
   if (r.file < 0 || static_cast<size_t>(r.file) >= test.contents.size() || r.rows < 1 || r.cols < 1) return false;
-  const __int128 bytes = __int128{r.rows} * r.cols * (r.dtype == DType::kF32 ? 4 : 2);
+  const int64_t element = r.dtype == DType::kF32 ? 4 : 2;
   const __int128 end = __int128{r.offset} + r.bytes;
-  if (bytes != r.bytes || r.offset < 0 ||
+  if (__int128{r.rows} * r.cols != r.bytes / element || r.bytes % element != 0 || r.offset < 0 ||
       end > static_cast<__int128>(test.contents[static_cast<size_t>(r.file)].size()))
     return false;
   const std::optional<SiteShape> shape = WantedShape(test.config, role);
