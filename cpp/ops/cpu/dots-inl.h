@@ -13,9 +13,6 @@
 namespace openlora {
 namespace {
 
-// Panels read side by side by one tile of rows. Zen 4, one thread, int8 [896, 4864]: 2 instead of 4 take 281, 224, 314
-// us at 1, 4, 8 rows where 4 take 394, 222, 470.
-inline constexpr int kDotStreams = 2;
 inline constexpr int kFourBytes = kPanel * 4;  // fours of k, as bytes, of a panel
 
 struct Int4Bytes {
@@ -146,25 +143,6 @@ OPENLORA_INLINE void FinishPartial(const PanelsArgs& args, int64_t row, int64_t 
   Finish<V, rows>(args, row, panel, sums);
 }
 
-// One tile of rows: weights go straight from memory into the sums, panels in turns of a group.
-template <class V, class Q, int rows>
-void DotFewRows(const PanelsArgs& args) {
-  const int64_t groups = (args.in + Q::kGroupK - 1) / Q::kGroupK;
-  float* const partial = args.scratch;
-  for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kDotStreams) {
-    const uint8_t* weights = static_cast<const uint8_t*>(args.weights) + panel * args.panel_bytes;
-    const int streams = args.panel_end - panel < kDotStreams ? static_cast<int>(args.panel_end - panel) : kDotStreams;
-    GroupRows<V, Q, rows> x(args.x_quantised, args.x_stride_groups, 0);
-    for (int64_t group = 0; group < groups; ++group, weights += Q::kGroupBytes, x.Advance()) {
-      for (int p = 0; p < streams; ++p) {
-        const uint8_t* const at = weights + p * args.panel_bytes;
-        GroupVectors<V, Q, rows, 0>(at, x, group == 0, partial + p * rows * kPanel, {at + kPrefetchAhead, 64});
-      }
-    }
-    for (int p = 0; p < streams; ++p) FinishPartial<V, rows>(args, 0, panel + p, partial + p * rows * kPanel);
-  }
-}
-
 // Groups [begin, end) of one panel, which stay in L1 while all row tiles pass over them.
 struct DotBlock {
   const uint8_t* weights;
@@ -188,15 +166,16 @@ void DotBlockTile(const PanelsArgs& args, const DotBlock& block, int64_t row, Ah
 }
 
 template <class V, class Q, int rows>
-OPENLORA_INLINE void DotLastTile(const PanelsArgs& args, const DotBlock& block, int64_t row, Ahead ahead) {
+OPENLORA_INLINE void DotAnyTile(int64_t height, const PanelsArgs& args, const DotBlock& block, int64_t row,
+                                Ahead ahead) {
   if constexpr (rows > 0) {
-    if (args.rows - row == rows) return DotBlockTile<V, Q, rows>(args, block, row, ahead);
-    DotLastTile<V, Q, rows - 1>(args, block, row, ahead);
+    if (height == rows) return DotBlockTile<V, Q, rows>(args, block, row, ahead);
+    DotAnyTile<V, Q, rows - 1>(height, args, block, row, ahead);
   }
 }
 
 template <class V, class Q>
-void DotManyRows(const PanelsArgs& args) {
+void DotPanels(const PanelsArgs& args) {
   constexpr int kTile = V::kDotRows;
   const int64_t groups = (args.in + Q::kGroupK - 1) / Q::kGroupK;
   const int64_t tiles = (args.rows + kTile - 1) / kTile;
@@ -211,28 +190,13 @@ void DotManyRows(const PanelsArgs& args) {
       weights += (end - group) * Q::kGroupBytes;
       Ahead ahead{weights, step};
       int64_t row = 0;
-      for (; row + kTile <= args.rows; row += kTile, ahead.next += share)
-        DotBlockTile<V, Q, kTile>(args, block, row, ahead);
-      DotLastTile<V, Q, kTile - 1>(args, block, row, ahead);
+      for (int64_t tile = 0; tile < tiles; ++tile, ahead.next += share) {
+        const int64_t height = TileHeight(args.rows - row, tiles - tile);
+        DotAnyTile<V, Q, kTile>(height, args, block, row, ahead);
+        row += height;
+      }
     }
   }
-}
-
-template <class V, class Q, int rows>
-OPENLORA_INLINE bool DotTryFewRows(const PanelsArgs& args) {
-  if constexpr (rows > 0) {
-    if (args.rows == rows) {
-      DotFewRows<V, Q, rows>(args);
-      return true;
-    }
-    return DotTryFewRows<V, Q, rows - 1>(args);
-  }
-  return false;
-}
-
-template <class V, class Q>
-void DotPanels(const PanelsArgs& args) {
-  if (!DotTryFewRows<V, Q, V::kDotRows>(args)) DotManyRows<V, Q>(args);
 }
 
 }  // namespace

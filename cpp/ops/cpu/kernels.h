@@ -21,7 +21,7 @@ inline constexpr int kPanel = 32;                                  // outputs
 inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);     // of a panel's weights, with their scales
 inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise
 inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
-inline constexpr int kBlockK = 192;  // rows > kTileRows: this many k of a panel (24 KB as f32) stay in L1 over all rows
+inline constexpr int kBlockK = 128;  // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
 struct PanelsArgs {
   const float* x = nullptr;  // [rows, in]

@@ -75,25 +75,32 @@ struct FewSums {
   typename V::F sum[panels][rows][kPanelVectors<V>];
 };
 
-// One group of k (k = first_k, …, 0 of it) of `panels` panels.
+// One group of k (k = first_k, …, 0 of it) of a panel.
+template <class V, class W, int rows, int first_k>
+OPENLORA_INLINE void GroupStep(const uint8_t* group, const RowPointers<rows>& x, int at,
+                               typename V::F (&sums)[rows][kPanelVectors<V>]) {
+  using F = typename V::F;
+  F w[kPanelVectors<V>][W::kGroup];
+  OPENLORA_UNROLL
+  for (int v = 0; v < kPanelVectors<V>; ++v) W::Load(group, v * V::kLanes, w[v]);
+  OPENLORA_UNROLL
+  for (int k = first_k; k >= 0; --k) OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    const F x_k = V::Set(x.row[r][at + k]);
+    OPENLORA_UNROLL
+    for (int v = 0; v < kPanelVectors<V>; ++v) sums[r][v] = V::Fma(w[v][k], x_k, sums[r][v]);
+  }
+}
+
+// The same of `panels` panels.
 template <class V, class W, int rows, int panels, int first_k>
 OPENLORA_INLINE void FewRowsStep(const uint8_t* group, int64_t panel_bytes, const RowPointers<rows>& x, int at,
                                  FewSums<V, rows, panels>& sums) {
-  using F = typename V::F;
   OPENLORA_UNROLL
   for (int p = 0; p < panels; ++p, group += panel_bytes) {
     OPENLORA_UNROLL
     for (int line = 0; line < kPanel * W::kGroupElement; line += 64) V::Prefetch(group + kPrefetchAhead + line);
-    F w[kPanelVectors<V>][W::kGroup];
-    OPENLORA_UNROLL
-    for (int v = 0; v < kPanelVectors<V>; ++v) W::Load(group, v * V::kLanes, w[v]);
-    OPENLORA_UNROLL
-    for (int k = first_k; k >= 0; --k) OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const F x_k = V::Set(x.row[r][at + k]);
-      OPENLORA_UNROLL
-      for (int v = 0; v < kPanelVectors<V>; ++v) sums.sum[p][r][v] = V::Fma(w[v][k], x_k, sums.sum[p][r][v]);
-    }
+    GroupStep<V, W, rows, first_k>(group, x, at, sums.sum[p]);
   }
 }
 
@@ -157,74 +164,95 @@ void FewRowsAllPanels(const PanelsArgs& args) {
   for (; panel < args.panel_end; ++panel) FewRows<V, W, rows, 1>(args, panel, 0, args.in, args.scratch);
 }
 
-// A block of one panel: columns [k_begin, k_begin + count) as f32 [count][32].
+// A block of one panel: columns [k_begin, k_begin + count), as they are stored or unpacked to f32 [count][32].
 struct Block {
-  const float* weights;
+  const uint8_t* weights;
   int64_t panel;
   int64_t k_begin;
   int64_t count;
   bool is_first;
   bool is_last;
-  const uint8_t* next;  // the bytes to prefetch meanwhile, next_step for every two k
+  const uint8_t* next;  // the bytes to prefetch meanwhile, next_step apart
   int64_t next_step;
 };
 
-// `rows` rows from `row` on: their partial sums in `partial` [rows][32] go on over this block, k descending in groups.
-template <class V, int group, int rows>
-void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* partial) {
+// Columns unpacked to f32, read in the groups of W.
+template <class V, class W>
+struct Unpacked {
   using F = typename V::F;
-  constexpr int kVectors = kPanelVectors<V>;
-  F sums[rows][kVectors];
+  static constexpr int kGroup = W::kGroup;
+  static constexpr int kGroupElement = 4 * kGroup;
+  static OPENLORA_INLINE void Load(const uint8_t* group, int output, F (&w)[kGroup]) {
+    OPENLORA_UNROLL
+    for (int k = 0; k < kGroup; ++k) w[k] = V::Load(reinterpret_cast<const float*>(group) + k * kPanel + output);
+  }
+};
+
+// Prefetches for every kUnrollK columns: the lines that as many have as stored.
+template <class W>
+inline constexpr int kPrefetches = kUnrollK * kPanel * W::kGroupElement / W::kGroup / 64;
+template <class V, class W>
+inline constexpr int kPrefetches<Unpacked<V, W>> = kPrefetches<W>;
+
+// `rows` rows from `row` on: their partial sums in `partial` [rows][32] go on over this block, k descending in groups.
+template <class V, class W, int rows>
+void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* partial) {
+  constexpr int kVectors = kPanelVectors<V>, kGroupBytes = kPanel * W::kGroupElement, kUnroll = kUnrollK / W::kGroup;
+  FewSums<V, rows, 1> sums;
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
   for (int v = 0; v < kVectors; ++v)
-    sums[r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
+    sums.sum[0][r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
 
   RowPointers<rows> x(args.x + row * args.x_stride + block.k_begin, args.x_stride);
-  const float* weights = block.weights;
+  const uint8_t* group = block.weights;
   const uint8_t* next = block.next;
   const int64_t next_step = block.next_step;
-  const auto step = [&](int k) OPENLORA_INLINE_LAMBDA {
-    F w[kVectors];
+  int64_t left = block.count / W::kGroup;
+  for (; left >= kUnroll; left -= kUnroll) {
     OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v) w[v] = V::Load(weights + k * kPanel + v * V::kLanes);
+    for (int line = 0; line < kPrefetches<W>; ++line) V::Prefetch(next + line * next_step);
+    next += kPrefetches<W> * next_step;
     OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const F x_k = V::Set(x.row[r][k]);
-      OPENLORA_UNROLL
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = V::Fma(w[v], x_k, sums[r][v]);
-    }
-  };
-  int64_t left = block.count;
-  for (; left >= kUnrollK; left -= kUnrollK) {
-    V::Prefetch(next);
-    V::Prefetch(next + next_step);
-    next += 2 * next_step;
-    OPENLORA_UNROLL
-    for (int i = 0; i < kUnrollK; i += group) OPENLORA_UNROLL
-    for (int k = group - 1; k >= 0; --k) step(i + k);
+    for (int i = 0; i < kUnroll; ++i)
+      GroupStep<V, W, rows, W::kGroup - 1>(group + i * kGroupBytes, x, i * W::kGroup, sums.sum[0]);
     x.Advance(kUnrollK);
-    weights += kUnrollK * kPanel;
+    group += kUnroll * kGroupBytes;
   }
-  for (; left >= group; left -= group) {
-    OPENLORA_UNROLL
-    for (int k = group - 1; k >= 0; --k) step(k);
-    x.Advance(group);
-    weights += group * kPanel;
+  for (; left > 0; --left, group += kGroupBytes) {
+    GroupStep<V, W, rows, W::kGroup - 1>(group, x, 0, sums.sum[0]);
+    x.Advance(W::kGroup);
   }
-  if (left != 0) step(0);
+  if (block.count % W::kGroup != 0) GroupStep<V, W, rows, 0>(group, x, 0, sums.sum[0]);
 
-  if (block.is_last) return Finish<V, rows>(args, row, block.panel, sums);
+  if (block.is_last) return Finish<V, rows>(args, row, block.panel, sums.sum[0]);
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
-  for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums[r][v]);
+  for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums.sum[0][r][v]);
 }
 
-template <class V, int group, int rows>
-OPENLORA_INLINE void LastTile(const PanelsArgs& args, const Block& block, int64_t row, float* partial) {
+template <class V, class W, int rows>
+OPENLORA_INLINE void AnyTile(int64_t height, const PanelsArgs& args, const Block& block, int64_t row, float* partial) {
   if constexpr (rows > 0) {
-    if (args.rows - row == rows) return BlockTile<V, group, rows>(args, block, row, partial);
-    LastTile<V, group, rows - 1>(args, block, row, partial);
+    if (height == rows) return BlockTile<V, W, rows>(args, block, row, partial);
+    AnyTile<V, W, rows - 1>(height, args, block, row, partial);
+  }
+}
+
+// Of the next of `tiles` tiles that `rows` rows are cut into, as high as each other or one row less: a tile of one row
+// would take as long as one of four.
+OPENLORA_INLINE int64_t TileHeight(int64_t rows, int64_t tiles) { return (rows + tiles - 1) / tiles; }
+
+// All rows over a block.
+template <class V, class W>
+void AllTiles(const PanelsArgs& args, int64_t tiles, Block block, float* partial) {
+  const uint8_t* const next = block.next;
+  int64_t row = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t height = TileHeight(args.rows - row, tiles - tile);
+    block.next = next + tile * block.next_step * (block.count / kUnrollK * kPrefetches<W>);
+    AnyTile<V, W, kRowTile<V>>(height, args, block, row, partial + row * kPanel);
+    row += height;
   }
 }
 
@@ -240,39 +268,52 @@ void Unpack(const uint8_t* groups, int64_t count, float* block) {
   }
 }
 
-// More rows than a tile: blocks of K stay in L1 while all row tiles pass over them, so DRAM is read once.
+template <class W>
+inline constexpr bool kIsF32 = W::kGroup == 1 && W::kGroupElement == 4;
+
+// Row tiles up to which a block is converted anew for each of them, not unpacked first. Zen 4, [896, 4864], one thread,
+// GFLOP/s direct and unpacked: avx512 bf16 98 and 73 with 9 rows, 101 and 90 with 17, as f16 87 and 75, 94 and 94; avx2
+// (3 rows a tile) bf16 54 and 47 with 5 rows, 56 and 68 with 9.
+template <class V, class W>
+inline constexpr int kDirectTiles = kIsF32<W>                           ? INT32_MAX
+                                    : V::kLanes == 16 && W::kGroup == 2 ? 4
+                                                                        : 2;
+
+// Blocks of K stay in L1, while all row tiles pass over them and prefetch the next one, so DRAM is read once. Both must
+// fit there: f32 in few tiles, which are soon done, wants short blocks (9 rows: 64 k 83 GFLOP/s, 128 k 72, 192 k 59).
 template <class V, class W>
 void ManyRows(const PanelsArgs& args) {
-  constexpr int kTile = kRowTile<V>;
-  constexpr bool kIsF32 = W::kGroup == 1 && W::kGroupElement == 4;
   constexpr int kBytesPerK = kPanel * W::kGroupElement / W::kGroup;
   float* partial = args.scratch;
   float* unpacked = args.scratch + int64_t{args.rows} * kPanel;
-  const int64_t tiles = (args.rows + kTile - 1) / kTile;
+  const int64_t tiles = (args.rows + kRowTile<V> - 1) / kRowTile<V>;
+  const int64_t block_k = kIsF32<W> && tiles <= 3 ? kBlockK / 2 : kBlockK;
+  const int64_t next_step = kUnrollK * kBytesPerK / kPrefetches<W> / tiles;
   for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
-    const uint8_t* weights = static_cast<const uint8_t*>(args.weights) + panel * args.panel_bytes;
-    for (int64_t k = 0; k < args.in; k += kBlockK) {
-      const int64_t left = args.in - k;
-      const uint8_t* source = weights + k * kBytesPerK;
-      Block block{nullptr, panel, k, left < kBlockK ? left : kBlockK, k == 0, left <= kBlockK, nullptr, 0};
-      block.next_step = 2 * kBytesPerK / tiles;
-      if constexpr (kIsF32) {
-        block.weights = reinterpret_cast<const float*>(source);
+    const uint8_t* source = static_cast<const uint8_t*>(args.weights) + panel * args.panel_bytes;
+    for (int64_t k = 0; k < args.in; k += block_k) {
+      const int64_t left = args.in - k, count = left < block_k ? left : block_k;
+      const uint8_t* const next = source + (count + W::kGroup - 1) / W::kGroup * W::kGroup * kBytesPerK;
+      Block block{source, panel, k, count, k == 0, left <= block_k, next, next_step};
+      if (tiles <= kDirectTiles<V, W>) {
+        AllTiles<V, W>(args, tiles, block, partial);
       } else {
-        Unpack<V, W>(source, block.count, unpacked);
-        block.weights = unpacked;
+        Unpack<V, W>(source, count, unpacked);
+        block.weights = reinterpret_cast<const uint8_t*>(unpacked);
+        AllTiles<V, Unpacked<V, W>>(args, tiles, block, partial);
       }
-      const uint8_t* next = source + (block.count + W::kGroup - 1) / W::kGroup * W::kGroup * kBytesPerK;
-      int64_t row = 0;
-      for (int64_t tile = 0; row + kTile <= args.rows; row += kTile, ++tile) {
-        block.next = next + tile * block.next_step * (kBlockK / 2);
-        BlockTile<V, W::kGroup, kTile>(args, block, row, partial + row * kPanel);
-      }
-      block.next = next + (tiles - 1) * block.next_step * (kBlockK / 2);
-      LastTile<V, W::kGroup, kTile - 1>(args, block, row, partial + row * kPanel);
+      source = next;
     }
   }
 }
+
+// Rows up to which weights go straight from memory into the sums, panels side by side. Zen 4, bf16 [896, 4864], GFLOP/s
+// so and in blocks: 95 and 78 with 4 rows, 80 and 95 with 5, 84 and 105 with 8; f32: 71 and 61 with 6, 61 and 73
+// with 8.
+template <class V, class W>
+inline constexpr int kFewRows = kRowTile<V> / 2 < 1 ? 1
+                                : kIsF32<W>         ? kRowTile<V> * 3 / 4
+                                                    : kRowTile<V> / 2;
 
 template <class V, class W, int rows>
 OPENLORA_INLINE bool TryFewRows(const PanelsArgs& args) {
@@ -288,7 +329,7 @@ OPENLORA_INLINE bool TryFewRows(const PanelsArgs& args) {
 
 template <class V, class W>
 void Panels(const PanelsArgs& args) {
-  if (!TryFewRows<V, W, kRowTile<V>>(args)) ManyRows<V, W>(args);
+  if (!TryFewRows<V, W, kFewRows<V, W>>(args)) ManyRows<V, W>(args);
 }
 
 }  // namespace
