@@ -103,4 +103,26 @@ void TeamBarrier::Wait(int members) const {
   }
 }
 
+void WorkShares::Reset(int64_t count, int64_t grain) {
+  grain_ = grain;
+  for (int member = 0; member < members_; ++member) {
+    const Piece share = Split(count, grain, member, members_);
+    shares_[static_cast<size_t>(member)].next.store(share.begin, std::memory_order_relaxed);
+    shares_[static_cast<size_t>(member)].end = share.end;
+  }
+}
+
+Piece WorkShares::Take(int member) {
+  for (int i = 0; i < members_; ++i) {
+    Share& share = shares_[static_cast<size_t>((member + i) % members_)];
+    int64_t begin = share.next.load(std::memory_order_relaxed);
+    while (begin < share.end) {
+      const int64_t half = (share.end - begin + 1) / 2;
+      const int64_t end = std::min(share.end, begin + (half + grain_ - 1) / grain_ * grain_);
+      if (share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) return {begin, end};
+    }
+  }
+  return {0, 0};
+}
+
 }  // namespace openlora

@@ -62,6 +62,7 @@ class TeamBarrier {
 struct Piece {
   int64_t begin;
   int64_t end;
+  bool is_empty() const { return begin >= end; }
 };
 inline Piece Split(int64_t count, int64_t grain, int member, int members) {
   const int64_t grains = (count + grain - 1) / grain;
@@ -69,5 +70,26 @@ inline Piece Split(int64_t count, int64_t grain, int member, int members) {
   const int64_t end = grains * (member + 1) / members * grain;
   return {begin < count ? begin : count, end < count ? end : count};
 }
+
+// [0, count) shared out among a team. A member takes its share piece by piece, each half of what is left of it, and
+// then from its team mates' shares: one whose core is slow, or was taken by somebody else, doesn't hold the others up.
+class WorkShares {
+ public:
+  explicit WorkShares(int members) : members_(members), shares_(new Share[static_cast<size_t>(members)]) {}
+
+  // Between runs. Pieces begin at multiples of `grain`. A run of fewer members (one) takes all shares.
+  void Reset(int64_t count, int64_t grain);
+  // Empty when nothing is left.
+  Piece Take(int member);
+
+ private:
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  int members_;
+  int64_t grain_ = 1;
+  std::unique_ptr<Share[]> shares_;
+};
 
 }  // namespace openlora

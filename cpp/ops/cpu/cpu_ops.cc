@@ -95,7 +95,11 @@ void* Workspace::Grow(size_t bytes) {
 }
 
 CpuOps::CpuOps(const KernelTable& kernels, int threads)
-    : kernels_(kernels), name_(std::string("cpu-") + kernels.level), pool_(threads) {}
+    : kernels_(kernels),
+      name_(std::string("cpu-") + kernels.level),
+      pool_(threads),
+      panels_(pool_.size()),
+      taken_(static_cast<size_t>(pool_.size())) {}
 
 void CpuOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) {
   OPENLORA_CHECK(dim > 0 && x.cols % dim == 0 && out.rows == x.rows && out.cols == x.cols);

@@ -89,14 +89,17 @@ class CpuOps final : public Ops {
   };
   QuantisedX RoomForX(const ProjectArgs& args);
   void QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x);
-  void PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
-  void ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients);
+  void BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
+  void SumChunks(const ProjectArgs& args, const float* partial, float* coefficients);
+  void ExpandPanels(const ProjectArgs& args, Piece panels, const float* coefficients);
 
   const KernelTable kernels_;
   const std::string name_;
   ThreadPool pool_;
   TeamBarrier shrunk_;
   TeamBarrier quantised_;
+  WorkShares panels_;                      // Project
+  std::vector<std::vector<Piece>> taken_;  // Project: by member
   LoraPlan plan_;
   Workspace panel_scratch_;                   // Project: [threads][PanelScratchFloats(T)]
   Workspace x_quantised_[kQuantisedFormats];  // Project

@@ -8,6 +8,7 @@ namespace openlora {
 namespace {
 
 constexpr int kProductsMax = 3;
+constexpr int64_t kPanelsGrain = 4;  // what kernels read side by side
 
 PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   PanelsArgs panels;
@@ -64,8 +65,17 @@ void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float
   }
 }
 
+// What every adapter's shrink gives: its chunks' sums, times weight and scale. Each member has its own copy.
+void CpuOps::SumChunks(const ProjectArgs& args, const float* partial, float* coefficients) {
+  for (const LoraJob& job : plan_.jobs)
+    for (int64_t eight = 0; eight < job.eights(); ++eight)
+      kernels_.sum_chunks(partial + job.partial_begin + eight * plan_.chunks * job.entries * kTileRanks, plan_.chunks,
+                          job.entries, args.entries->entry_weight + job.entry_begin, job.scale,
+                          coefficients + job.coefficients_begin + eight * kTileRanks, job.rank_stride());
+}
+
 // All adapters onto panels [begin, end) of the products' panels laid end to end.
-void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* partial, float* coefficients) {
+void CpuOps::ExpandPanels(const ProjectArgs& args, Piece panels, const float* coefficients) {
   const AdapterPages& pages = *args.pages;
   const auto expand = kernels_.expand[static_cast<int>(pages.dtype)];
   for (const LoraJob& job : plan_.jobs) {
@@ -76,12 +86,7 @@ void CpuOps::ExpandShare(const ProjectArgs& args, Piece panels, const float* par
     e.panel_begin = std::max<int64_t>(panels.begin - before, 0);
     e.panel_end = std::min(panels.end - before, DivideUp(product.weight->out, kPanel));
     if (e.panel_begin >= e.panel_end) continue;
-    float* const of_job = coefficients + job.coefficients_begin;
-    for (int64_t eight = 0; eight < job.eights(); ++eight)
-      kernels_.sum_chunks(partial + job.partial_begin + eight * plan_.chunks * job.entries * kTileRanks, plan_.chunks,
-                          job.entries, args.entries->entry_weight + job.entry_begin, job.scale,
-                          of_job + eight * kTileRanks, job.rank_stride());
-    e.coefficients = of_job;
+    e.coefficients = coefficients + job.coefficients_begin;
     e.rank_stride = job.rank_stride();
     e.entry_row = args.entries->entry_row + job.entry_begin;
     e.entries = job.entries;
@@ -126,7 +131,7 @@ void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, con
 }
 
 // Panels [begin, end) of the products' panels laid end to end.
-void CpuOps::PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch) {
+void CpuOps::BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch) {
   int64_t before = 0;
   for (const Product& product : args.products) {
     const WeightFormat format = product.weight->format;
@@ -147,8 +152,8 @@ void CpuOps::PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX
   }
 }
 
-// Each member: its share of quantising x, where weights are quantised; its share of the shrinks; its base panels, over
-// which everybody's shrinks get done; its expands, onto outputs that no other member touches.
+// Each member: its share of quantising x, where weights are quantised; its share of the shrinks; base panels, over
+// which everybody's shrinks get done; the expands onto the same panels, which no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
   const int64_t rows = args.x.rows, in = args.x.cols;
   const int32_t products = static_cast<int32_t>(args.products.size());
@@ -177,6 +182,7 @@ void CpuOps::Project(const ProjectArgs& args) {
   const QuantisedX x = RoomForX(args);
   shrunk_.Reset();
   quantised_.Reset();
+  panels_.Reset(total, kPanelsGrain);
   const auto body = [&](int member, int members) {
     if (x.is_used()) {
       QuantiseShare(args, member, members, x);
@@ -188,12 +194,22 @@ void CpuOps::Project(const ProjectArgs& args) {
       shrunk_.Arrive();
     }
     if (x.is_used()) quantised_.Wait(members);
-    const Piece mine = Split(total, 1, member, members);
-    PanelsShare(args, mine, x, scratch + member * scratch_floats);
-    if (has_lora) {
-      shrunk_.Wait(members);
-      ExpandShare(args, mine, partial, coefficients + member * plan_.coefficient_floats);
+    std::vector<Piece>& taken = taken_[static_cast<size_t>(member)];
+    taken.clear();
+    for (Piece panels = panels_.Take(member); !panels.is_empty(); panels = panels_.Take(member)) {
+      BasePanels(args, panels, x, scratch + member * scratch_floats);
+      const bool goes_on = !taken.empty() && taken.back().end == panels.begin;
+      if (goes_on) {
+        taken.back().end = panels.end;
+      } else {
+        taken.push_back(panels);
+      }
     }
+    if (!has_lora || taken.empty()) return;
+    shrunk_.Wait(members);
+    float* const of_member = coefficients + member * plan_.coefficient_floats;
+    SumChunks(args, partial, of_member);
+    for (const Piece& panels : taken) ExpandPanels(args, panels, of_member);
   };
   if (rows * in * total * kPanel < kParallelProducts) return body(0, 1);
   pool_.Run(body);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -297,10 +298,10 @@ void CpuOps::Sample(const TensorView& logits, std::span<const SampleRow> rows, s
   const int64_t bytes = Scratch::Bytes(logits.cols);
   uint8_t* memory = sample_scratch_.Get<uint8_t>(static_cast<size_t>(bytes * pool_.size()));
   const int64_t count = static_cast<int64_t>(rows.size());
-  const auto body = [&](int member, int members) {
+  std::atomic<int64_t> next{0};
+  const auto body = [&](int member, int) {
     const Scratch scratch(memory + bytes * member, logits.cols);
-    const Piece piece = Split(count, 1, member, members);
-    for (int64_t row = piece.begin; row < piece.end; ++row)
+    for (int64_t row; (row = next.fetch_add(1, std::memory_order_relaxed)) < count;)
       results[row] = SampleOne(kernels_.sample, scratch, logits.f32(row), logits.cols, rows[row]);
   };
   if (pool_.size() == 1 || count < 2) {

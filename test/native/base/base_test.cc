@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/file.h"
@@ -148,6 +149,45 @@ TEST(ThreadPoolTest, PiecesCoverEveryItemOnce) {
       }
       EXPECT_EQ(next, count);
     }
+  }
+}
+
+TEST(WorkSharesTest, EveryItemIsTakenOnceInHalvesOfWhatIsLeft) {
+  for (const int members : {1, 2, 3}) {
+    WorkShares shares(members);
+    for (const int64_t count : {0, 1, 4, 5, 1000}) {
+      shares.Reset(count, 4);
+      const int64_t first = Split(count, 4, 0, members).end;
+      std::vector<int> taken(static_cast<size_t>(count));
+      for (Piece piece = shares.Take(0); !piece.is_empty(); piece = shares.Take(0)) {
+        EXPECT_EQ(piece.begin % 4, 0);
+        const int64_t half = ((first + 1) / 2 + 3) / 4 * 4;
+        EXPECT_TRUE(piece.begin != 0 || first == 0 || piece.end == std::min(first, half));
+        for (int64_t i = piece.begin; i < piece.end; ++i) ++taken[static_cast<size_t>(i)];
+      }
+      EXPECT_EQ(taken, std::vector<int>(static_cast<size_t>(count), 1));
+    }
+  }
+}
+
+TEST(WorkSharesTest, AMemberThatStopsHoldsNobodyUp) {
+  constexpr int kMembers = 3;
+  constexpr int64_t kCount = 999;
+  ThreadPool pool(kMembers);
+  WorkShares shares(kMembers);
+  for (int run = 0; run < 200; ++run) {
+    shares.Reset(kCount, 4);
+    std::vector<std::atomic<int>> taken(kCount);
+    std::atomic<int64_t> left{kCount};
+    pool.Run([&](int member, int) {
+      for (Piece piece = shares.Take(member); !piece.is_empty(); piece = shares.Take(member)) {
+        for (int64_t i = piece.begin; i < piece.end; ++i) ++taken[static_cast<size_t>(i)];
+        left -= piece.end - piece.begin;
+        // Stopped until all else is done.
+        while (member == run % kMembers && left > 0) std::this_thread::yield();
+      }
+    });
+    for (const auto& count : taken) EXPECT_EQ(count, 1);
   }
 }
 
