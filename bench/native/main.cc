@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/machine.h"
-#include "base/thread_pool.h"
+#include "base/processors.h"
 #include "bench/ops_bench.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -18,7 +18,7 @@ namespace {
 struct Arguments {
   std::string command;
   bool is_json = false;
-  int threads = UsableProcessors();
+  int threads = UsableCores();
   SimdLevel simd = SimdLevel::kAuto;
   OpOptions ops;
 };

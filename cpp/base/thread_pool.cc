@@ -1,12 +1,7 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
-#include <climits>
-#include <cmath>
 #include <exception>
-#include <fstream>
 
 #include "base/check.h"
 
@@ -34,22 +29,7 @@ void SpinThenWait(const std::atomic<T>& value, const Done& done) {
     value.wait(seen, std::memory_order_acquire);
 }
 
-// What the control group's quota lets run at once, rounded up; INT_MAX without one. cpu.max is `max 100000` or
-// `150000 100000`: microseconds of each period.
-int CgroupProcessors() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  double quota = 0, period = 0;
-  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return INT_MAX;
-  return static_cast<int>(std::min(std::ceil(quota / period), 1e6));
-}
-
 }  // namespace
-
-int UsableProcessors() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, std::min(CPU_COUNT(&set), CgroupProcessors()));
-}
 
 ThreadPool::ThreadPool(int thread_count) : thread_count_(thread_count) {
   OPENLORA_CHECK(thread_count >= 1);

@@ -8,9 +8,6 @@
 
 namespace openlora {
 
-// Processors that this process may run on at once, by its affinity and its control group's quota; at least 1.
-int UsableProcessors();
-
 // A fixed team of threads that runs one function at a time on all of its members together. The caller is
 // member 0, so a pool of one has no threads of its own. All members of a run are running at once (none is
 // queued behind another), so a body may wait for its team mates with TeamBarrier.

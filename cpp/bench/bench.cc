@@ -4,7 +4,7 @@
 
 #include "base/guarded.h"
 #include "base/machine.h"
-#include "base/thread_pool.h"
+#include "base/processors.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace openlora::bench {
@@ -25,7 +25,7 @@ Status Run(const BenchOptions& options, const std::atomic<bool>& is_cancelled,
            const std::function<void(BenchEvent)>& report) {
   SimdLevel level;
   OPENLORA_RETURN_IF_ERROR(FindLevel(options.simd, &level));
-  const int threads = options.threads > 0 ? options.threads : UsableProcessors();
+  const int threads = options.threads > 0 ? options.threads : UsableCores();
   std::unique_ptr<LimitProbe> probe;
   OPENLORA_RETURN_IF_ERROR(LimitProbe::Create(threads, &probe));
   report(BegunEvent{CpuName(), threads, NameOf(level), LastLevelCacheBytes()});

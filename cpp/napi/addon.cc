@@ -1,6 +1,6 @@
 #include <napi.h>
 
-#include "base/thread_pool.h"
+#include "base/processors.h"
 #include "napi/bench_thread.h"
 #include "napi/engine_object.h"
 #include "ops/cpu/cpu_device.h"
@@ -30,7 +30,7 @@ Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
   if (simd != NameOf(level)) return Error(kErrSimdLevel, "simd is %s, known are %s", simd.c_str(), names.c_str());
   if (threads < 0 || threads > kThreadsMax)
     return Error(kErrLimits, "threads is %d, supported are 0 (all) to %d", threads, kThreadsMax);
-  backend->threads = threads > 0 ? threads : UsableProcessors();
+  backend->threads = threads > 0 ? threads : UsableCores();
   backend->device = std::make_unique<CpuDevice>();
   OPENLORA_RETURN_IF_ERROR(CreateCpuOps(level, backend->threads, &backend->ops));
   backend->simd = NameOf(level == SimdLevel::kAuto ? AvailableSimdLevels().back() : level);

@@ -35,7 +35,7 @@ export const BASE_OPTIONS = {
     value: 'N',
     min: 1,
     max: 1024,
-    summary: 'of the engine (default: the processors that the process may use)',
+    summary: 'of the engine (default: the cores that the process may use)',
   },
   context: {
     kind: 'integer',

@@ -148,7 +148,7 @@ export interface OpenOptions {
   kvDtype: DType;
   adapterDtype: DType;
   simd: SimdLevel | 'auto';
-  /** 0: the processors that the process may use. */
+  /** 0: the cores that the process may use. */
   threads: number;
   limits: NativeLimits;
 }
@@ -331,7 +331,7 @@ export interface ProbeResult {
 export interface BenchOptions {
   /** `limits`: what the machine gives; `ops`: every op case, each beside the limits. */
   kind: 'limits' | 'ops';
-  /** 0: the processors that the process may use. */
+  /** 0: the cores that the process may use. */
   threads: number;
   simd: SimdLevel | 'auto';
   /** Of `limits`. */

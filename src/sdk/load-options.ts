@@ -52,7 +52,7 @@ export interface CheckedLoadOptions {
   dtype: WeightFormat | 'auto';
   kvDtype: DType | 'auto';
   simd: SimdLevel | 'auto';
-  /** 0: the processors that the process may use. */
+  /** 0: the cores that the process may use. */
   threads: number;
   /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
   limits: { poolBytes: number | undefined; maxContext: number | undefined; maxBatchTokens: number; maxQueued: number };

@@ -84,7 +84,10 @@ export interface LoadBaseOptions {
   adapterDtype?: 'auto' | 'int8';
   /** Default: 'auto', the best that the processor has. */
   simd?: 'auto' | SimdLevel;
-  /** Threads that compute, 1 to 1024. Default: the processors that the process may use. It changes no result. */
+  /**
+   * Threads that compute, 1 to 1024. Default: the cores that the process may use (hyperthreads of one core counted once), no more
+   * than its control group lets run at once. It changes no result.
+   */
   threads?: number;
   /** Default: 'invariant', a request's answer is the same alone and in any batch, bit for bit. 'fast' is ERR_NOT_SUPPORTED. */
   numerics?: 'invariant' | 'fast';

@@ -49,7 +49,7 @@ export const BENCH_OPTIONS = {
     path: 'folder',
     summary: "decode, prefill: where the weights are written meanwhile (default: the system's temporary folder)",
   },
-  threads: { ...BASE_OPTIONS.threads, summary: 'that compute (default: the processors that the process may use)' },
+  threads: { ...BASE_OPTIONS.threads, summary: 'that compute (default: the cores that the process may use)' },
   simd: { ...BASE_OPTIONS.simd, summary: `ops, decode, prefill: ${BASE_OPTIONS.simd.summary}` },
   html: { kind: 'text', value: 'FILE', path: 'file', summary: 'write a report with plots as well, one page by itself' },
   compare: {

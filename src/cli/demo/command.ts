@@ -27,7 +27,7 @@ export const demo = defineCommand({
       value: 'N',
       min: 1,
       max: 1024,
-      summary: 'of the engine (default: the processors that the process may use)',
+      summary: 'of the engine (default: the cores that the process may use)',
     },
     fast: { kind: 'flag', summary: 'show answers as fast as they come; on a terminal they are slowed for the eye' },
     'no-memory': { kind: 'flag', summary: 'leave out the memory comparison' },
