@@ -112,6 +112,17 @@ struct Simd {
   }
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
+  static constexpr bool kHasBF16Dot = false;
+  static constexpr bool kHasFlushMode = true;
+  class FlushMode {
+   public:
+    FlushMode() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+    ~FlushMode() { _mm_setcsr(saved_); }
+
+   private:
+    unsigned saved_;
+  };
+
  private:
   static Weights Halves(I bytes) {
     return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
