@@ -4,8 +4,9 @@
 
 namespace openlora {
 
-// How a matrix of the base is stored and multiplied. In a DType, by x as it is; quantised, by x quantised (ops/int8_format.h,
-// ops/int4_format.h); or in bf16, by x rounded to bf16 (ops/bf16_dot.h). Files, adapters and KV have a DType.
+// How a matrix of the base is stored and multiplied. In a DType, by x as it is; quantised, by x quantised
+// (ops/int8_format.h, ops/int4_format.h); or in bf16, by x rounded to bf16 (ops/bf16_dot.h). Files, adapters and KV
+// have a DType.
 struct WeightFormat {
   enum Kind : uint8_t { kF32, kF16, kBF16, kInt8, kInt4, kBF16Dot };
 

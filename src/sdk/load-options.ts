@@ -96,7 +96,9 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
 }
 
-function checkComputing(o: Partial<Record<keyof LoadBaseOptions, unknown>>): Pick<CheckedLoadOptions, 'dtype' | 'compute'> {
+function checkComputing(
+  o: Partial<Record<keyof LoadBaseOptions, unknown>>,
+): Pick<CheckedLoadOptions, 'dtype' | 'compute'> {
   const dtype = checkOneOf('dtype', o.dtype ?? 'auto', ['auto', ...WEIGHT_FORMATS]);
   const compute = checkOneOf('compute', o.compute ?? 'f32', ['f32', 'bf16']);
   if (dtype !== 'auto') checkComputes(compute, dtype);

@@ -27,7 +27,7 @@ struct ProjectCase {
   uint64_t seed = 1;
 };
 
-inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32,  WeightFormat::kF16,  WeightFormat::kBF16,
                                                   WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot};
 
 // The mixes, all ranks and every tile width, on ragged shapes.

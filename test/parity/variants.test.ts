@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadBase, type Base, type LoadBaseOptions } from '../../src/index.js';
-import { SIMD_LEVELS, type DType, type SimdLevel } from '../../src/native/binding.js';
+import { SIMD_LEVELS, type DType } from '../../src/native/binding.js';
 import { loadNative } from '../../src/native/load.js';
 import { boundOf, compare, generate, LIMITS } from './compare.js';
 import { readReferences, type Reference, type ReferenceSet } from './references.js';
@@ -60,7 +60,7 @@ describe("compute: 'bf16'", () => {
   test('gives the same bits on every SIMD level', async () => {
     const set = setOf('llama-tied-bf16');
     const answers: unknown[] = [];
-    for (const simd of loadNative().binding.probe().simdLevels as SimdLevel[]) {
+    for (const simd of loadNative().binding.probe().simdLevels) {
       await withBase(set, { simd, compute: 'bf16', threads: 1 }, async (base) => {
         const results = await Promise.all(set.cases.map((reference) => generate(base, reference)));
         answers.push(results.map(({ tokens, logprobs, promptLogprobs }) => ({ tokens, logprobs, promptLogprobs })));

@@ -36,12 +36,15 @@ describe('loadBase', () => {
     }); // prettier-ignore
   });
 
-  test.each([undefined, 'auto', 'bf16'] as const)('multiplies in bf16 where the weights are (dtype %s)', async (dtype) => {
-    const { loadBase, engines } = fakeSdk();
-    await using base = await loadBase({ compute: 'bf16', ...(dtype && { dtype }) });
-    expect(base.info.dtype).toBe('bf16');
-    expect(engines[0]!.options).toMatchObject({ dtype: 'bf16-dot', kvDtype: 'bf16', adapterDtype: 'bf16' });
-  });
+  test.each([undefined, 'auto', 'bf16'] as const)(
+    'multiplies in bf16 where the weights are (dtype %s)',
+    async (dtype) => {
+      const { loadBase, engines } = fakeSdk();
+      await using base = await loadBase({ compute: 'bf16', ...(dtype && { dtype }) });
+      expect(base.info.dtype).toBe('bf16');
+      expect(engines[0]!.options).toMatchObject({ dtype: 'bf16-dot', kvDtype: 'bf16', adapterDtype: 'bf16' });
+    },
+  );
 
   test.each(['f32', 'f16'] as const)('refuses compute bf16 for a checkpoint in %s', async (sourceDtype) => {
     const { loadBase, engines } = fakeSdk({}, {}, fakeFolder({ sourceDtype }));

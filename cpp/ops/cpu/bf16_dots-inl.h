@@ -87,8 +87,14 @@ struct Flushing : V {
 
 // Not inlined, so that nothing of it is computed outside of the mode.
 template <class V, class W>
-__attribute__((noinline)) void PanelsInMode(const PanelsArgs& args) {
+__attribute__((noinline)) void PanelsInside(const PanelsArgs& args) {
   Panels<V, W>(args);
+}
+template <class V, class W>
+void PanelsInMode(const PanelsArgs& args) {
+  const uint32_t before = V::EnterFlushMode();
+  PanelsInside<V, W>(args);
+  V::LeaveFlushMode(before);
 }
 
 template <class V>
@@ -99,10 +105,8 @@ void BF16DotPanels(const PanelsArgs& args) {
   rounded.x_stride = args.x_stride_groups * kStored;
   rounded.in = V::kHasBF16Dot ? (args.in + 1) / 2 : (args.in + 1) / 2 * 2;
   if constexpr (V::kHasBF16Dot) {
-    [[maybe_unused]] const typename V::FlushMode mode;  // for what follows the chain
-    PanelsInMode<Pairs<V>, WeightF32<Pairs<V>>>(rounded);
+    PanelsInMode<Pairs<V>, WeightF32<Pairs<V>>>(rounded);  // the mode is for what follows the chain
   } else if constexpr (V::kHasFlushMode) {
-    [[maybe_unused]] const typename V::FlushMode mode;
     PanelsInMode<V, WeightBF16<V>>(rounded);
   } else {
     Panels<Flushing<V>, WeightBF16<Flushing<V>>>(rounded);

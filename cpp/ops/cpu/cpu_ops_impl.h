@@ -103,10 +103,10 @@ class CpuOps final : public Ops {
   TeamBarrier shrunk_;
   TeamBarrier quantised_;
   LoraPlan plan_;
-  Workspace panel_scratch_;                   // Project: [threads][PanelScratchFloats(T)]
+  Workspace panel_scratch_;              // Project: [threads][PanelScratchFloats(T)]
   Workspace x_quantised_[kOwnXFormats];  // Project
-  Workspace partial_;                         // Project: the chunks' sums of h
-  Workspace coefficients_;                    // Project, Embed: h times weight
+  Workspace partial_;                    // Project: the chunks' sums of h
+  Workspace coefficients_;               // Project, Embed: h times weight
   Workspace attention_scratch_;
   Workspace sample_scratch_;
 };

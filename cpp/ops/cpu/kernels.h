@@ -83,7 +83,7 @@ struct ExpandArgs {
   int64_t panel_end = 0;
 };
 
-inline constexpr int kQuantisedFormats = 2;                   // int8, int4
+inline constexpr int kQuantisedFormats = 2;                 // int8, int4
 inline constexpr int kOwnXFormats = kQuantisedFormats + 1;  // and bf16 by bf16
 
 // How x is made ready for weights of one format, and multiplied.

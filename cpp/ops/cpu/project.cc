@@ -147,8 +147,8 @@ void CpuOps::PanelsShare(const ProjectArgs& args, Piece panels, const QuantisedX
   }
 }
 
-// Each member: its share of quantising x, where weights have their own x; its share of the shrinks; its base panels, over
-// which everybody's shrinks get done; its expands, onto outputs that no other member touches.
+// Each member: its share of quantising x, where weights have their own x; its share of the shrinks; its base panels,
+// over which everybody's shrinks get done; its expands, onto outputs that no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
   const int64_t rows = args.x.rows, in = args.x.cols;
   const int32_t products = static_cast<int32_t>(args.products.size());

@@ -114,14 +114,12 @@ struct Simd {
 
   static constexpr bool kHasBF16Dot = false;
   static constexpr bool kHasFlushMode = true;
-  class FlushMode {
-   public:
-    FlushMode() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-    ~FlushMode() { _mm_setcsr(saved_); }
-
-   private:
-    unsigned saved_;
-  };
+  static uint32_t EnterFlushMode() {
+    const uint32_t before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
+    return before;
+  }
+  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
 
  private:
   static Weights Halves(I bytes) {

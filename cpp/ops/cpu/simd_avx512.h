@@ -136,14 +136,12 @@ struct Simd {
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
   static constexpr bool kHasFlushMode = true;
-  class FlushMode {
-   public:
-    FlushMode() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-    ~FlushMode() { _mm_setcsr(saved_); }
-
-   private:
-    unsigned saved_;
-  };
+  static uint32_t EnterFlushMode() {
+    const uint32_t before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
+    return before;
+  }
+  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
 #if defined(__AVX512BF16__)
   static constexpr bool kHasBF16Dot = true;
   // By value and in assembly, as Dot.

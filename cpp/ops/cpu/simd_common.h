@@ -41,7 +41,8 @@
 //
 // Products of bf16 by bf16 (ops/bf16_dot.h):
 //   kHasBF16Dot DotBF16(sum, w, x)   fma(odd w, odd x, sum), then fma(even w, even x, it); w and x: lanes of two bf16
-//   kHasFlushMode FlushMode    while one lives, denormals are zero, as operands and as results (tiny after rounding)
+//   kHasFlushMode EnterFlushMode() LeaveFlushMode(what it returned)
+//                              between them, denormals are zero, as operands and as results (tiny after rounding)
 //   IsAnyTiny(f)               where there is no such mode: a lane is at most 2^-126 in magnitude
 //
 // Every function gives the same bits on every level.

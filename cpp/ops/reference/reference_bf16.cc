@@ -7,9 +7,7 @@
 
 namespace openlora::reference {
 
-float Flush(float value) {
-  return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value;
-}
+float Flush(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
 
 float RoundToBF16(float value) { return Flush(BF16ToFloat(FloatToBF16(value))); }
 

@@ -132,7 +132,8 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
       ? counts('context', values.context ?? (quick ? '16' : '64'), PROMPT_MAX)
       : counts('prompt', values.prompt ?? (quick ? '64' : '512'), PROMPT_MAX);
   const [dtype, compute] = [values.dtype ?? 'bf16', values.compute ?? 'f32'];
-  if (compute === 'bf16' && dtype !== 'bf16') throw new UsageError(`--compute bf16 is for --dtype bf16, not for ${dtype}`);
+  if (compute === 'bf16' && dtype !== 'bf16')
+    throw new UsageError(`--compute bf16 is for --dtype bf16, not for ${dtype}`);
   return {
     ...{ bench, shape, prompts, isQuick: quick, dtype, compute },
     threads: values.threads,

@@ -138,7 +138,8 @@ TEST(CpuBF16Dot, ResultsAreRoundedBeforeTheyAreTooSmall) {
 }
 
 TEST(CpuBF16Dot, WhatFollowsTheChainIsFlushedToo) {
-  const std::vector<float> bias = {0x1p-130f, 0x1p-126f, -0x1.8p-126f, 1}, onto = {0x1p-127f, -0x1.8p-126f, 0x1p-126f, 2};
+  const std::vector<float> bias = {0x1p-130f, 0x1p-126f, -0x1.8p-126f, 1},
+                           onto = {0x1p-127f, -0x1.8p-126f, 0x1p-126f, 2};
   const std::vector<float> x = {0}, w(4, 1.0f);
   for (const SimdLevel level : AvailableSimdLevels()) {
     const auto ops = MakeOps(level, 1);

@@ -8,7 +8,7 @@ namespace openlora::cpu_test {
 namespace {
 
 constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32,  WeightFormat::kF16,  WeightFormat::kBF16,
                                         WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot};
 
 std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& x, int64_t rows, const float* bias,
