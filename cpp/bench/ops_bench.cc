@@ -11,6 +11,7 @@
 #include "cases/attention_run.h"
 #include "cases/project_run.h"
 #include "cases/speed_cases.h"
+#include "ops/cpu/cpu_features.h"
 #include "ops/reference/reference_ops.h"
 
 namespace openlora::bench {
@@ -26,6 +27,7 @@ using cases::ProjectRun;
 
 constexpr char kFma[] = "f32 fma";
 constexpr char kInt8Dot[] = "int8 dot";
+constexpr char kBF16Dot[] = "bf16 dot";
 constexpr int kRounds = 9;
 constexpr int kRoundsQuick = 2;
 constexpr double kRoundMs = 40;
@@ -93,6 +95,12 @@ double FlopsOf(const ProjectData& data) {
   return flops;
 }
 
+// What products of the format are made of.
+const InstructionPeak& PeakOfProducts(WeightFormat format) {
+  if (format.is_quantised()) return PeakOf(kInt8Dot);
+  return PeakOf(format == WeightFormat::kBF16Dot && HasFastBF16Dot() ? kBF16Dot : kFma);
+}
+
 OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const OpOptions& options) {
   const ProjectData data(c);
   OpResult result{.op = "project", .what = Describe(c), .flops = FlopsOf(data)};
@@ -119,7 +127,7 @@ OpResult BenchProject(const ProjectCase& c, Ops& ops, LimitProbe& probe, const O
   std::vector<std::function<void()>> list;
   list.reserve(runs.size());
   for (const auto& run : runs) list.push_back([&run] { run->Run(); });
-  Time(list, PeakOf(c.dtype.is_quantised() ? kInt8Dot : kFma), probe, options, &result);
+  Time(list, PeakOfProducts(c.dtype), probe, options, &result);
   return result;
 }
 

@@ -59,11 +59,11 @@ DType ObjectReader::DTypeOf(const char* name) {
 
 WeightFormat ObjectReader::WeightFormatOf(const char* name) {
   const std::string value = String(name);
-  for (const auto kind :
-       {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const auto kind : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8,
+                          WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
     if (value == NameOf(WeightFormat(kind))) return kind;
   }
-  Refuse(name, "f32, f16, bf16, int8 or int4");
+  Refuse(name, "f32, f16, bf16, int8, int4 or bf16-dot");
   return WeightFormat::kF32;
 }
 

@@ -30,6 +30,12 @@ export const BASE_OPTIONS = {
     choices: ['auto', 'f32', 'bf16', 'f16', 'int8', 'int4'],
     summary: "of the weights: auto (the checkpoint's), f32, bf16, f16, int8 or int4",
   },
+  compute: {
+    kind: 'text',
+    value: 'TYPE',
+    choices: ['f32', 'bf16'],
+    summary: 'f32, or bf16: bf16 weights by activations rounded to bf16, faster on AMD from Zen 4 on (default: f32)',
+  },
   threads: {
     kind: 'integer',
     value: 'N',
@@ -159,14 +165,14 @@ function isAdapterAlone(path: string): boolean {
 export type BaseValues = Values<typeof BASE_OPTIONS>;
 export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
-type LoadValues = Partial<Pick<BaseValues, 'dtype' | 'threads' | 'simd' | 'context' | 'memory'>>;
+type LoadValues = Partial<Pick<BaseValues, 'dtype' | 'compute' | 'threads' | 'simd' | 'context' | 'memory'>>;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
 export async function openBase(path: string, options: LoadValues, io: Io): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, threads, simd, context, memory } = options;
+  const { dtype, compute, threads, simd, context, memory } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
@@ -178,6 +184,7 @@ export async function openBase(path: string, options: LoadValues, io: Io): Promi
         path,
         limits,
         ...(dtype === undefined ? {} : { dtype }),
+        ...(compute === undefined ? {} : { compute }),
         ...(threads === undefined ? {} : { threads }),
         ...(simd === undefined ? {} : { simd }),
         signal: io.signal,

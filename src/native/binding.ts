@@ -144,7 +144,8 @@ export interface OpenOptions {
   /** Token id → bytes of its text: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens. */
   tokenBytes: Uint8Array;
   tokenOffsets: Uint32Array;
-  dtype: WeightFormat;
+  /** 'bf16-dot': in bf16, and multiplied by activations that are rounded to bf16 as well. */
+  dtype: WeightFormat | 'bf16-dot';
   kvDtype: DType;
   adapterDtype: DType;
   simd: SimdLevel | 'auto';

@@ -9,7 +9,7 @@ import type { DType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from
 import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
-import { checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
+import { checkComputes, checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
 import type { Base, BaseInfo, LoadBaseOptions, LoadProgress } from './types.js';
 
 interface FoundAddon {
@@ -81,6 +81,7 @@ interface Settings {
 /** What the options leave to the base. */
 function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
+  checkComputes(options.compute, dtype);
   // Only weights are quantised. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
   // small.
   const besideQuantised = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
@@ -105,7 +106,7 @@ async function openBase(
     tensors: folder.tensors,
     tokenBytes: tokenizer.tokenBytes,
     tokenOffsets: tokenizer.tokenOffsets,
-    dtype,
+    dtype: options.compute === 'bf16' ? 'bf16-dot' : dtype,
     kvDtype,
     adapterDtype,
     simd: options.simd,

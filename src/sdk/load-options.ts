@@ -47,9 +47,12 @@ const REGISTER_KEYS = {
 const KV_DTYPES = ['f32', 'bf16', 'f16'] as const;
 const WEIGHT_FORMATS = [...KV_DTYPES, 'int8', 'int4'] as const;
 
+export type Compute = NonNullable<LoadBaseOptions['compute']>;
+
 export interface CheckedLoadOptions {
   path: string;
   dtype: WeightFormat | 'auto';
+  compute: Compute;
   kvDtype: DType | 'auto';
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
@@ -68,7 +71,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   refuseLater(o);
   return {
     path: checkPath('path', o.path),
-    dtype: checkOneOf('dtype', o.dtype ?? 'auto', ['auto', ...WEIGHT_FORMATS]),
+    ...checkComputing(o),
     kvDtype: checkKvDType(o.kvDtype),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
@@ -83,9 +86,6 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
 function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   const device = checkDevice(o.device ?? 'auto');
   if (device !== 'auto' && device !== 'cpu') throw notSupportedError(`device: '${device}'`, "use 'cpu' or 'auto'");
-  if (checkOneOf('compute', o.compute ?? 'f32', ['f32', 'bf16']) === 'bf16') {
-    throw notSupportedError("compute: 'bf16'", "use 'f32'");
-  }
   if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
     throw notSupportedError("numerics: 'fast'", "use 'invariant'");
   }
@@ -94,6 +94,22 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   }
   if (o.cacheDir !== undefined) throw notSupportedError('cacheDir', 'leave it out');
   if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
+}
+
+function checkComputing(
+  o: Partial<Record<keyof LoadBaseOptions, unknown>>,
+): Pick<CheckedLoadOptions, 'dtype' | 'compute'> {
+  const dtype = checkOneOf('dtype', o.dtype ?? 'auto', ['auto', ...WEIGHT_FORMATS]);
+  const compute = checkOneOf('compute', o.compute ?? 'f32', ['f32', 'bf16']);
+  if (dtype !== 'auto') checkComputes(compute, dtype);
+  return { dtype, compute };
+}
+
+/** bf16 multiplies bf16 and nothing else. */
+export function checkComputes(compute: Compute, dtype: WeightFormat): void {
+  if (compute === 'bf16' && dtype !== 'bf16') {
+    invalid('compute', compute, `'f32' with weights in ${dtype}, or dtype 'bf16' beside it`);
+  }
 }
 
 function checkDevice(value: unknown): string {

@@ -70,7 +70,12 @@ export interface LoadBaseOptions {
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
   limits?: Limits;
-  /** Of products and sums. Default: 'f32'. 'bf16' is ERR_NOT_SUPPORTED. */
+  /**
+   * How products with the base's weights are computed. Default: 'f32'. 'bf16' rounds the activations that they read to bf16, and
+   * takes weights in bf16: with another `dtype`, given or the checkpoint's, it is ERR_INVALID_OPTION. Sums stay f32; adapters
+   * read the activations as they are. Up to twice as fast on AMD from Zen 4 on, with `simd` 'auto' or 'avx512-vnni'; the same
+   * answers at no gain elsewhere. docs/models.md says what it loses.
+   */
   compute?: 'f32' | 'bf16';
   /**
    * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. int8 is

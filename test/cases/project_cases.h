@@ -27,8 +27,8 @@ struct ProjectCase {
   uint64_t seed = 1;
 };
 
-inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
-                                                  WeightFormat::kInt8, WeightFormat::kInt4};
+inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32,  WeightFormat::kF16,  WeightFormat::kBF16,
+                                                  WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot};
 
 // The mixes, all ranks and every tile width, on ragged shapes.
 inline void AddLoraCases(std::vector<ProjectCase>& list) {
@@ -107,17 +107,18 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                       .has_bias = true,
                       .seed = 16});
   }
-  for (const int32_t rows : {1, 6, 21})
-    list.push_back({.name = "int8 base",
-                    .rows = rows,
-                    .in = 300,
-                    .outs = {96, 45, 33},
-                    .dtype = WeightFormat::kInt8,
-                    .mix = M::kUniform,
-                    .ranks = {8, 0, 5},
-                    .adapter_dtype = DType::kBF16,
-                    .has_bias = true,
-                    .seed = 18});
+  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kBF16Dot})
+    for (const int32_t rows : {1, 6, 21})
+      list.push_back({.name = "a base with its own x",
+                      .rows = rows,
+                      .in = 300,
+                      .outs = {96, 45, 33},
+                      .dtype = base,
+                      .mix = M::kUniform,
+                      .ranks = {8, 0, 5},
+                      .adapter_dtype = DType::kBF16,
+                      .has_bias = true,
+                      .seed = 18});
   list.push_back({.name = "accumulates",
                   .rows = 7,
                   .in = 300,

@@ -34,7 +34,8 @@ inline ProjectCase WithAdapters(ProjectCase c, AdapterMix mix, std::vector<int32
 inline std::vector<ProjectCase> ProjectSpeedCases() {
   using M = AdapterMix;
   std::vector<ProjectCase> list;
-  for (const WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat dtype :
+       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kBF16Dot, WeightFormat::kInt8, WeightFormat::kInt4}) {
     for (const int32_t rows : {1, 4, 8, 16, 32, 256, 512}) {
       list.push_back(QkvCase(rows, dtype));
       list.push_back(GateUpCase(rows, dtype));

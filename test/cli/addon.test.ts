@@ -50,6 +50,16 @@ describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
     }
   });
 
+  it('computes in bf16 where asked to, and says with what weights it can', async () => {
+    const [one] = await answers('hello', [], '--dtype', 'bf16', '--compute', 'bf16');
+    expect(one).toMatchObject({ adapter: null });
+    const words = ['generate', '--base', family.base, '--prompt', 'x', '--dtype', 'f32', '--compute', 'bf16'];
+    const { code, stderr } = await runCli(words);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`compute: got "bf16", wanted 'f32' with weights in f32, or dtype 'bf16' beside it`);
+    expect(stderr).toContain('--compute');
+  });
+
   it('passes a refused adapter on with its code', async () => {
     const { code, stderr } = await runCli([
       'generate',

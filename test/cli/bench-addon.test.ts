@@ -95,6 +95,16 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(mixed!.limits!.bytes).toBeGreaterThan(weights + 4 * 4 * 8 * 4096 * 4);
   });
 
+  it('decode: compute bf16 is measured beside the instruction that computes it', async () => {
+    const words = ['decode', '--batch', '4', '--adapters', '0', '--model', 'tiny', '--compute', 'bf16'];
+    const { lines, sizes } = await report(...words);
+    expect(sizes).toMatchObject({ dtype: 'bf16', compute: 'bf16' });
+    const hasDot = loadNative().binding.probe().cpuFeatures.includes('avx512-bf16');
+    if (!hasDot) expect(lines[0]!.limits!.peak).toBe('f32 fma');
+    expect(['f32 fma', 'bf16 dot']).toContain(lines[0]!.limits!.peak);
+    expect((await report(...words.slice(0, -2))).sizes).not.toHaveProperty('compute');
+  });
+
   it('measures a config.json with all that random weights can have', async () => {
     for (const [family, more] of [
       ['qwen3', { head_dim: 16 }],

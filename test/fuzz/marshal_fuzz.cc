@@ -72,7 +72,7 @@ const Fields kOpen = {
     {"tensors", Type::kTable, {}, kBaseTensor},
     {"tokenBytes", Type::kBytes},
     {"tokenOffsets", Type::kWords},
-    {"dtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
+    {"dtype", Type::kName, {"f32", "f16", "bf16", "int8", "int4", "bf16-dot"}},
     {"kvDtype", Type::kName, {"f32", "f16", "bf16"}},
     {"adapterDtype", Type::kName, {"f32", "f16", "bf16"}},
     {"simd", Type::kText},
@@ -156,7 +156,7 @@ Content ContentOf(const OpenArguments& open) {
   const TokenTable tokens = options.read_tokens();
   content.Wholes(tokens.bytes);
   content.Wholes(tokens.offsets);
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "int8"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "int8", "int4", "bf16-dot"};
   content.Text(kNames[static_cast<size_t>(options.dtype.kind)]);
   content.Text(kNames[static_cast<size_t>(options.kv_dtype)]);
   content.Text(kNames[static_cast<size_t>(options.adapter_dtype)]);

@@ -5,17 +5,23 @@ import { readAdapterFolder } from '../../src/formats/adapter-folder.js';
 import { readBaseFolder } from '../../src/formats/base-folder.js';
 import type { Base, Result, TokenLogprob } from '../../src/index.js';
 import type { DType } from '../../src/native/binding.js';
+import type { Compute } from '../../src/sdk/load-options.js';
 import { tolerance, type Reference, type ReferenceSet } from './references.js';
 
 /** Chunks of 48 tokens split every prompt of the references at least once. */
 export const LIMITS = { deviceMemory: '32MiB', maxBatchTokens: 48 } as const;
 
 /** The tolerance for a reference; `kv` says how K and V are kept. */
-export async function boundOf(set: ReferenceSet, reference: Reference, kv: DType = 'f32'): Promise<number> {
+export async function boundOf(
+  set: ReferenceSet,
+  reference: Reference,
+  kv: DType = 'f32',
+  compute: Compute = 'f32',
+): Promise<number> {
   const folder = await readBaseFolder(set.path);
-  if (reference.adapter === null) return tolerance(reference, folder, undefined, kv);
+  if (reference.adapter === null) return tolerance(reference, folder, undefined, kv, compute);
   const adapter = await readAdapterFolder(`${set.path}/adapters/${reference.adapter}`, folder);
-  return tolerance(reference, folder, adapter, kv);
+  return tolerance(reference, folder, adapter, kv, compute);
 }
 
 export function generate(base: Base, reference: Reference): Promise<Result> {

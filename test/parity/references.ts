@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { DType } from '../../src/native/binding.js';
+import type { Compute } from '../../src/sdk/load-options.js';
 import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
 
 export const DATA = fileURLToPath(new URL('../data/parity/', import.meta.url));
@@ -81,7 +82,13 @@ const UNIT: Record<DType, number> = { f32: 2 ** -24, f16: 2 ** -11, bf16: 2 ** -
  * and so a log-softmax, has twice that; two engines' errors are independent, √2. Greedy tokens can't differ
  * where the gap of the two best logits is larger.
  */
-export function tolerance(reference: Reference, base: BaseFolder, adapter?: AdapterFolder, kv: DType = 'f32'): number {
+export function tolerance(
+  reference: Reference,
+  base: BaseFolder,
+  adapter?: AdapterFolder,
+  kv: DType = 'f32',
+  compute: Compute = 'f32',
+): number {
   const { layers, hidden, heads, headDim, intermediate } = base.spec;
   const context = reference.prompt.length + reference.greedy.length;
   const sums = [hidden, hidden, hidden, hidden, heads * headDim, headDim, context, context, intermediate];
@@ -89,7 +96,7 @@ export function tolerance(reference: Reference, base: BaseFolder, adapter?: Adap
   // Shrink and expand add sums of length H (or I) and R to a projection; three projections in a row have them.
   const extra = rank > 0 ? 3 * (Math.sqrt(Math.max(hidden, intermediate)) + Math.sqrt(rank)) : 0;
   const layer = sums.reduce((total, n) => total + Math.sqrt(n), extra);
-  const relative = UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, kv);
+  const relative = UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, kv) + xError(layers, compute);
   const sigma = (relative * reference.hiddenNorm * reference.headNorm) / Math.sqrt(hidden);
   return 2 * Math.SQRT2 * 4 * sigma;
 }
@@ -101,4 +108,13 @@ export function tolerance(reference: Reference, base: BaseFolder, adapter?: Adap
  */
 function kvError(layers: number, kept: DType): number {
   return kept === 'f32' ? 0 : 2 * (UNIT[kept] / Math.sqrt(3)) * Math.sqrt(layers);
+}
+
+/**
+ * x rounded to bf16 in every product of the base: each element is off by at most u of itself, u / √3 as if at random, and so is
+ * each product, in a direction of its own. In a layer these are q and k, which move the scores as in `kvError`, v, o, gate, up
+ * and down; then the head. They add up at random.
+ */
+function xError(layers: number, compute: Compute): number {
+  return compute === 'f32' ? 0 : (UNIT.bf16 / Math.sqrt(3)) * Math.sqrt(7 * layers + 1);
 }

@@ -1,4 +1,4 @@
-// The same references with other ways to keep and compute: each SIMD level, K and V in 16 bits, weights widened to
+// The same references with other ways to keep and compute: each SIMD level, activations rounded to bf16, K and V in 16 bits, weights widened to
 // float32, one thread and chunks of another size. Needs a built addon: npm run build:native.
 
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -41,6 +41,33 @@ describe.each(SIMD_LEVELS)('SIMD level %s', (simd) => {
       });
     },
   );
+});
+
+describe("compute: 'bf16'", () => {
+  const inBF16 = sets.filter(({ dtypes }) => dtypes.includes('bf16'));
+
+  test.each(inBF16)('rounds activations, and is within the bound of that for $name with every adapter', async (set) => {
+    await withBase(set, { dtype: 'bf16', compute: 'bf16' }, async (base) => {
+      for (const reference of set.cases) {
+        const bound = await boundOf(set, reference, 'f32', 'bf16');
+        const worst = compare(await generate(base, reference), reference, set.top, bound);
+        expect(worst).toBeLessThanOrEqual(bound);
+        expect(worst).toBeGreaterThan(await boundOf(set, reference)); // or nothing was rounded
+      }
+    });
+  });
+
+  test('gives the same bits on every SIMD level', async () => {
+    const set = setOf('llama-tied-bf16');
+    const answers: unknown[] = [];
+    for (const simd of loadNative().binding.probe().simdLevels) {
+      await withBase(set, { simd, compute: 'bf16', threads: 1 }, async (base) => {
+        const results = await Promise.all(set.cases.map((reference) => generate(base, reference)));
+        answers.push(results.map(({ tokens, logprobs, promptLogprobs }) => ({ tokens, logprobs, promptLogprobs })));
+      });
+    }
+    for (const answer of answers.slice(1)) expect(answer).toEqual(answers[0]);
+  });
 });
 
 describe('K and V', () => {

@@ -36,6 +36,25 @@ describe('loadBase', () => {
     }); // prettier-ignore
   });
 
+  test.each([undefined, 'auto', 'bf16'] as const)(
+    'multiplies in bf16 where the weights are (dtype %s)',
+    async (dtype) => {
+      const { loadBase, engines } = fakeSdk();
+      await using base = await loadBase({ compute: 'bf16', ...(dtype && { dtype }) });
+      expect(base.info.dtype).toBe('bf16');
+      expect(engines[0]!.options).toMatchObject({ dtype: 'bf16-dot', kvDtype: 'bf16', adapterDtype: 'bf16' });
+    },
+  );
+
+  test.each(['f32', 'f16'] as const)('refuses compute bf16 for a checkpoint in %s', async (sourceDtype) => {
+    const { loadBase, engines } = fakeSdk({}, {}, fakeFolder({ sourceDtype }));
+    const message = `compute: got "bf16", wanted 'f32' with weights in ${sourceDtype}, or dtype 'bf16' beside it`;
+    await expect(loadBase({ compute: 'bf16' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message });
+    expect(engines).toEqual([]);
+    await using base = await loadBase({ compute: 'bf16', dtype: 'bf16' });
+    expect(base.info.dtype).toBe('bf16');
+  });
+
   test.each(['int8', 'int4'] as const)(
     'keeps KV and adapters of %s weights in the checkpoint’s 16 bits',
     async (dtype) => {

@@ -57,9 +57,11 @@ struct X86 {
     avx_vnni = has_ymm && bit(seven_one.eax, 4);
     amx_int8 = has_tiles && bit(seven.edx, 25);
     amx_bf16 = has_tiles && bit(seven.edx, 22);
+    const Registers zero = Cpuid(0, 0);
+    is_amd = zero.ebx == 0x68747541 && zero.edx == 0x69746e65 && zero.ecx == 0x444d4163;  // AuthenticAMD
   }
   bool avx2, fma, f16c, avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni, avx512_fp16, avx512_bf16, avx_vnni,
-      amx_int8, amx_bf16;
+      amx_int8, amx_bf16, is_amd;
 
   bool RunsAvx2() const { return avx2 && fma && f16c; }
   bool RunsAvx512() const { return RunsAvx2() && avx512f && avx512dq && avx512bw && avx512vl; }
@@ -150,6 +152,14 @@ const char* NameOf(SimdLevel level) {
       return "avx512-vnni";
   }
   return "?";
+}
+
+bool HasFastBF16Dot() {
+#if defined(__x86_64__)
+  return Cpu().is_amd && Cpu().avx512_bf16;
+#else
+  return false;
+#endif
 }
 
 const std::vector<SimdLevel>& AvailableSimdLevels() {

@@ -43,8 +43,13 @@ KernelTable KernelsOf(SimdLevel level) {
       return kKernelsAvx512;
 #endif
 #if defined(OPENLORA_HAS_AVX512VNNI)
-    case SimdLevel::kAvx512Vnni:
-      return With(kKernelsAvx512, NameOf(level), kQuantisedAvx512Vnni);
+    case SimdLevel::kAvx512Vnni: {
+      KernelTable table = With(kKernelsAvx512, NameOf(level), kQuantisedAvx512Vnni);
+#if defined(OPENLORA_HAS_AVX512BF16)
+      if (HasFastBF16Dot()) table.bf16_dot = kBF16DotAvx512;
+#endif
+      return table;
+    }
 #endif
     default:
       OPENLORA_CHECK(false);

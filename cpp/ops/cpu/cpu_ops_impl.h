@@ -84,9 +84,14 @@ class CpuOps final : public Ops {
   static constexpr int64_t kParallelProducts = 1 << 18;  // multiply-adds of a Project that pay for waking the pool
   void ShrinkShare(const ProjectArgs& args, int member, int members, float* partial);
   struct QuantisedX {
-    uint8_t* of[kQuantisedFormats] = {};  // null: no product wants it
-    bool is_used() const { return of[0] != nullptr || of[1] != nullptr; }
+    uint8_t* of[kOwnXFormats] = {};  // null: no product wants it
+    bool is_used() const { return of[0] != nullptr || of[1] != nullptr || of[2] != nullptr; }
   };
+  // Of a format that has its own x.
+  const QuantisedFormat& KernelsOf(WeightFormat format) const {
+    if (!format.is_quantised()) return kernels_.bf16_dot;
+    return kernels_.quantised.formats[format.kind - WeightFormat::kInt8];
+  }
   QuantisedX RoomForX(const ProjectArgs& args);
   void QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x);
   void BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
@@ -101,10 +106,10 @@ class CpuOps final : public Ops {
   WorkShares panels_;                      // Project
   std::vector<std::vector<Piece>> taken_;  // Project: by member
   LoraPlan plan_;
-  Workspace panel_scratch_;                   // Project: [threads][PanelScratchFloats(T)]
-  Workspace x_quantised_[kQuantisedFormats];  // Project
-  Workspace partial_;                         // Project: the chunks' sums of h
-  Workspace coefficients_;                    // Project, Embed: h times weight
+  Workspace panel_scratch_;              // Project: [threads][PanelScratchFloats(T)]
+  Workspace x_quantised_[kOwnXFormats];  // Project
+  Workspace partial_;                    // Project: the chunks' sums of h
+  Workspace coefficients_;               // Project, Embed: h times weight
   Workspace attention_scratch_;
   Workspace sample_scratch_;
 };

@@ -23,10 +23,12 @@ inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise
 inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
 inline constexpr int kBlockK = 128;  // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
+inline constexpr int kBF16DotGroupK = 64;  // columns of x that are rounded together
+
 struct PanelsArgs {
   const float* x = nullptr;  // [rows, in]
   int64_t x_stride = 0;      // elements
-  // For quantised weights in place of x: [rows, groups] of QuantisedFormat::group_bytes.
+  // For weights that have their own x, in place of it: [rows, groups] of QuantisedFormat::group_bytes.
   const uint8_t* x_quantised = nullptr;
   int64_t x_stride_groups = 0;
   int32_t rows = 0;
@@ -81,8 +83,10 @@ struct ExpandArgs {
   int64_t panel_end = 0;
 };
 
-inline constexpr int kQuantisedFormats = 2;  // int8, int4
+inline constexpr int kQuantisedFormats = 2;                 // int8, int4
+inline constexpr int kOwnXFormats = kQuantisedFormats + 1;  // and bf16 by bf16
 
+// How x is made ready for weights of one format, and multiplied.
 struct QuantisedFormat {
   int64_t group_bytes;  // of a group of a row's activations
   // Groups [begin, end) of a row x [in]; `groups` is where group 0 stands.
@@ -107,6 +111,7 @@ struct KernelTable {
   const char* level;
   void (*panels[kDTypes])(const PanelsArgs& args);
   QuantisedKernels quantised;
+  QuantisedFormat bf16_dot;  // weights as in panels[bf16]; see ops/bf16_dot.h
   void (*shrink[kDTypes])(const ShrinkArgs& args);
   void (*expand[kDTypes])(const ExpandArgs& args);
   // coefficients[e][r] = (weight[e] * scale) * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
@@ -136,5 +141,7 @@ extern const KernelTable kKernelsNeon;
 // Levels that differ from the one below in these alone.
 extern const QuantisedKernels kQuantisedAvx512Vnni;
 extern const QuantisedKernels kQuantisedNeonDotprod;
+// By vdpbf16ps: beside avx512-vnni's, where that instruction is faster than FMAs.
+extern const QuantisedFormat kBF16DotAvx512;
 
 }  // namespace openlora

@@ -18,9 +18,12 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) { return DivideUp(value, 
 static_assert(kInt8GroupBytes == kPanel * (kInt8GroupK + static_cast<int64_t>(sizeof(uint16_t))));
 static_assert(kInt4GroupBytes == kPanel * (kInt4GroupK / 2 + static_cast<int64_t>(sizeof(uint16_t))));
 
-// Of a quantised format.
+// Of a format that has its own x.
 constexpr int FormatIndex(WeightFormat format) { return format.kind - WeightFormat::kInt8; }
-constexpr int64_t GroupK(WeightFormat format) { return format == WeightFormat::kInt8 ? kInt8GroupK : kInt4GroupK; }
+constexpr int64_t GroupK(WeightFormat format) {
+  return format == WeightFormat::kInt8 ? kInt8GroupK : format == WeightFormat::kInt4 ? kInt4GroupK : kBF16DotGroupK;
+}
+// Of a quantised one.
 constexpr int64_t GroupBytes(WeightFormat format) {
   return format == WeightFormat::kInt8 ? kInt8GroupBytes : kInt4GroupBytes;
 }

@@ -154,6 +154,7 @@ PackFunction PackTo(WeightFormat to) {
     case WeightFormat::kF16:
       return &PackPlain<from, DType::kF16>;
     case WeightFormat::kBF16:
+    case WeightFormat::kBF16Dot:
       return &PackPlain<from, DType::kBF16>;
     case WeightFormat::kInt8:
       return &PackInt8Panel<from>;

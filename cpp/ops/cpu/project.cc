@@ -101,14 +101,14 @@ void CpuOps::ExpandPanels(const ProjectArgs& args, Piece panels, const float* co
   }
 }
 
-// Room for x in every quantised format that a product has.
+// Room for x in every format of its own that a product has.
 CpuOps::QuantisedX CpuOps::RoomForX(const ProjectArgs& args) {
   QuantisedX x;
   for (const Product& product : args.products) {
     const WeightFormat format = product.weight->format;
-    if (!format.is_quantised()) continue;
+    if (!format.has_own_x()) continue;
     const int i = FormatIndex(format);
-    const int64_t row_bytes = DivideUp(args.x.cols, GroupK(format)) * kernels_.quantised.formats[i].group_bytes;
+    const int64_t row_bytes = DivideUp(args.x.cols, GroupK(format)) * KernelsOf(format).group_bytes;
     x.of[i] = x_quantised_[i].Get<uint8_t>(static_cast<size_t>(args.x.rows * row_bytes));
   }
   return x;
@@ -116,10 +116,10 @@ CpuOps::QuantisedX CpuOps::RoomForX(const ProjectArgs& args) {
 
 // One member's share of the groups of x, in each of those formats.
 void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x) {
-  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
     uint8_t* const to = x.of[FormatIndex(format)];
     if (to == nullptr) continue;
-    const QuantisedFormat& kernels = kernels_.quantised.formats[FormatIndex(format)];
+    const QuantisedFormat& kernels = KernelsOf(format);
     const int64_t groups = DivideUp(args.x.cols, GroupK(format));
     const Piece mine = Split(args.x.rows * groups, 1, member, members);
     for (int64_t at = mine.begin; at < mine.end;) {
@@ -142,17 +142,17 @@ void CpuOps::BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX&
     of_product.scratch = scratch;
     before += count;
     if (of_product.panel_begin >= of_product.panel_end) continue;
-    if (format.is_quantised()) {
+    if (format.has_own_x()) {
       of_product.x_quantised = x.of[FormatIndex(format)];
       of_product.x_stride_groups = DivideUp(args.x.cols, GroupK(format));
-      kernels_.quantised.formats[FormatIndex(format)].panels(of_product);
+      KernelsOf(format).panels(of_product);
     } else {
       kernels_.panels[format.kind](of_product);
     }
   }
 }
 
-// Each member: its share of quantising x, where weights are quantised; its share of the shrinks; base panels, over
+// Each member: its share of quantising x, where weights have their own x; its share of the shrinks; base panels, over
 // which everybody's shrinks get done; the expands onto the same panels, which no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
   const int64_t rows = args.x.rows, in = args.x.cols;

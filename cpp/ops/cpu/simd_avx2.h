@@ -112,6 +112,15 @@ struct Simd {
   }
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
+  static constexpr bool kHasBF16Dot = false;
+  static constexpr bool kHasFlushMode = true;
+  static uint32_t EnterFlushMode() {
+    const uint32_t before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
+    return before;
+  }
+  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
+
  private:
   static Weights Halves(I bytes) {
     return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};

@@ -135,6 +135,24 @@ struct Simd {
 #endif
   static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
+  static constexpr bool kHasFlushMode = true;
+  static uint32_t EnterFlushMode() {
+    const uint32_t before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
+    return before;
+  }
+  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
+#if defined(__AVX512BF16__)
+  static constexpr bool kHasBF16Dot = true;
+  // By value and in assembly, as Dot.
+  static F DotBF16(F sum, F w, F x) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+  }
+#else
+  static constexpr bool kHasBF16Dot = false;
+#endif
+
  private:
   static I Lookup(const uint8_t* p, Table table, bool is_high) {
     const I bytes = is_high ? _mm512_srli_epi16(LoadInt(p), 4) : LoadInt(p);

@@ -39,6 +39,12 @@
 //   Weights LoadNibbles(p, table, is_high)   table entries, by the low or the high halves of 4 * kLanes bytes
 //   Dot(sum, Weights, Quad)    sum + Σ (w + kSumStart + 128) * x: a sum begins at kSumStart * Σ x
 //
+// Products of bf16 by bf16 (ops/bf16_dot.h):
+//   kHasBF16Dot DotBF16(sum, w, x)   fma(odd w, odd x, sum), then fma(even w, even x, it); w and x: lanes of two bf16
+//   kHasFlushMode EnterFlushMode() LeaveFlushMode(what it returned)
+//                              between them, denormals are zero, as operands and as results (tiny after rounding)
+//   IsAnyTiny(f)               where there is no such mode: a lane is at most 2^-126 in magnitude
+//
 // Every function gives the same bits on every level.
 
 // Small loops over registers. The scalar level leaves them rolled: it has no registers to win, and 600 KB to save.

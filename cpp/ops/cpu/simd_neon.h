@@ -118,6 +118,10 @@ struct Simd {
 #endif
   static void Prefetch(const void* p) { __builtin_prefetch(p); }
 
+  static constexpr bool kHasBF16Dot = false;
+  static constexpr bool kHasFlushMode = false;  // FPCR.FZ flushes what is tiny before rounding
+  static bool IsAnyTiny(F a) { return vmaxvq_u32(vcaleq_f32(a, vdupq_n_f32(0x1p-126f))) != 0; }
+
  private:
   struct Lanes16 {
     Lanes16(const uint16_t* p, int n) {

@@ -138,6 +138,14 @@ struct Simd {
   }
   static void Prefetch(const void* p) { __builtin_prefetch(p); }
 
+  static constexpr bool kHasBF16Dot = false;
+  static constexpr bool kHasFlushMode = false;
+  static bool IsAnyTiny(F a) {
+    bool is_any = false;
+    for (int i = 0; i < 4; ++i) is_any |= __builtin_fabsf(a.v[i]) <= 0x1p-126f;
+    return is_any;
+  }
+
  private:
   template <class Function>
   static F Map(Function function) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/cpu/attention-inl.h"
+#include "ops/cpu/bf16_dots-inl.h"
 #include "ops/cpu/elementwise-inl.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/lora-inl.h"
@@ -17,6 +18,7 @@ constexpr KernelTable MakeTable(const char* level) {
       .level = level,
       .panels = {&Panels<V, WeightF32<V>>, &Panels<V, WeightF16<V>>, &Panels<V, WeightBF16<V>>},
       .quantised = MakeQuantisedKernels<V>(),
+      .bf16_dot = MakeBF16Dot<V>(),
       .shrink = {&Shrink<V, TileF32<V>>, &Shrink<V, TileF16<V>>, &Shrink<V, TileBF16<V>>},
       .expand = {&Expand<V, WeightF32<V>>, &Expand<V, WeightF16<V>>, &Expand<V, WeightBF16<V>>},
       .sum_chunks = &SumChunks<V>,

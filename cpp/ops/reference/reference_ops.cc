@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/reference/reference_attention.h"
+#include "ops/reference/reference_bf16.h"
 #include "ops/reference/reference_int4.h"
 #include "ops/reference/reference_int8.h"
 #include "ops/reference/reference_lora.h"
@@ -214,10 +215,13 @@ class ReferenceOps final : public Ops {
     if (weight.format == WeightFormat::kInt4)
       return GroupProducts(reference::Int4QuantiseRow(row, &reference::Int4QuantiseActivations), weight,
                            &reference::Int4Dot);
+    std::vector<float> factors(row.begin(), row.end());
+    if (weight.format == WeightFormat::kBF16Dot)
+      for (float& factor : factors) factor = reference::RoundToBF16(factor);
     std::vector<double> sums(weight.out);
     for (int64_t o = 0; o < weight.out; ++o)
       for (int64_t i = 0; i < weight.in; ++i)
-        sums[o] += double{x[i]} * LoadAsFloat(weight.data, weight.format.dtype(), o * weight.in + i);
+        sums[o] += double{factors[i]} * LoadAsFloat(weight.data, weight.format.dtype(), o * weight.in + i);
     return sums;
   }
 

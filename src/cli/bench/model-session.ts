@@ -39,9 +39,9 @@ export class ModelSession {
   /** Loads, registers every adapter, and has each of them answer once. The caller disposes of `base`. */
   static async open(folder: ModelFolder, settings: ModelSettings, room: Room, io: Io): Promise<ModelSession> {
     const began = performance.now();
-    const { dtype, threads, simd } = settings;
+    const { dtype, compute, threads, simd } = settings;
     const memory = String(poolBytes(settings, folder, room));
-    const base = await openBase(folder.base, { dtype, threads, simd, memory, context: room.context }, io);
+    const base = await openBase(folder.base, { dtype, compute, threads, simd, memory, context: room.context }, io);
     try {
       const loaded = performance.now();
       const ids = folder.adapters.map((_, i) => `a${i}`);
@@ -93,8 +93,8 @@ export class ModelSession {
       const found = this.#looks.slice(first).flatMap(({ limits }) => limits.filter((limit) => limit.name === name));
       return found.length > 0 ? medianOf(found.map(({ median }) => median)) : undefined;
     };
-    const wanted = PEAK_OF[this.settings.dtype];
-    const peak = of(wanted) === undefined ? 'f32 fma' : wanted;
+    const wanted = this.settings.compute === 'bf16' ? 'bf16 dot' : PEAK_OF[this.settings.dtype];
+    const peak = (of(wanted) ?? 0) > of('f32 fma')! ? wanted : 'f32 fma';
     const [readGbs, peakGops] = [of('read')!, of(peak)!];
     const ofLimit = Math.max(bytes / readGbs, operations / peakGops) / 1e6 / ms;
     return { readGbs, peakGops, peak, bytes, operations, ofLimit };

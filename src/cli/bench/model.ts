@@ -34,11 +34,12 @@ function checkContext({ bench, shape, prompts }: ModelSettings, room: Room): voi
 }
 
 function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {
-  const { shape, dtype, adapters, rank, bench, batches, prompts, repeats } = settings;
+  const { shape, dtype, compute, adapters, rank, bench, batches, prompts, repeats } = settings;
   const { layers, head } = weightsOf(shape, rank);
   return {
     model: shape.name,
     dtype,
+    ...(compute === 'bf16' ? { compute } : {}),
     weights: layers + head * (shape.isTied ? 1 : 2),
     hidden: shape.hidden,
     layers: shape.layers,

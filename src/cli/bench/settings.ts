@@ -31,6 +31,7 @@ export const BENCH_OPTIONS = {
     choices: DTYPES,
     summary: 'decode, prefill: of the weights (default: bf16)',
   },
+  compute: { ...BASE_OPTIONS.compute, summary: `decode, prefill: ${BASE_OPTIONS.compute.summary}` },
   batch: { kind: 'text', value: 'N,…', summary: 'decode: requests at once (default: 1,8,32)' },
   context: { kind: 'text', value: 'N,…', summary: 'decode: tokens of each prompt (default: 64)' },
   prompt: { kind: 'text', value: 'N,…', summary: 'prefill: tokens of a prompt (default: 512)' },
@@ -70,6 +71,7 @@ const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
   model: MODEL_BENCHES,
   config: MODEL_BENCHES,
   dtype: MODEL_BENCHES,
+  compute: MODEL_BENCHES,
   batch: ['decode'],
   context: ['decode'],
   prompt: ['prefill'],
@@ -100,6 +102,7 @@ export interface ModelSettings {
   bench: 'decode' | 'prefill';
   shape: Shape;
   dtype: BenchDtype;
+  compute: 'f32' | 'bf16';
   threads: number | undefined;
   simd: SimdLevel | 'auto';
   batches: number[];
@@ -128,9 +131,11 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
     bench === 'decode'
       ? counts('context', values.context ?? (quick ? '16' : '64'), PROMPT_MAX)
       : counts('prompt', values.prompt ?? (quick ? '64' : '512'), PROMPT_MAX);
+  const [dtype, compute] = [values.dtype ?? 'bf16', values.compute ?? 'f32'];
+  if (compute === 'bf16' && dtype !== 'bf16')
+    throw new UsageError(`--compute bf16 is for --dtype bf16, not for ${dtype}`);
   return {
-    ...{ bench, shape, prompts, isQuick: quick },
-    dtype: values.dtype ?? 'bf16',
+    ...{ bench, shape, prompts, isQuick: quick, dtype, compute },
     threads: values.threads,
     simd: values.simd ?? 'auto',
     batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_ROWS) : [1],

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/reference/reference_bf16.h"
 #include "ops/reference/reference_int4.h"
 #include "ops/reference/reference_int8.h"
 
@@ -201,6 +202,9 @@ inline std::vector<float> BaseProducts(const Matrix& matrix, const std::vector<f
   } else if (matrix.weight.format == WeightFormat::kInt4) {
     add_products([](Row row) { return reference::Int4QuantiseRow(row, &reference::Int4QuantiseWeights); },
                  [](Row row) { return reference::Int4QuantiseRow(row, &reference::Int4QuantiseActivations); });
+  } else if (matrix.weight.format == WeightFormat::kBF16Dot) {
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t o = 0; o < out; ++o) y.push_back(reference::BF16Dot(row_of(x, row), row_of(matrix.values, o)));
   } else {
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t o = 0; o < out; ++o)

@@ -8,8 +8,8 @@ namespace openlora::cpu_test {
 namespace {
 
 constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
-                                        WeightFormat::kInt8, WeightFormat::kInt4};
+constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32,  WeightFormat::kF16,  WeightFormat::kBF16,
+                                        WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot};
 
 std::vector<float> ExpectedBase(const Matrix& matrix, const std::vector<float>& x, int64_t rows, const float* bias,
                                 const std::vector<float>* before) {
@@ -188,18 +188,17 @@ TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
   for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
 }
 
-TEST(CpuLora, ReadsXAsItIsBesideAQuantisedBase) {
-  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4})
+TEST(CpuLora, ReadsXAsItIsBesideABaseWithItsOwnX) {
+  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot})
     for (int64_t rows = 1; rows <= 20; rows += IsSmall() ? 7 : 1)
       RunLora(DType::kBF16, 512, 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, base);
 }
 
-TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
+void ShareX(WeightFormat of_a, WeightFormat of_b, WeightFormat of_c) {
   const int64_t rows = 11, in = 300;
   for (const SimdLevel level : AvailableSimdLevels()) {
     const auto ops = MakeOps(level, 3);
-    const Matrix a(*ops, WeightFormat::kInt4, 45, in, 1), b(*ops, DType::kBF16, 70, in, 2),
-        c(*ops, WeightFormat::kInt8, 33, in, 3);
+    const Matrix a(*ops, of_a, 45, in, 1), b(*ops, of_b, 70, in, 2), c(*ops, of_c, 33, in, 3);
     const std::vector<float> x = Values(4, static_cast<size_t>(rows * in));
     std::vector<float> y[3];
     std::vector<Product> products;
@@ -213,6 +212,11 @@ TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
     EXPECT_EQ(y[1], BaseProducts(b, x, rows)) << NameOf(level);
     EXPECT_EQ(y[2], BaseProducts(c, x, rows)) << NameOf(level);
   }
+}
+
+TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
+  ShareX(WeightFormat::kInt4, DType::kBF16, WeightFormat::kInt8);
+  ShareX(WeightFormat::kBF16Dot, WeightFormat::kInt8, DType::kBF16);
 }
 
 TEST(CpuLora, OneRowAlone) {

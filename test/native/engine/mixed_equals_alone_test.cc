@@ -162,7 +162,8 @@ TEST(MixedEqualsAloneTest, UnderEvictionReloadAndPreemption) {
 
 TEST(MixedEqualsAloneTest, InSixteenEightAndFourBits) {
   const TestFolder folder("dtypes");
-  for (const WeightFormat dtype : {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat dtype :
+       {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
     SCOPED_TRACE(NameOf(dtype));
     const std::vector<Answer> alone = Alone(folder, dtype);
     ExpectSame(folder, alone, {.seed = 10, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype});
