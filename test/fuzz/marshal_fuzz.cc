@@ -70,9 +70,10 @@ const Fields kOpen = {
     {"model", Type::kObject, {}, kModel},
     {"files", Type::kTexts},
     {"tensors", Type::kTable, {}, kBaseTensor},
+    {"cacheDir", Type::kText},
     {"tokenBytes", Type::kBytes},
     {"tokenOffsets", Type::kWords},
-    {"dtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
+    {"dtype", Type::kName, {"f32", "f16", "bf16", "int8", "int4"}},
     {"kvDtype", Type::kName, {"f32", "f16", "bf16"}},
     {"adapterDtype", Type::kName, {"f32", "f16", "bf16"}},
     {"simd", Type::kText},
@@ -153,10 +154,11 @@ Content ContentOf(const OpenArguments& open) {
   const EngineOptions& options = open.options;
   Write(options.model, &content);
   content.Texts(options.files);
+  content.Text(options.cache_dir);
   const TokenTable tokens = options.read_tokens();
   content.Wholes(tokens.bytes);
   content.Wholes(tokens.offsets);
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "int8"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "int8", "int4"};
   content.Text(kNames[static_cast<size_t>(options.dtype.kind)]);
   content.Text(kNames[static_cast<size_t>(options.kv_dtype)]);
   content.Text(kNames[static_cast<size_t>(options.adapter_dtype)]);
