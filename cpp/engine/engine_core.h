@@ -63,6 +63,9 @@ class EngineCore {
 
  private:
   Status OpenMemory();
+  Status OpenWeights(OpenedEvent* opened);
+  Status PackWeights();
+  OnLoadProgress Reporting(LoadPhase phase);
   Status ChooseContext(int64_t frames);
   Status CheckRequest(const Request& request) const;
   Status FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const;

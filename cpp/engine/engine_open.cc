@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <string_view>
 
 #include "engine/engine_core.h"
 
@@ -29,6 +30,14 @@ Status CheckTokens(const TokenTable& tokens, int32_t vocab) {
                offsets.size(), tokens.bytes.size(), vocab, vocab + 1);
 }
 
+// A cache that can't be used is no error of the load, but for an abort.
+Status NoteCache(const Status& status, std::string* warning) {
+  if (status.ok() || status.code() == std::string_view(kErrAborted)) return status;
+  if (!warning->empty()) *warning += "; ";
+  *warning += status.message();
+  return Ok();
+}
+
 }  // namespace
 
 Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
@@ -39,19 +48,49 @@ Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
   OPENLORA_RETURN_IF_ERROR(options_.open_backend(&backend_));
   OPENLORA_RETURN_IF_ERROR(
       weights_.Open(options_.model, options_.files, options_.tensors, options_.dtype, *backend_.ops));
-  const auto report = [this](bool is_packing, LoadProgress progress) {
-    outbox_->Push(ProgressEvent{is_packing, progress.bytes_done, progress.bytes_total});
+  OPENLORA_RETURN_IF_ERROR(OpenMemory());
+  OpenedEvent opened{weights_.digest(),
+                     backend_.simd,
+                     backend_.threads,
+                     weights_.bytes(),
+                     pool_.frames_total() * pool_.frame_bytes(),
+                     pool_.frame_bytes(),
+                     max_context_,
+                     false,
+                     {}};
+  OPENLORA_RETURN_IF_ERROR(OpenWeights(&opened));
+  outbox_->Push(std::move(opened));
+  return Ok();
+}
+
+OnLoadProgress EngineCore::Reporting(LoadPhase phase) {
+  return [this, phase](LoadProgress progress) {
+    outbox_->Push(ProgressEvent{phase, progress.bytes_done, progress.bytes_total});
     outbox_->Flush();
   };
+}
+
+// Out of the cache if they are there, else packed, and kept for the next start.
+Status EngineCore::OpenWeights(OpenedEvent* opened) {
+  // A device with memory of its own would have the payload uploaded.
+  if (options_.cache_dir.empty() || !backend_.device->is_host()) return PackWeights();
+  const PackedWeights packed = weights_.Packed(*backend_.ops);
+  MappedFile file;
+  const Status read = ReadWeightCache(options_.cache_dir, packed, Reporting(LoadPhase::kWeights), *is_aborted_, &file);
+  OPENLORA_RETURN_IF_ERROR(NoteCache(read, &opened->cache_warning));
+  opened->is_from_cache = file.size() > 0;
+  if (opened->is_from_cache) return weights_.Adopt(std::move(file));
+  OPENLORA_RETURN_IF_ERROR(PackWeights());
+  const Status written =
+      WriteWeightCache(options_.cache_dir, packed, weight_memory_, Reporting(LoadPhase::kCache), *is_aborted_);
+  return NoteCache(written, &opened->cache_warning);
+}
+
+Status EngineCore::PackWeights() {
   const int64_t file_bytes = weights_.file_bytes();
-  report(false, {file_bytes, file_bytes});
-  OPENLORA_RETURN_IF_ERROR(OpenMemory());
+  Reporting(LoadPhase::kWeights)({file_bytes, file_bytes});
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(weights_.bytes()), &weight_memory_));
-  const auto report_packing = [&](LoadProgress progress) { report(true, progress); };
-  OPENLORA_RETURN_IF_ERROR(weights_.Load(weight_memory_, backend_.ops.get(), report_packing, is_aborted));
-  outbox_->Push(OpenedEvent{weights_.digest(), backend_.simd, backend_.threads, weights_.bytes(),
-                            pool_.frames_total() * pool_.frame_bytes(), pool_.frame_bytes(), max_context_});
-  return Ok();
+  return weights_.Load(weight_memory_, backend_.ops.get(), Reporting(LoadPhase::kPack), *is_aborted_);
 }
 
 Status EngineCore::OpenMemory() {

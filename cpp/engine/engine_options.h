@@ -33,6 +33,7 @@ struct EngineOptions {
   ModelConfig model;
   std::vector<std::string> files;
   std::vector<BaseTensor> tensors;
+  std::string cache_dir;  // where packed weights are kept for the next start; empty: nowhere
   // Of the base's matrices. In int8, embedding and head included: they are 20 to 40 % of what a step of a small model
   // reads, and add 3 to 26 % to the KL divergence from f32 (docs/models.md). In int4, those two are int8.
   WeightFormat dtype = DType::kF32;

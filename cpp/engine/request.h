@@ -58,8 +58,9 @@ inline constexpr char kErrClosed[] = "ERR_CLOSED";
 inline constexpr char kErrLimits[] = "ERR_LIMITS";
 
 // What happened, besides tokens. One EndEvent or FailedEvent for each submitted request.
+enum class LoadPhase : int32_t { kWeights, kPack, kCache };
 struct ProgressEvent {
-  bool is_packing = false;
+  LoadPhase phase = LoadPhase::kWeights;
   int64_t bytes_done = 0;
   int64_t bytes_total = 0;
 };
@@ -71,6 +72,8 @@ struct OpenedEvent {
   int64_t pool_bytes = 0;
   int64_t frame_bytes = 0;
   int32_t max_context = 0;
+  bool is_from_cache = false;  // the weights
+  std::string cache_warning;   // empty: the cache, if there is one, was read or written
 };
 struct OpenFailedEvent {
   Status status;

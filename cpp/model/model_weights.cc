@@ -131,13 +131,13 @@ const float** ModelWeights::VectorOf(WeightRole role, int32_t layer) {
   }
 }
 
-Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
+Status ModelWeights::Load(void* memory, Ops* ops, const OnLoadProgress& on_progress,
                           const std::atomic<bool>& is_cancelled) {
   LoadProgress progress{0, file_bytes()};
   for (const Item& item : items_) {
     void* target = static_cast<uint8_t*>(memory) + item.offset;
     if (IsMatrix(item.tensor.role)) {
-      OPENLORA_RETURN_IF_ERROR(LoadMatrix(item, target, ops, &progress, on_progress, is_cancelled));
+      OPENLORA_RETURN_IF_ERROR(PackMatrix(item, target, ops, &progress, on_progress, is_cancelled));
       continue;
     }
     const TensorRange& range = item.tensor.range;
@@ -146,18 +146,14 @@ Status ModelWeights::Load(void* memory, Ops* ops, const std::function<void(LoadP
     const float scale = item.tensor.role == WeightRole::kFinalNorm ? config_.logit_scale : 1;
     ops->PackVector({item.file->data() + range.offset, range.dtype, 1, item.shape.in},
                     is_norm ? config_.norm_offset : 0, scale, static_cast<float*>(target));
-    *VectorOf(item.tensor.role, item.tensor.layer) = static_cast<const float*>(target);
     progress.bytes_done += range.bytes;
   }
-  items_.clear();
-  files_.clear();
-  if (config_.is_tied) head_ = embed_;
-  return CheckComplete();
+  on_progress(progress);  // the last tensor may be a vector
+  return Attach(memory);
 }
 
-Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
-                                const std::function<void(LoadProgress)>& on_progress,
-                                const std::atomic<bool>& is_cancelled) {
+Status ModelWeights::PackMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
+                                const OnLoadProgress& on_progress, const std::atomic<bool>& is_cancelled) {
   const TensorRange& range = item.tensor.range;
   const uint8_t* source = item.file->data() + range.offset;
   const int64_t row_bytes = range.cols * static_cast<int64_t>(SizeOf(range.dtype));
@@ -172,12 +168,55 @@ Status ModelWeights::LoadMatrix(const Item& item, void* target, Ops* ops, LoadPr
     progress->bytes_done += rows * row_bytes;
     on_progress(*progress);
   }
-  Weight* weight = WeightOf(item.tensor.role, item.tensor.layer);
-  weight->format = format;
-  weight->out = item.shape.out;
-  weight->in = item.shape.in;
-  weight->data = target;
   return Ok();
+}
+
+Status ModelWeights::Adopt(MappedFile file) {
+  cache_ = std::move(file);
+  return Attach(cache_.data() + kWeightCacheHeaderBytes);
+}
+
+// `memory` holds every item at its offset.
+Status ModelWeights::Attach(const void* memory) {
+  for (const Item& item : items_) {
+    const WeightRole role = item.tensor.role;
+    const void* const data = static_cast<const uint8_t*>(memory) + item.offset;
+    if (!IsMatrix(role)) {
+      *VectorOf(role, item.tensor.layer) = static_cast<const float*>(data);
+      continue;
+    }
+    Weight* weight = WeightOf(role, item.tensor.layer);
+    weight->format = FormatOf(role);
+    weight->out = item.shape.out;
+    weight->in = item.shape.in;
+    weight->data = data;
+  }
+  items_.clear();
+  files_.clear();
+  if (config_.is_tied) head_ = embed_;
+  return CheckComplete();
+}
+
+PackedWeights ModelWeights::Packed(const Ops& ops) const {
+  PackedWeights packed;
+  packed.bytes = bytes_;
+  Sha256 hash;
+  const std::string names = std::string(ops.packed_layout()) + " " + NameOf(format_) + " " + digest_;
+  hash.Update(names.data(), names.size());
+  for (const Item& item : items_) {
+    const TensorRange& range = item.tensor.range;
+    const int64_t place[] = {
+        static_cast<int64_t>(item.tensor.role), item.tensor.layer, range.file, range.offset, range.bytes, item.offset};
+    hash.Update(place, sizeof(place));
+    packed.items.push_back(item.offset);
+  }
+  // The digest knows the beginnings of tensors alone.
+  for (const MappedFile& file : files_) {
+    const int64_t identity[] = {file.size(), file.identity().modified_ns};
+    hash.Update(identity, sizeof(identity));
+  }
+  packed.key = hash.Finish();
+  return packed;
 }
 
 Status ModelWeights::CheckComplete() const {

@@ -3,12 +3,13 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "model/load_progress.h"
 #include "model/model_config.h"
+#include "model/weight_cache.h"
 #include "ops/ops.h"
 #include "tensor/mapped_file.h"
 #include "tensor/tensor_range.h"
@@ -48,22 +49,20 @@ struct LayerWeights {
   std::array<Weight, kLayerSites> sites;
 };
 
-struct LoadProgress {
-  int64_t bytes_done = 0;
-  int64_t bytes_total = 0;
-};
-
 inline constexpr char kErrModelTensor[] = "ERR_MODEL_TENSOR";
 
-// The base's weights, packed once for the ops that read them. Constant after Load.
+// The base's weights, packed once for the ops that read them. Constant after Load or Adopt.
 class ModelWeights {
  public:
   // Maps the files and checks every range and shape; bytes() then says how much memory Load needs.
   Status Open(const ModelConfig& config, const std::vector<std::string>& files, const std::vector<BaseTensor>& tensors,
               WeightFormat format, const Ops& ops);
   // Packs into `memory` of the ops' device, which must outlive this. Reports progress in bytes of the files.
-  Status Load(void* memory, Ops* ops, const std::function<void(LoadProgress)>& on_progress,
-              const std::atomic<bool>& is_cancelled);
+  Status Load(void* memory, Ops* ops, const OnLoadProgress& on_progress, const std::atomic<bool>& is_cancelled);
+  // In place of Load: the file that ReadWeightCache gave for Packed(), whose payload is used where it is.
+  Status Adopt(MappedFile file);
+  // What Load would leave in memory; until loaded.
+  PackedWeights Packed(const Ops& ops) const;
 
   const Weight& embed() const { return embed_; }
   const Weight& head() const { return head_; }
@@ -91,8 +90,9 @@ class ModelWeights {
   Status CheckComplete() const;
   Weight* WeightOf(WeightRole role, int32_t layer);
   const float** VectorOf(WeightRole role, int32_t layer);
-  Status LoadMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress,
-                    const std::function<void(LoadProgress)>& on_progress, const std::atomic<bool>& is_cancelled);
+  Status PackMatrix(const Item& item, void* target, Ops* ops, LoadProgress* progress, const OnLoadProgress& on_progress,
+                    const std::atomic<bool>& is_cancelled);
+  Status Attach(const void* memory);
   void MakeDigest();
 
   ModelConfig config_;
@@ -100,6 +100,7 @@ class ModelWeights {
   int64_t bytes_ = 0;
   std::vector<Item> items_;        // until loaded
   std::vector<MappedFile> files_;  // likewise
+  MappedFile cache_;               // empty unless adopted
   std::vector<LayerWeights> layers_;
   Weight embed_;
   Weight head_;

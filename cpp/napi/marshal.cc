@@ -16,6 +16,7 @@ constexpr const char* kActivationNames[] = {"silu", "gelu_tanh"};
 constexpr const char* kQkNormNames[] = {"none", "head", "all"};
 
 constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
+constexpr const char* kPhases[] = {"weights", "pack", "cache"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
 
 BaseTensor ReadBaseTensor(TableReader* row) {
@@ -103,6 +104,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   TableReader tensor(&reader, "tensors", kTensorWidth);
   options.tensors.reserve(tensor.rows());
   while (tensor.Next()) options.tensors.push_back(ReadBaseTensor(&tensor));
+  options.cache_dir = reader.String("cacheDir");
   const auto bytes = reader.Borrowed<uint8_t>("tokenBytes", &arguments->token_owners[0]);
   const auto offsets = reader.Borrowed<uint32_t>("tokenOffsets", &arguments->token_owners[1]);
   options.read_tokens = [bytes, offsets] {
@@ -243,7 +245,7 @@ class EventWriter {
 
 Napi::Object Write(Napi::Env env, const ProgressEvent& e) {
   return EventWriter(env, "progress")
-      .Put("phase", e.is_packing ? "pack" : "weights")
+      .Put("phase", kPhases[static_cast<size_t>(e.phase)])
       .Put("bytesDone", e.bytes_done)
       .Put("bytesTotal", e.bytes_total)
       .object();
@@ -257,6 +259,8 @@ Napi::Object Write(Napi::Env env, const OpenedEvent& e) {
       .Put("poolBytes", e.pool_bytes)
       .Put("frameBytes", e.frame_bytes)
       .Put("maxContext", e.max_context)
+      .Put("weightsFrom", e.is_from_cache ? "cache" : "files")
+      .Put("cacheWarning", e.cache_warning)
       .object();
 }
 Napi::Object Write(Napi::Env env, const OpenFailedEvent& e) {

@@ -11,6 +11,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  // The ops read any memory of the process, a mapped file's too: what is in it needs no Upload.
+  virtual bool is_host() const = 0;
   // Zeroed, aligned to 4 KiB at least. ERR_OUT_OF_MEMORY when there isn't that much.
   virtual Status Allocate(size_t bytes, void** data) = 0;
   virtual void Free(void* data, size_t bytes) = 0;

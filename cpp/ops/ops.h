@@ -135,6 +135,9 @@ class Ops {
   virtual const char* name() const = 0;  // "reference", "cpu-avx512", …
 
   // --- packing, at load ---
+  // Names what PackedBytes, Pack and PackVector do: of two Ops with one name, on whatever machine, they do the same,
+  // bit for bit. Packed weights are kept on disk under it.
+  virtual const char* packed_layout() const = 0;
   virtual int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const = 0;
   // Writes rows [0, source.rows) of `source` [rows, in] as outputs [out_begin, out_begin + rows) of a weight of
   // `format` [out, in] at `packed`. A split of a matrix into calls must begin at multiples of kPackRows (all but the

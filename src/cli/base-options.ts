@@ -55,6 +55,12 @@ export const BASE_OPTIONS = {
     summary:
       'for the KV cache and adapters, such as 2GiB; the weights come on top (default: half of what is free at most)',
   },
+  'cache-dir': {
+    kind: 'text',
+    value: 'DIR',
+    path: 'folder',
+    summary: 'keep the packed weights in DIR, a file of their size: the next start maps it (default: not kept)',
+  },
   simd: {
     kind: 'text',
     value: 'LEVEL',
@@ -165,14 +171,16 @@ function isAdapterAlone(path: string): boolean {
 export type BaseValues = Values<typeof BASE_OPTIONS>;
 export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
-type LoadValues = Partial<Pick<BaseValues, 'dtype' | 'compute' | 'threads' | 'simd' | 'context' | 'memory'>>;
+type LoadValues = Partial<
+  Pick<BaseValues, 'dtype' | 'compute' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'>
+>;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
 export async function openBase(path: string, options: LoadValues, io: Io): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, compute, threads, simd, context, memory } = options;
+  const { dtype, compute, threads, simd, context, memory, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
@@ -187,9 +195,11 @@ export async function openBase(path: string, options: LoadValues, io: Io): Promi
         ...(compute === undefined ? {} : { compute }),
         ...(threads === undefined ? {} : { threads }),
         ...(simd === undefined ? {} : { simd }),
+        ...(cacheDir === undefined ? {} : { cacheDir }),
         signal: io.signal,
         onProgress: ({ phase, bytesDone, bytesTotal }) => {
-          if (phase !== 'ready') bar.update(`loading ${phase}`, bytesDone, bytesTotal);
+          if (phase === 'ready') return;
+          bar.update(phase === 'cache' ? 'writing cache' : `loading ${phase}`, bytesDone, bytesTotal);
         },
       }),
     );

@@ -22,6 +22,7 @@ const retrain = (how: string) => `train or convert it as plain LoRA: ${how}`;
 const FLAGS: Readonly<Record<string, string>> = {
   'limits.deviceMemory': '--memory',
   'limits.maxContext': '--context',
+  cacheDir: '--cache-dir',
   maxTokens: '--max-tokens',
   topK: '--top-k',
   topP: '--top-p',

@@ -141,6 +141,8 @@ export interface OpenOptions {
   files: string[];
   /** Rows of `BaseTensor`. */
   tensors: Table;
+  /** Folder where packed weights are kept for the next start; empty: nowhere. */
+  cacheDir: string;
   /** Token id → bytes of its text: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens. */
   tokenBytes: Uint8Array;
   tokenOffsets: Uint32Array;
@@ -227,7 +229,7 @@ export type NativeFinishReason = 'eos' | 'stop' | 'length' | 'cancelled';
  * last of all: after `close`, after `openFailed`, or when the engine has failed.
  */
 export type ControlEvent =
-  | { kind: 'progress'; phase: 'weights' | 'pack'; bytesDone: number; bytesTotal: number }
+  | { kind: 'progress'; phase: 'weights' | 'pack' | 'cache'; bytesDone: number; bytesTotal: number }
   | {
       kind: 'opened';
       digest: string;
@@ -237,6 +239,9 @@ export type ControlEvent =
       poolBytes: number;
       maxContext: number;
       frameBytes: number;
+      weightsFrom: 'files' | 'cache';
+      /** Why packed weights couldn't be read or kept; empty if nothing failed. */
+      cacheWarning: string;
     }
   | { kind: 'openFailed'; code: string; message: string }
   | { kind: 'adapterReady'; handle: number; generation: string; bytes: number }

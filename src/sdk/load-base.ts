@@ -104,6 +104,7 @@ async function openBase(
     model: folder.spec,
     files: folder.files,
     tensors: folder.tensors,
+    cacheDir: options.cacheDir,
     tokenBytes: tokenizer.tokenBytes,
     tokenOffsets: tokenizer.tokenOffsets,
     dtype: options.compute === 'bf16' ? 'bf16-dot' : dtype,
@@ -118,8 +119,8 @@ async function openBase(
   const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
   await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-  for (const { code, message } of folder.warnings) callUser(() => logger.warn?.(message, { code }));
   const info = describeBase(folder, dtype, opened);
+  for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { code }));
   const rules = {
     vocabSize: info.vocabSize,
     contextLength: info.contextLength,
@@ -157,6 +158,12 @@ function describeBase(folder: BaseDescription, dtype: WeightFormat, opened: Open
     vocabSize: folder.spec.vocab,
     sites: folder.sites.map((site) => ({ name: site.name, in: site.in, out: site.out })),
     digest: opened.digest,
-    warnings: folder.warnings.map((warning) => ({ ...warning })),
+    weightsFrom: opened.weightsFrom,
+    warnings: [...folder.warnings.map((warning) => ({ ...warning })), ...cacheWarnings(opened)],
   });
+}
+
+function cacheWarnings({ cacheWarning }: OpenedEvent): BaseInfo['warnings'] {
+  if (cacheWarning === '') return [];
+  return [{ code: 'WARN_BASE_CACHE', message: `the cache of packed weights can't be used: ${cacheWarning}` }];
 }

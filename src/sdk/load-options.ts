@@ -1,6 +1,7 @@
 // What `loadBase` was given: checked, with its defaults.
 
 import { freemem, totalmem } from 'node:os';
+import { resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import {
   SIMD_LEVELS,
@@ -60,6 +61,8 @@ export interface CheckedLoadOptions {
   /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
   limits: { poolBytes: number | undefined; maxContext: number | undefined; maxBatchTokens: number; maxQueued: number };
   strictBase: boolean;
+  /** Absolute; empty: none. */
+  cacheDir: string;
   signal: AbortSignal | undefined;
   onProgress: ((progress: LoadProgress) => void) | undefined;
   logger: Logger;
@@ -77,6 +80,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
     limits: checkLimits(o.limits),
     strictBase: o.strictBase === undefined ? false : checkBoolean('strictBase', o.strictBase),
+    cacheDir: o.cacheDir === undefined ? '' : resolve(checkPath('cacheDir', o.cacheDir)),
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
     onProgress: checkCallback(o.onProgress),
     logger: checkLogger(o.logger),
@@ -92,7 +96,6 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   if (checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']) === 'int8') {
     throw notSupportedError("adapterDtype: 'int8'", "use 'auto'");
   }
-  if (o.cacheDir !== undefined) throw notSupportedError('cacheDir', 'leave it out');
   if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
 }
 

@@ -9,8 +9,11 @@ export type { SimdLevel } from '../native/binding.js';
 export type ByteSize = number | string;
 
 export interface LoadProgress {
-  /** In this order; `ready` comes once. */
-  phase: 'tokenizer' | 'weights' | 'pack' | 'ready';
+  /**
+   * In this order; `ready` comes once. `weights`: the checkpoint's files are mapped, or those that are packed in `cacheDir` are
+   * read. `pack` and `cache`: weights that were not there are packed, and written to `cacheDir` if there is one.
+   */
+  phase: 'tokenizer' | 'weights' | 'pack' | 'cache' | 'ready';
   bytesDone: number;
   bytesTotal: number;
 }
@@ -98,7 +101,12 @@ export interface LoadBaseOptions {
   numerics?: 'invariant' | 'fast';
   /** Refuses adapters that name another base in `base_model_name_or_path` (default: a warning in `AdapterInfo`). */
   strictBase?: boolean;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /**
+   * Folder where the packed weights are kept, one file of their size for each base and `dtype`; it is made if it is missing. The
+   * next start maps the file instead of packing, and processes share its memory. A change of the checkpoint's files makes another
+   * file; none is ever removed. A file that can't be read or written is the warning WARN_BASE_CACHE, not an error. Whoever can
+   * write there can change what the base answers. Default: none is kept.
+   */
   cacheDir?: string;
   /** Ends loading: everything is freed, then `loadBase` rejects with ERR_ABORTED. Without effect afterwards. */
   signal?: AbortSignal;
@@ -126,7 +134,9 @@ export interface BaseInfo {
   sites: { name: string; in: number; out: number }[];
   /** SHA-256 of the shape, the list of tensors and the first 4 KiB of each: tells checkpoints apart, proves no more. */
   digest: string;
-  /** What the checkpoint's files ask for and openlora doesn't do. */
+  /** Whether the weights were packed out of the checkpoint's files, or found packed in `cacheDir`. */
+  weightsFrom: 'files' | 'cache';
+  /** What the checkpoint's files ask for and openlora doesn't do, and what `cacheDir` couldn't be used for. */
   warnings: { code: string; message: string }[];
 }
 

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DemoSummary } from '../../src/cli/demo/report.js';
@@ -58,6 +58,25 @@ describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
     expect(code).toBe(1);
     expect(stderr).toContain(`compute: got "bf16", wanted 'f32' with weights in f32, or dtype 'bf16' beside it`);
     expect(stderr).toContain('--compute');
+  });
+
+  it('keeps packed weights where --cache-dir says, answers the same out of them, and warns where it can keep none', async () => {
+    const cache = join(family.base, 'packed');
+    const textOf = async (...more: string[]) =>
+      (await answers('12', [], '--dtype', 'int8', '--temperature', '0', ...more))[0]!.text;
+    const plain = await textOf();
+    expect(plain).not.toBe('');
+    expect(await textOf('--cache-dir', cache)).toBe(plain);
+    const [name, ...others] = readdirSync(cache);
+    expect([name, others]).toEqual([expect.stringMatching(/\.weights$/), []]);
+    const { ino } = statSync(join(cache, name!));
+    expect(await textOf('--cache-dir', cache)).toBe(plain);
+    expect(readdirSync(cache).map((kept) => statSync(join(cache, kept)).ino)).toEqual([ino]);
+    const none = join(cache, name!, 'below');
+    const args = ['generate', '--base', family.base, '--prompt', 'hello', '--cache-dir', none];
+    const { code, stderr } = await runCli(args);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining(`warning: the cache of packed`) });
+    expect(stderr).toContain(none);
   });
 
   it('passes a refused adapter on with its code', async () => {

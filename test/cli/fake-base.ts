@@ -20,6 +20,7 @@ export class FakeBase {
     vocabSize: 4,
     sites: [],
     digest: '',
+    weightsFrom: 'files',
     warnings: [] as { code: string; message: string }[],
   };
   isDisposed = false;

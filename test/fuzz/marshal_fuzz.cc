@@ -70,6 +70,7 @@ const Fields kOpen = {
     {"model", Type::kObject, {}, kModel},
     {"files", Type::kTexts},
     {"tensors", Type::kTable, {}, kBaseTensor},
+    {"cacheDir", Type::kText},
     {"tokenBytes", Type::kBytes},
     {"tokenOffsets", Type::kWords},
     {"dtype", Type::kName, {"f32", "f16", "bf16", "int8", "int4", "bf16-dot"}},
@@ -153,6 +154,7 @@ Content ContentOf(const OpenArguments& open) {
   const EngineOptions& options = open.options;
   Write(options.model, &content);
   content.Texts(options.files);
+  content.Text(options.cache_dir);
   const TokenTable tokens = options.read_tokens();
   content.Wholes(tokens.bytes);
   content.Wholes(tokens.offsets);

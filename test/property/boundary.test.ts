@@ -26,7 +26,9 @@ describe.skipIf(noAddon)('the boundary of the addon', () => {
 
   test(`takes arguments of every kind without harm (seed ${SEED})`, async () => {
     const args = [join(folder, 'boundary.js'), files.base, String(SEED), String(runs)];
-    const result = await promisify(execFile)(process.execPath, args, { timeout: 1_500_000 }).catch(
+    // Chance names folders for packed weights, too.
+    const options = { timeout: 1_500_000, cwd: files.root };
+    const result = await promisify(execFile)(process.execPath, args, options).catch(
       (error: { signal?: string; code?: number; stdout: string; stderr: string }) => error,
     );
     expect(result).toMatchObject({ stdout: 'served\n', stderr: '' });

@@ -215,6 +215,7 @@ const options: OpenOptions = {
   model: base.spec,
   files: base.files,
   tensors: baseTensorTable(base.tensors),
+  cacheDir: 'packed',
   tokenBytes: new Uint8Array(base.spec.vocab).fill(97),
   tokenOffsets: Uint32Array.from({ length: base.spec.vocab + 1 }, (_, i) => i),
   dtype: 'f32',

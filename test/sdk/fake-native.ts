@@ -35,6 +35,8 @@ export interface ScriptedAnswer {
 export interface FakeOptions {
   answer?: (request: RequestSpec) => ScriptedAnswer;
   openFailure?: { code: string; message: string };
+  weightsFrom?: 'files' | 'cache';
+  cacheWarning?: string;
   /** What `adapterFailed` says of an adapter, by its first file. */
   adapterFailure?: (adapter: AdapterSpec) => { code: string; message: string } | undefined;
   /** Steps happen when the test calls `step()`, not by themselves. */
@@ -207,6 +209,8 @@ export class FakeEngine implements NativeEngine {
       poolBytes: limits.poolBytes,
       maxContext: limits.maxContext || this.options.model.context,
       frameBytes: 64,
+      weightsFrom: this.fake.weightsFrom ?? 'files',
+      cacheWarning: this.fake.cacheWarning ?? '',
     });
   }
 

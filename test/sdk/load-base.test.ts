@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OpenLoraError } from '../../src/errors.js';
 import type { LoadProgress } from '../../src/index.js';
@@ -16,10 +17,11 @@ describe('loadBase', () => {
       vocabSize: 256,
       sites: [{ name: 'model.layers.0.self_attn.q_proj', in: 8, out: 8 }],
       digest: 'd'.repeat(64),
+      weightsFrom: 'files',
       warnings: [],
     });
     expect(engines[0]!.options).toMatchObject({
-      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0,
+      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '',
       limits: { maxContext: 0, maxBatchTokens: 256, maxQueued: 4096 },
     }); // prettier-ignore
     expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
@@ -106,6 +108,27 @@ describe('loadBase', () => {
     await using base = await fakeSdk({}, {}, fakeFolder({ warnings })).loadBase({ logger });
     expect(base.info.warnings).toEqual(warnings);
     expect(logged).toEqual([['not applied', { code: 'WARN_TEST' }]]);
+  });
+
+  test('gives the engine an absolute cacheDir, and says where the weights came from', async () => {
+    const { loadBase, engines } = fakeSdk({ weightsFrom: 'cache' });
+    await using base = await loadBase({ cacheDir: 'packed' });
+    expect(engines[0]!.options.cacheDir).toBe(join(process.cwd(), 'packed'));
+    expect(base.info).toMatchObject({ weightsFrom: 'cache', warnings: [] });
+  });
+
+  test('warns of a cacheDir that was of no use, after what the folder warns of', async () => {
+    const logged: unknown[] = [];
+    const logger = { warn: (...given: unknown[]) => logged.push(given) };
+    const warnings = [{ code: 'WARN_TEST', message: 'not applied' }];
+    const { loadBase } = fakeSdk({ cacheWarning: '/full: No space' }, {}, fakeFolder({ warnings }));
+    await using base = await loadBase({ cacheDir: '/full', logger });
+    const expected = [
+      ...warnings,
+      { code: 'WARN_BASE_CACHE', message: "the cache of packed weights can't be used: /full: No space" },
+    ];
+    expect(base.info.warnings).toEqual(expected);
+    expect(logged).toEqual(expected.map(({ code, message }) => [message, { code }]));
   });
 });
 

@@ -33,6 +33,7 @@ class CpuOps final : public Ops {
   const char* name() const override { return name_.c_str(); }
   int threads() const { return pool_.size(); }
 
+  const char* packed_layout() const override;
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override;
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override;
   int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override;

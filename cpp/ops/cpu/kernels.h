@@ -17,6 +17,7 @@ inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_ta
 // Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded);
 // int8 [K/128] (zero-padded before the rotation) of { [32][32][4] bytes w + 128: fours of k, outputs; [32] f16 scales
 // }; int4 [K/32] of { [4][32][4] bytes: indices of the fours of k 2j (low halves) and 2j + 1; [32] f16 scales }.
+// Whoever changes any of it raises kPackedLayout (layout.h).
 inline constexpr int kPanel = 32;                                  // outputs
 inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);     // of a panel's weights, with their scales
 inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise

@@ -12,6 +12,10 @@
 
 namespace openlora {
 
+// To be raised whenever Pack writes other bytes, in any format: weights packed before are on users' disks. CpuPack's
+// test of the packed bytes tells.
+inline constexpr char kPackedLayout[] = "cpu-1";
+
 constexpr int64_t DivideUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 constexpr int64_t RoundUp(int64_t value, int64_t unit) { return DivideUp(value, unit) * unit; }
 

@@ -178,6 +178,8 @@ PackFunction PackFromTo(DType from, WeightFormat to) {
 
 }  // namespace
 
+const char* CpuOps::packed_layout() const { return kPackedLayout; }
+
 int64_t CpuOps::PackedBytes(WeightFormat format, int64_t out, int64_t in) const {
   return DivideUp(out, kPanel) * PanelBytes(format, in);
 }

@@ -17,6 +17,7 @@ namespace {
 class ReferenceOps final : public Ops {
  public:
   const char* name() const override { return "reference"; }
+  const char* packed_layout() const override { return "reference-1"; }
 
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override {
     if (format == WeightFormat::kInt8) return out * GroupCount<Int8Group>(in) * static_cast<int64_t>(sizeof(Int8Group));

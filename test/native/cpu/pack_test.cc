@@ -1,3 +1,4 @@
+#include "base/sha256.h"
 #include "native/cpu/cpu_fixture.h"
 #include "ops/cpu/cpu_device.h"
 
@@ -39,6 +40,30 @@ TEST(CpuPack, ConvertsBetweenAllDTypesFromUnalignedSourcesInPieces) {
                     RoundTo(to, RoundTo(from, values[static_cast<size_t>(o * in + k)])))
               << NameOf(from) << " to " << NameOf(to);
     }
+}
+
+TEST(CpuPack, TheBytesAreThoseOfTheLayoutsNameOnEveryLevel) {
+  // Weights packed before are kept on disk under this name: where the bytes change, kPackedLayout must, and then this.
+  const std::string name = "cpu-1";
+  const std::string bytes = "cfd8316330dbe59cc8aa4140d516b6b214f1c97981cc56b59a7dcf84e36889a6";
+  const int64_t out = 77, in = 301;
+  const std::vector<float> values = Values(11, out * in);
+  for (const SimdLevel level : AvailableSimdLevels()) {
+    const auto ops = MakeOps(level, 2);
+    EXPECT_EQ(ops->packed_layout(), name);
+    Sha256 hash;
+    for (const WeightFormat::Kind format :
+         {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+      const int64_t size = ops->PackedBytes(format, out, in);
+      const Aligned packed = AllocateAligned(size);
+      ops->Pack({values.data(), DType::kF32, out, in}, format, out, 0, packed.get());
+      hash.Update(packed.get(), static_cast<size_t>(size));
+    }
+    std::vector<float> vector(static_cast<size_t>(in));
+    ops->PackVector({values.data(), DType::kF32, 1, in}, 1, 0.3f, vector.data());
+    hash.Update(vector.data(), vector.size() * sizeof(float));
+    EXPECT_EQ(ToHex(hash.Finish()), bytes) << NameOf(level);
+  }
 }
 
 TEST(CpuPack, TilesHoldNoMoreThanTheirPayloadRoundedUp) {

@@ -34,6 +34,9 @@ class CoreDriver {
   const Status& opened() const { return opened_; }
   EngineCore& core() { return core_; }
   Answer& answer(int64_t request) { return answers_[request]; }
+  // After a Read.
+  const OpenedEvent& opened_event() const { return opened_event_; }
+  const std::vector<ProgressEvent>& progress() const { return progress_; }
   std::map<int64_t, std::string>& adapter_events() { return adapter_events_; }
   bool has_ended(int64_t request) { return !answers_[request].end.empty(); }
   bool has_loader_work() const { return !work_.empty(); }
@@ -79,6 +82,10 @@ class CoreDriver {
       } else if (const auto* failed = std::get_if<FailedEvent>(&event)) {
         EXPECT_TRUE(answers_[failed->request].end.empty()) << "request " << failed->request << " ended twice";
         answers_[failed->request].end = failed->status.code();
+      } else if (const auto* opened = std::get_if<OpenedEvent>(&event)) {
+        opened_event_ = *opened;
+      } else if (const auto* progress = std::get_if<ProgressEvent>(&event)) {
+        progress_.push_back(*progress);
       } else if (const auto* ready = std::get_if<AdapterReadyEvent>(&event)) {
         adapter_events_[ready->handle] = "ready";
       } else if (const auto* refused = std::get_if<AdapterFailedEvent>(&event)) {
@@ -114,6 +121,8 @@ class CoreDriver {
   std::vector<std::string> base_files_;
   EngineCore core_;
   Status opened_;
+  OpenedEvent opened_event_;
+  std::vector<ProgressEvent> progress_;
   std::deque<LoaderResult> work_;
   std::map<int64_t, Answer> answers_;
   std::map<int64_t, std::string> adapter_events_;

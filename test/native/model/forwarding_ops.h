@@ -13,6 +13,7 @@ class ForwardingOps : public Ops {
   explicit ForwardingOps(std::unique_ptr<Ops> to) : to_(std::move(to)) {}
 
   const char* name() const override { return to_->name(); }
+  const char* packed_layout() const override { return to_->packed_layout(); }
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override {
     return to_->PackedBytes(format, out, in);
   }

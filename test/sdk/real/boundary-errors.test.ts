@@ -47,6 +47,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       model: base.spec,
       files: base.files,
       tensors: baseTensorTable(base.tensors),
+      cacheDir: '',
       tokenBytes: new Uint8Array(vocab).fill(97),
       tokenOffsets: Uint32Array.from({ length: vocab + 1 }, (_, i) => i),
       dtype: 'f32',
