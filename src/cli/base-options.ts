@@ -2,7 +2,7 @@
 
 import { basename, join, resolve } from 'node:path';
 import { existsSync } from 'node:fs';
-import type { Base, GenerateRequest } from '../index.js';
+import type { Base, GenerateRequest, LoadProgress } from '../index.js';
 import type { OptionTable, Values } from './args.js';
 import { CliError, UsageError, placed, throwIfInterrupted } from './errors.js';
 import { quoted } from './hints.js';
@@ -176,7 +176,12 @@ type LoadValues = Partial<
 >;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
-export async function openBase(path: string, options: LoadValues, io: Io): Promise<Base> {
+export async function openBase(
+  path: string,
+  options: LoadValues,
+  io: Io,
+  onPhase?: (phase: LoadProgress['phase']) => void,
+): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
@@ -198,6 +203,7 @@ export async function openBase(path: string, options: LoadValues, io: Io): Promi
         ...(cacheDir === undefined ? {} : { cacheDir }),
         signal: io.signal,
         onProgress: ({ phase, bytesDone, bytesTotal }) => {
+          onPhase?.(phase);
           if (phase === 'ready') return;
           bar.update(phase === 'cache' ? 'writing cache' : `loading ${phase}`, bytesDone, bytesTotal);
         },

@@ -19,6 +19,8 @@ export interface ModelFolder {
   /** One folder each. */
   adapters: string[];
   adapterBytes: number;
+  /** For packed weights; not there yet. */
+  cache: string;
 }
 
 /** Writes it, calls `use`, and removes it whatever happens, also when the process is made to end. */
@@ -32,7 +34,7 @@ export async function withModelFolder<T>(
   const each = adapterBytes(shape, rank, dtype);
   const bytes = baseBytes(shape, dtype) + settings.adapters * each;
   const parent = given ?? tmpdir();
-  await checkSpace(parent, bytes + REST_BYTES);
+  await checkSpace(parent, bytes + baseBytes(shape, dtype) + REST_BYTES); // and packed weights, as large at most
   io.stderr.line(`writing ${formatBytes(bytes)} of random weights to ${shortPath(parent)}, removed at the end`);
   const root = mkdtempSync(join(parent, 'openlora-bench-'));
   const remove = () => rmSync(root, { recursive: true, force: true });
@@ -47,7 +49,7 @@ export async function withModelFolder<T>(
     const adapters = Array.from({ length: settings.adapters }, (_, i) => join(root, `adapter-${i}`));
     for (const [i, path] of adapters.entries()) await writeAdapter(path, shape, rank, i, options);
     bar.clear();
-    return await use({ base, adapters, adapterBytes: each });
+    return await use({ base, adapters, adapterBytes: each, cache: join(root, 'cache') });
   } catch (error) {
     throw io.signal.aborted ? new Interrupted() : error;
   } finally {

@@ -37,11 +37,21 @@ export class ModelSession {
   ) {}
 
   /** Loads, registers every adapter, and has each of them answer once. The caller disposes of `base`. */
-  static async open(folder: ModelFolder, settings: ModelSettings, room: Room, io: Io): Promise<ModelSession> {
+  static async open(
+    folder: Omit<ModelFolder, 'cache'>,
+    settings: ModelSettings,
+    room: Room,
+    io: Io,
+  ): Promise<ModelSession> {
     const began = performance.now();
     const { dtype, compute, threads, simd } = settings;
     const memory = String(poolBytes(settings, folder, room));
-    const base = await openBase(folder.base, { dtype, compute, threads, simd, memory, context: room.context }, io);
+    const options = { dtype, compute, threads, simd, memory, context: room.context };
+    let [packing, packed] = [began, began];
+    const base = await openBase(folder.base, options, io, (phase) => {
+      if (phase === 'weights') packing = performance.now();
+      if (phase === 'pack') packed = performance.now();
+    });
     try {
       const loaded = performance.now();
       const ids = folder.adapters.map((_, i) => `a${i}`);
@@ -53,11 +63,9 @@ export class ModelSession {
         await base.registerAdapter(ids[i]!, path, { signal: io.signal });
       await Promise.all(ids.map(first));
       const withAdapters = performance.now();
-      const once = (name: string, unit: 'ms' | 'MiB', value: number): Line => ({
-        ...{ name, unit, better: 'lower', median: value, low: value, high: value, samples: 1 },
-      });
       const loading = [
         once('load', 'ms', loaded - began),
+        once('of it packing', 'ms', packed - packing),
         once('load to the first token', 'ms', ready - began),
         ...(ids.length > 0 ? [once(`${ids.length} adapters to their first tokens`, 'ms', withAdapters - ready)] : []),
         once('weights held', 'MiB', base.stats().bytes.base / 2 ** 20),
@@ -71,10 +79,7 @@ export class ModelSession {
 
   /** To be called before the first look at the limits, which take memory of their own. */
   notePeakMemory(): void {
-    const value = process.resourceUsage().maxRSS / 1024;
-    this.loading.push({
-      ...{ name: 'peak RSS', unit: 'MiB', better: 'lower', median: value, low: value, high: value, samples: 1 },
-    });
+    this.loading.push(once('peak RSS', 'MiB', process.resourceUsage().maxRSS / 1024));
   }
 
   /** What the machine gives at this moment; nothing else may run. */
@@ -115,8 +120,24 @@ export class ModelSession {
   }
 }
 
+function once(name: string, unit: 'ms' | 'MiB', value: number): Line {
+  return { name, unit, better: 'lower', median: value, low: value, high: value, samples: 1 };
+}
+
+/** How long a start takes that finds the packed weights in a `cacheDir`; nothing where they can't be kept, which stderr says. */
+export async function measureSecondStart(folder: ModelFolder, settings: ModelSettings, io: Io): Promise<Line[]> {
+  const { dtype, compute, threads, simd } = settings;
+  const options = { dtype, compute, threads, simd, memory: '64MiB', context: FRAME_TOKENS, 'cache-dir': folder.cache };
+  await (await openBase(folder.base, options, io)).dispose();
+  const began = performance.now();
+  const base = await openBase(folder.base, options, io);
+  const loaded = performance.now();
+  await base.dispose();
+  return base.info.weightsFrom === 'cache' ? [once('second start, weights from the cache', 'ms', loaded - began)] : [];
+}
+
 /** Of the pool: the KV of all sequences, in frames as the engine cuts them, and every adapter. */
-function poolBytes({ shape, dtype, adapters }: ModelSettings, folder: ModelFolder, room: Room): number {
+function poolBytes({ shape, dtype, adapters }: ModelSettings, folder: { adapterBytes: number }, room: Room): number {
   const tokenBytes = kvBytes(shape, dtype);
   const frame = Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(FRAME_TOKENS * tokenBytes)));
   const frames = (Math.ceil(room.context / FRAME_TOKENS) + 1) * shape.layers * room.sequences;

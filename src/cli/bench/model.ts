@@ -5,8 +5,9 @@ import type { Io } from '../io.js';
 import { benchDecode, decodeRoom } from './decode.js';
 import type { Measured, OnLine } from './machine.js';
 import { withModelFolder } from './model-folder.js';
-import { ModelSession, type Room } from './model-session.js';
+import { measureSecondStart, ModelSession, type Room } from './model-session.js';
 import { benchPrefill, prefillRoom } from './prefill.js';
+import type { Line } from './report.js';
 import { BATCH_ROWS, type ModelSettings } from './settings.js';
 import { weightsOf } from './shapes.js';
 
@@ -16,13 +17,15 @@ export async function benchModel(settings: ModelSettings, io: Io, onLine: OnLine
   checkContext(settings, room);
   return withModelFolder(settings, io, async (folder) => {
     const session = await ModelSession.open(folder, settings, room, io);
+    let lines: Line[];
     try {
-      const lines = await (isDecode ? benchDecode : benchPrefill)(session, io, onLine);
-      const begun = { ...session.begun, ...(settings.simd === 'auto' ? {} : { simd: settings.simd }) };
-      return { begun, sizes: sizesOf(settings, folder.adapterBytes), lines: [...lines, ...session.loading] };
+      lines = await (isDecode ? benchDecode : benchPrefill)(session, io, onLine);
     } finally {
       await session.base.dispose();
     }
+    lines.push(...session.loading, ...(await measureSecondStart(folder, settings, io)));
+    const begun = { ...session.begun, ...(settings.simd === 'auto' ? {} : { simd: settings.simd }) };
+    return { begun, sizes: sizesOf(settings, folder.adapterBytes), lines };
   });
 }
 
