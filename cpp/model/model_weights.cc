@@ -201,7 +201,9 @@ PackedWeights ModelWeights::Packed(const Ops& ops) const {
   PackedWeights packed;
   packed.bytes = bytes_;
   Sha256 hash;
-  const std::string names = std::string(ops.packed_layout()) + " " + NameOf(format_) + " " + digest_;
+  // What bf16 is multiplied by is no matter of how it is stored.
+  const char* const stored = format_.is_quantised() ? NameOf(format_) : NameOf(format_.dtype());
+  const std::string names = std::string(ops.packed_layout()) + " " + stored + " " + digest_;
   hash.Update(names.data(), names.size());
   for (const Item& item : items_) {
     const TensorRange& range = item.tensor.range;

@@ -80,6 +80,15 @@ describe.skipIf(noAddon)('cacheDir', () => {
     expect(kept()).toHaveLength(DTYPES.length);
   });
 
+  test('bf16 has one file, whatever computes with it', async () => {
+    const starts = [await start({ dtype: 'bf16' }), await start({ dtype: 'bf16', compute: 'bf16' })];
+    expect(starts.map(({ weightsFrom }) => weightsFrom)).toEqual(['files', 'cache']);
+    expect(kept().length).toBe(1);
+    const fresh = await start({ dtype: 'bf16', compute: 'bf16', cacheDir: undefined as never });
+    expect(starts[1]!.answers).toEqual(fresh.answers);
+    expect(starts[0]!.answers).not.toEqual(fresh.answers);
+  });
+
   test('a checkpoint that was written anew is packed anew, though its first bytes are the same', async () => {
     await start();
     const weights = join(files.base, 'model.safetensors');
