@@ -45,7 +45,9 @@ int CoresOf(const std::vector<int>& processors, const std::string& root) {
   for (const int processor : processors) {
     const std::string name = "cpu" + std::to_string(processor);
     std::string siblings;
-    std::getline(std::ifstream(root + "/sys/devices/system/cpu/" + name + "/topology/thread_siblings_list"), siblings);
+    std::string path = root;
+    path.append("/sys/devices/system/cpu/").append(name).append("/topology/thread_siblings_list");
+    std::getline(std::ifstream(path), siblings);
     cores.insert(siblings.empty() ? name : siblings);
   }
   return static_cast<int>(cores.size());
