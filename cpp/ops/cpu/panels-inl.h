@@ -198,11 +198,11 @@ inline constexpr int kPrefetches<Unpacked<V, W>> = kPrefetches<W>;
 template <class V, class W, int rows>
 void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* partial) {
   constexpr int kVectors = kPanelVectors<V>, kGroupBytes = kPanel * W::kGroupElement, kUnroll = kUnrollK / W::kGroup;
-  FewSums<V, rows, 1> sums;
+  typename V::F sums[rows][kVectors];
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
   for (int v = 0; v < kVectors; ++v)
-    sums.sum[0][r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
+    sums[r][v] = block.is_first ? V::Zero() : V::Load(partial + r * kPanel + v * V::kLanes);
 
   RowPointers<rows> x(args.x + row * args.x_stride + block.k_begin, args.x_stride);
   const uint8_t* group = block.weights;
@@ -215,20 +215,20 @@ void BlockTile(const PanelsArgs& args, const Block& block, int64_t row, float* p
     next += kPrefetches<W> * next_step;
     OPENLORA_UNROLL
     for (int i = 0; i < kUnroll; ++i)
-      GroupStep<V, W, rows, W::kGroup - 1>(group + i * kGroupBytes, x, i * W::kGroup, sums.sum[0]);
+      GroupStep<V, W, rows, W::kGroup - 1>(group + i * kGroupBytes, x, i * W::kGroup, sums);
     x.Advance(kUnrollK);
     group += kUnroll * kGroupBytes;
   }
   for (; left > 0; --left, group += kGroupBytes) {
-    GroupStep<V, W, rows, W::kGroup - 1>(group, x, 0, sums.sum[0]);
+    GroupStep<V, W, rows, W::kGroup - 1>(group, x, 0, sums);
     x.Advance(W::kGroup);
   }
-  if (block.count % W::kGroup != 0) GroupStep<V, W, rows, 0>(group, x, 0, sums.sum[0]);
+  if (block.count % W::kGroup != 0) GroupStep<V, W, rows, 0>(group, x, 0, sums);
 
-  if (block.is_last) return Finish<V, rows>(args, row, block.panel, sums.sum[0]);
+  if (block.is_last) return Finish<V, rows>(args, row, block.panel, sums);
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
-  for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums.sum[0][r][v]);
+  for (int v = 0; v < kVectors; ++v) V::Store(partial + r * kPanel + v * V::kLanes, sums[r][v]);
 }
 
 template <class V, class W, int rows>

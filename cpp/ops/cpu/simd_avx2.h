@@ -3,11 +3,12 @@
 #include <immintrin.h>
 
 #include "ops/cpu/simd_common.h"
+#include "ops/cpu/simd_x86.h"
 
 namespace openlora {
 namespace {
 
-struct Simd {
+struct Simd : SimdX86 {
   using F = __m256;
   using I = __m256i;
   static constexpr int kLanes = 8;
@@ -110,16 +111,7 @@ struct Simd {
     asm("" : "+x"(sum));
     return sum;
   }
-  static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-
   static constexpr bool kHasBF16Dot = false;
-  static constexpr bool kHasFlushMode = true;
-  static uint32_t EnterFlushMode() {
-    const uint32_t before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
-    return before;
-  }
-  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
 
  private:
   static Weights Halves(I bytes) {

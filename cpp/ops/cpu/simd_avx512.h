@@ -3,11 +3,12 @@
 #include <immintrin.h>
 
 #include "ops/cpu/simd_common.h"
+#include "ops/cpu/simd_x86.h"
 
 namespace openlora {
 namespace {
 
-struct Simd {
+struct Simd : SimdX86 {
   using F = __m512;
   using I = __m512i;
   static constexpr int kLanes = 16;
@@ -133,15 +134,6 @@ struct Simd {
     return sum;
   }
 #endif
-  static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-
-  static constexpr bool kHasFlushMode = true;
-  static uint32_t EnterFlushMode() {
-    const uint32_t before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);  // FTZ, DAZ
-    return before;
-  }
-  static void LeaveFlushMode(uint32_t before) { _mm_setcsr(before); }
 #if defined(__AVX512BF16__)
   static constexpr bool kHasBF16Dot = true;
   // By value and in assembly, as Dot.
