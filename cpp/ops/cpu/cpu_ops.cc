@@ -104,7 +104,8 @@ CpuOps::CpuOps(const KernelTable& kernels, int threads)
       name_(std::string("cpu-") + kernels.level),
       pool_(threads),
       panels_(pool_.size()),
-      taken_(static_cast<size_t>(pool_.size())) {}
+      taken_(static_cast<size_t>(pool_.size())),
+      tile_order_(static_cast<size_t>(pool_.size())) {}
 
 void CpuOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) {
   OPENLORA_CHECK(dim > 0 && x.cols % dim == 0 && out.rows == x.rows && out.cols == x.cols);

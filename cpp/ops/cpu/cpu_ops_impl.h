@@ -97,7 +97,7 @@ class CpuOps final : public Ops {
   void QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x);
   void BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
   void SumChunks(const ProjectArgs& args, const float* partial, float* coefficients);
-  void ExpandPanels(const ProjectArgs& args, Piece panels, const float* coefficients);
+  void ExpandPanels(const ProjectArgs& args, int member, Piece panels, const float* coefficients);
 
   const KernelTable kernels_;
   const std::string name_;
@@ -107,6 +107,7 @@ class CpuOps final : public Ops {
   WorkShares panels_;                      // Project
   std::vector<std::vector<Piece>> taken_;  // Project: by member
   LoraPlan plan_;
+  std::vector<TileOrder> tile_order_;    // by member
   Workspace panel_scratch_;              // Project: [threads][PanelScratchFloats(T)]
   Workspace x_quantised_[kOwnXFormats];  // Project
   Workspace partial_;                    // Project: the chunks' sums of h

@@ -83,20 +83,23 @@ void CpuOps::Embed(const EmbedArgs& args) {
       GatherRow(kernels_.quantised, table, args.tokens[row], begin, end, args.out.f32(row));
     }
     for (const LoraJob& job : plan_.jobs) {
+      TileOrder order;
+      const Piece panels = {begin / kPanel, DivideUp(end, kPanel)};
+      order.AddExpand(job, panels, hidden, *args.pages);
       ExpandArgs e;
       e.coefficients = coefficients + job.coefficients_begin;
       e.rank_stride = job.rank_stride();
       e.entry_row = args.entries->entry_row + job.entry_begin;
       e.entries = job.entries;
       e.pool = args.pages->pool;
-      e.tiles = job.b;
+      e.tiles = order.Finish();
       e.tile_columns = args.pages->tile_columns;
       e.rank = job.rank;
       e.out = hidden;
       e.y = args.out.f32();
       e.y_stride = args.out.stride;
-      e.panel_begin = begin / kPanel;
-      e.panel_end = DivideUp(end, kPanel);
+      e.panel_begin = panels.begin;
+      e.panel_end = panels.end;
       kernels_.expand[static_cast<int>(args.pages->dtype)](e);
     }
     if (args.scale == 1) return;

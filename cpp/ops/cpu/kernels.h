@@ -21,8 +21,9 @@ inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_ta
 inline constexpr int kPanel = 32;                                  // outputs
 inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);     // of a panel's weights, with their scales
 inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise
-inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
-inline constexpr int kBlockK = 128;  // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
+inline constexpr int kTilesAhead = 32;  // entries beyond its own LoRA tiles that a kernel may read
+inline constexpr int kTileRows = 8;     // rows that share a weight while it is in a register, at most
+inline constexpr int kBlockK = 128;     // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
 inline constexpr int kBF16DotGroupK = 64;  // columns of x that are rounded together
 
@@ -57,7 +58,7 @@ struct ShrinkArgs {
   const int32_t* entry_row = nullptr;  // [entries]
   int32_t entries = 0;
   const uint8_t* pool = nullptr;
-  const uint32_t* tiles = nullptr;  // of this chunk, in order; units of kTileUnitBytes
+  const uint32_t* tiles = nullptr;  // of this chunk, in order, then what is read next; units of kTileUnitBytes
   int32_t tile_columns = 0;
   int32_t ranks = 0;  // <= 8
   int64_t column_begin = 0;
@@ -74,7 +75,7 @@ struct ExpandArgs {
   const int32_t* entry_row = nullptr;
   int32_t entries = 0;
   const uint8_t* pool = nullptr;
-  const uint32_t* tiles = nullptr;  // the site's B tiles
+  const uint32_t* tiles = nullptr;  // [eights][tiles that hold the panels], then what is read next
   int32_t tile_columns = 0;
   int32_t rank = 0;
   int64_t out = 0;

@@ -14,6 +14,14 @@ inline constexpr int kEight = 8;                 // ranks of a tile
 inline constexpr int64_t kTileUnit = 256;        // bytes
 inline constexpr int kLanesOfPair = 2 * kEight;  // (rank, k mod 2), k fastest
 
+// While a tile is read, the one so many further on is prefetched.
+OPENLORA_INLINE int64_t TilesAhead(int64_t tile_bytes) {
+  constexpr int64_t kBytes = 8192;  // less hides too little of the latency; no more was gained by 16 KB
+  if (tile_bytes >= kBytes) return 1;
+  const int64_t tiles = kBytes / tile_bytes;
+  return tiles < kTilesAhead ? tiles : kTilesAhead;
+}
+
 // A tile's four consecutive k (a quad) as vectors of lanes (rank, k mod 2) for k = 0, 1 and for k = 2, 3.
 // kBytes: of one rank's quad.
 template <class V>
@@ -59,13 +67,15 @@ struct ShrinkSums {
   typename V::F sum[rows][2][kPairVectors<V>];
 };
 
-// `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks.
+// `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks. As much is prefetched from `next`.
 template <class V, class T, int rows, bool is_full>
 OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, const float* const (&x)[rows],
-                                 int64_t at, ShrinkSums<V, rows>& sums) {
+                                 int64_t at, const uint8_t* next, ShrinkSums<V, rows>& sums) {
   constexpr int kVectors = kPairVectors<V>;
   const int64_t quad_bytes = int64_t{is_full ? kEight : ranks} * T::kBytes;
-  for (; quads > 0; --quads, tile += quad_bytes, at += 4) {
+  for (; quads > 0; --quads, tile += quad_bytes, next += quad_bytes, at += 4) {
+    OPENLORA_UNROLL
+    for (int line = 0; line < kEight * T::kBytes; line += 64) V::PrefetchSoon(next + line);
     OPENLORA_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const int left = 2 * ranks - v * V::kLanes;
@@ -95,7 +105,8 @@ void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
     const int64_t left = args.columns - column;
     const int64_t columns = left < args.tile_columns ? left : args.tile_columns;
     const uint8_t* tile = args.pool + *tiles * kTileUnit;
-    ShrinkQuads<V, T, rows, is_full>(tile, args.ranks, columns / 4, x, column, sums);
+    const uint8_t* next = args.pool + tiles[TilesAhead(args.tile_columns * args.ranks * T::kBytes / 4)] * kTileUnit;
+    ShrinkQuads<V, T, rows, is_full>(tile, args.ranks, columns / 4, x, column, next, sums);
     if (columns % 4 == 0) continue;
     float last[rows][4] = {};
     const float* x_last[rows];
@@ -103,7 +114,7 @@ void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
       for (int64_t k = 0; k < columns % 4; ++k) last[r][k] = x[r][column + columns / 4 * 4 + k];
       x_last[r] = last[r];
     }
-    ShrinkQuads<V, T, rows, is_full>(tile + columns / 4 * args.ranks * T::kBytes, args.ranks, 1, x_last, 0, sums);
+    ShrinkQuads<V, T, rows, is_full>(tile + columns / 4 * args.ranks * T::kBytes, args.ranks, 1, x_last, 0, next, sums);
   }
   for (int r = 0; r < rows; ++r) {
     float chains[2][kLanesOfPair];
@@ -187,35 +198,43 @@ OPENLORA_INLINE void ExpandTile(const uint8_t* b, int ranks, int width, const fl
   }
 }
 
+// Some panels of one tile.
+struct ExpandSpan {
+  const uint32_t* tile;  // of the first of the ranks
+  int64_t next_eight;    // entries of ExpandArgs::tiles from one eight's tile to the next eight's
+  int rank_begin, rank_end;
+  int64_t output_begin, output_end;
+  int64_t column;        // of the first output within its tile
+  const uint8_t* ahead;  // as many bytes are prefetched from here
+};
+
 template <class V, class W, int rows, bool is_whole>
-void ExpandPanel(const ExpandArgs& args, int64_t panel, int64_t entry) {
+OPENLORA_INLINE void ExpandPanel(const ExpandArgs& args, const ExpandSpan& span, int64_t output, int width,
+                                 const float* const (&coefficients_begin)[rows], float* const (&y)[rows]) {
   constexpr int kVectors = kPanelVectors<V>;
-  const int64_t output = panel * kPanel;
-  const int width = is_whole ? kPanel : static_cast<int>(args.out - output);
-  const int64_t tile = output / args.tile_columns;
-  const int64_t column = output - tile * args.tile_columns;  // of the panel within its tile
-  const int64_t tiles = (args.out + args.tile_columns - 1) / args.tile_columns;
-  const float* coefficients[rows];
-  float* y[rows];
   typename V::F sums[rows][kVectors];
+  const float* coefficients[rows];
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) {
-    coefficients[r] = args.coefficients + (entry + r) * args.rank_stride;
-    y[r] = args.y + args.entry_row[entry + r] * args.y_stride + output;
+    coefficients[r] = coefficients_begin[r];
     OPENLORA_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const int left = width - v * V::kLanes;
-      sums[r][v] = is_whole || left >= V::kLanes ? V::Load(y[r] + v * V::kLanes)
-                                                 : V::LoadPart(y[r] + v * V::kLanes, left > 0 ? left : 0);
+      sums[r][v] = is_whole || left >= V::kLanes ? V::Load(y[r] + output + v * V::kLanes)
+                                                 : V::LoadPart(y[r] + output + v * V::kLanes, left > 0 ? left : 0);
     }
   }
-  const uint32_t* address = args.tiles + tile;
-  for (int rank = 0; rank < args.rank; rank += kEight, address += tiles) {
-    const int ranks = args.rank - rank < kEight ? args.rank - rank : kEight;
+  const int64_t column = span.column + output - span.output_begin;
+  const uint32_t* tile = span.tile;
+  for (int rank = span.rank_begin; rank < span.rank_end; rank += kEight, tile += span.next_eight) {
+    const int ranks = span.rank_end - rank < kEight ? span.rank_end - rank : kEight;
     const int64_t bytes_per_output = int64_t{ranks} * W::kGroupElement / W::kGroup;
-    const uint8_t* b = args.pool + *address * kTileUnit + column * bytes_per_output;
-    V::Prefetch(b + 2 * kPanel * bytes_per_output);
-    ExpandTile<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+    const uint8_t* b = args.pool + *tile * kTileUnit + column * bytes_per_output;
+    if (ranks == kEight) {
+      ExpandTile<V, W, rows, is_whole>(b, kEight, width, coefficients, sums);
+    } else {
+      ExpandTile<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+    }
     OPENLORA_UNROLL
     for (int r = 0; r < rows; ++r) coefficients[r] += kEight;
   }
@@ -224,37 +243,70 @@ void ExpandPanel(const ExpandArgs& args, int64_t panel, int64_t entry) {
   for (int v = 0; v < kVectors; ++v) {
     const int left = width - v * V::kLanes;
     if (is_whole || left >= V::kLanes) {
-      V::Store(y[r] + v * V::kLanes, sums[r][v]);
+      V::Store(y[r] + output + v * V::kLanes, sums[r][v]);
     } else if (left > 0) {
-      V::StorePart(y[r] + v * V::kLanes, sums[r][v], left);
+      V::StorePart(y[r] + output + v * V::kLanes, sums[r][v], left);
     }
   }
 }
 
 template <class V, class W, int rows>
-OPENLORA_INLINE void ExpandRows(const ExpandArgs& args, int64_t panel, int64_t entry) {
-  if ((panel + 1) * kPanel <= args.out) {
-    ExpandPanel<V, W, rows, true>(args, panel, entry);
-  } else {
-    ExpandPanel<V, W, rows, false>(args, panel, entry);
+void ExpandRows(const ExpandArgs& args, const ExpandSpan& span, int64_t entry) {
+  const float* coefficients[rows];
+  float* y[rows];
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    coefficients[r] = args.coefficients + (entry + r) * args.rank_stride + span.rank_begin;
+    y[r] = args.y + args.entry_row[entry + r] * args.y_stride;
   }
+  const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
+  const int panel_bytes = kPanel * ranks * W::kGroupElement / W::kGroup;
+  const uint8_t* ahead = span.ahead;
+  int64_t output = span.output_begin;
+  for (; output + kPanel <= span.output_end; output += kPanel) {
+    for (int line = 0; line < panel_bytes; line += 64) V::PrefetchSoon(ahead + line);
+    ahead += panel_bytes;
+    ExpandPanel<V, W, rows, true>(args, span, output, kPanel, coefficients, y);
+  }
+  if (output < span.output_end)
+    ExpandPanel<V, W, rows, false>(args, span, output, static_cast<int>(span.output_end - output), coefficients, y);
 }
 
 template <class V, class W, int rows>
-OPENLORA_INLINE void ExpandRest(const ExpandArgs& args, int64_t panel, int64_t entry) {
+OPENLORA_INLINE void ExpandRest(const ExpandArgs& args, const ExpandSpan& span, int64_t entry) {
   if constexpr (rows > 0) {
-    if (args.entries - entry == rows) return ExpandRows<V, W, rows>(args, panel, entry);
-    ExpandRest<V, W, rows - 1>(args, panel, entry);
+    if (args.entries - entry == rows) return ExpandRows<V, W, rows>(args, span, entry);
+    ExpandRest<V, W, rows - 1>(args, span, entry);
   }
 }
 
+// Eight ranks after eight: tiles are read from end to end, in the order in which an adapter lays them. Where there are
+// many rows, all ranks of a tile's place at once: less traffic to y.
 template <class V, class W>
 void Expand(const ExpandArgs& args) {
   constexpr int kRows = kRowTile<V>;
-  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
-    int64_t entry = 0;
-    for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, panel, entry);
-    ExpandRest<V, W, kRows - 1>(args, panel, entry);
+  const int64_t begin = args.panel_begin * kPanel;
+  const int64_t end = args.panel_end * kPanel < args.out ? args.panel_end * kPanel : args.out;
+  const int64_t tiles_before = begin / args.tile_columns;
+  ExpandSpan span;
+  span.next_eight = (end + args.tile_columns - 1) / args.tile_columns - tiles_before;
+  const int step = args.entries > kRows ? args.rank : kEight;
+  for (span.rank_begin = 0; span.rank_begin < args.rank; span.rank_begin += step) {
+    span.rank_end = span.rank_begin + step < args.rank ? span.rank_begin + step : args.rank;
+    const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
+    const int64_t bytes_per_output = int64_t{ranks} * W::kGroupElement / W::kGroup;
+    const int64_t tiles_ahead = TilesAhead(args.tile_columns * bytes_per_output);
+    for (int64_t i = 0; i < span.next_eight; ++i) {
+      const int64_t tile_begin = (tiles_before + i) * args.tile_columns, tile_end = tile_begin + args.tile_columns;
+      span.tile = args.tiles + span.rank_begin / kEight * span.next_eight + i;
+      span.output_begin = tile_begin > begin ? tile_begin : begin;
+      span.output_end = tile_end < end ? tile_end : end;
+      span.column = span.output_begin - tile_begin;
+      span.ahead = args.pool + span.tile[tiles_ahead] * kTileUnit + span.column * bytes_per_output;
+      int64_t entry = 0;
+      for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, span, entry);
+      ExpandRest<V, W, kRows - 1>(args, span, entry);
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "ops/batch_view.h"
 #include "ops/ops.h"
 
@@ -29,6 +30,12 @@ struct LoraJob {
   int64_t rank_stride() const { return eights() * kTileRanks; }
 };
 
+struct LoraUnit {
+  int64_t eight = 0;
+  int64_t chunk = 0;
+  int64_t piece = 0;
+};
+
 inline constexpr int32_t kUnitEntries = 64;  // entries of a unit, at most
 
 struct LoraPlan {
@@ -41,6 +48,21 @@ struct LoraPlan {
   // `sites` of the products; in, and out of each product. Counts into `counters`.
   void Build(const EntriesView* entries, const AdapterPages* pages, const int32_t* sites, int32_t products, int64_t in,
              OpCounters* counters);
+};
+
+// The tiles that one member reads, in the order in which it does, so that kernels can prefetch what comes after a tile.
+class TileOrder {
+ public:
+  void Clear() { tiles_.clear(); }
+  void AddUnit(const LoraJob& job, const LoraUnit& unit, int64_t in, const AdapterPages& pages);
+  // [eights][tiles that hold the panels]
+  void AddExpand(const LoraJob& job, Piece panels, int64_t out, const AdapterPages& pages);
+  // kTilesAhead more entries can be read.
+  const uint32_t* Finish();
+  static int64_t TilesOf(Piece panels, const AdapterPages& pages);  // in a row of tiles
+
+ private:
+  std::vector<uint32_t> tiles_;  // unit addresses
 };
 
 // Bytes of all tiles of a [rank, columns] matrix of a site.

@@ -26,80 +26,7 @@ PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   return panels;
 }
 
-// The units of a job whose costs begin in [cost_begin, cost_end) of the whole plan's.
-Piece UnitsOf(const LoraJob& job, int64_t cost_begin, int64_t cost_end) {
-  const auto first_from = [&](int64_t cost) {
-    return std::clamp<int64_t>(DivideUp(std::max<int64_t>(cost - job.cost_before, 0), job.unit_cost), 0, job.units);
-  };
-  return {first_from(cost_begin), first_from(cost_end)};
-}
-
 }  // namespace
-
-// One member's share of the shrinks.
-void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float* partial) {
-  const AdapterPages& pages = *args.pages;
-  const int64_t in = args.x.cols;
-  const auto shrink = kernels_.shrink[static_cast<int>(pages.dtype)];
-  const int64_t cost_begin = plan_.cost * member / members, cost_end = plan_.cost * (member + 1) / members;
-  for (const LoraJob& job : plan_.jobs) {
-    const int64_t pieces = DivideUp(job.entries, kUnitEntries);
-    const Piece units = UnitsOf(job, cost_begin, cost_end);
-    for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      const int64_t piece = unit % pieces, chunk = unit / pieces % plan_.chunks, eight = unit / pieces / plan_.chunks;
-      const int32_t entry = static_cast<int32_t>(piece * kUnitEntries);
-      ShrinkArgs a;
-      a.x = args.x.f32();
-      a.x_stride = args.x.stride;
-      a.entry_row = args.entries->entry_row + job.entry_begin + entry;
-      a.entries = std::min(job.entries - entry, kUnitEntries);
-      a.pool = pages.pool;
-      a.tiles = job.a + eight * TilesAcross(in, pages) + chunk * (kShrinkChunk / pages.tile_columns);
-      a.tile_columns = pages.tile_columns;
-      a.ranks = static_cast<int32_t>(std::min<int64_t>(kTileRanks, job.rank - eight * kTileRanks));
-      a.column_begin = chunk * kShrinkChunk;
-      a.columns = static_cast<int32_t>(std::min<int64_t>(kShrinkChunk, in - a.column_begin));
-      a.partial = partial + job.partial_begin + ((eight * plan_.chunks + chunk) * job.entries + entry) * kTileRanks;
-      shrink(a);
-    }
-  }
-}
-
-// What every adapter's shrink gives: its chunks' sums, times weight and scale. Each member has its own copy.
-void CpuOps::SumChunks(const ProjectArgs& args, const float* partial, float* coefficients) {
-  for (const LoraJob& job : plan_.jobs)
-    for (int64_t eight = 0; eight < job.eights(); ++eight)
-      kernels_.sum_chunks(partial + job.partial_begin + eight * plan_.chunks * job.entries * kTileRanks, plan_.chunks,
-                          job.entries, args.entries->entry_weight + job.entry_begin, job.scale,
-                          coefficients + job.coefficients_begin + eight * kTileRanks, job.rank_stride());
-}
-
-// All adapters onto panels [begin, end) of the products' panels laid end to end.
-void CpuOps::ExpandPanels(const ProjectArgs& args, Piece panels, const float* coefficients) {
-  const AdapterPages& pages = *args.pages;
-  const auto expand = kernels_.expand[static_cast<int>(pages.dtype)];
-  for (const LoraJob& job : plan_.jobs) {
-    const Product& product = args.products[job.product];
-    int64_t before = 0;
-    for (int32_t p = 0; p < job.product; ++p) before += DivideUp(args.products[p].weight->out, kPanel);
-    ExpandArgs e;
-    e.panel_begin = std::max<int64_t>(panels.begin - before, 0);
-    e.panel_end = std::min(panels.end - before, DivideUp(product.weight->out, kPanel));
-    if (e.panel_begin >= e.panel_end) continue;
-    e.coefficients = coefficients + job.coefficients_begin;
-    e.rank_stride = job.rank_stride();
-    e.entry_row = args.entries->entry_row + job.entry_begin;
-    e.entries = job.entries;
-    e.pool = pages.pool;
-    e.tiles = job.b;
-    e.tile_columns = pages.tile_columns;
-    e.rank = job.rank;
-    e.out = product.weight->out;
-    e.y = product.out.f32();
-    e.y_stride = product.out.stride;
-    expand(e);
-  }
-}
 
 // Room for x in every format of its own that a product has.
 CpuOps::QuantisedX CpuOps::RoomForX(const ProjectArgs& args) {
@@ -209,7 +136,7 @@ void CpuOps::Project(const ProjectArgs& args) {
     shrunk_.Wait(members);
     float* const of_member = coefficients + member * plan_.coefficient_floats;
     SumChunks(args, partial, of_member);
-    for (const Piece& panels : taken) ExpandPanels(args, panels, of_member);
+    for (const Piece& panels : taken) ExpandPanels(args, member, panels, of_member);
   };
   if (rows * in * total * kPanel < kParallelProducts) return body(0, 1);
   pool_.Run(body);

@@ -28,6 +28,9 @@
 //   AddWhere(sum, a, b, c)     sum + (a > b ? c : 0)
 //   SwapLanes<d>(f)            lane i takes lane i ^ d; d = 1, 2, 4, … < kLanes
 //   Prefetch(p)                into all cache levels
+//   PrefetchSoon(p)            not into L1: more of them can be under way
+//                              Both always inlined: gcc takes a function that only prefetches for one without effects,
+//                              and leaves calls of it out.
 //
 // int8 dot products of four neighbouring k in each 32-bit lane, exact:
 //   kDotVectors, kDotRows      a tile: as many accumulators, and what they multiply, fit into the registers

@@ -116,7 +116,8 @@ struct Simd {
     return vaddq_s32(sum, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(w, x))));
   }
 #endif
-  static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  static OPENLORA_INLINE void Prefetch(const void* p) { __builtin_prefetch(p); }
+  static OPENLORA_INLINE void PrefetchSoon(const void* p) { __builtin_prefetch(p, 0, 2); }
 
   static constexpr bool kHasBF16Dot = false;
   static constexpr bool kHasFlushMode = false;  // FPCR.FZ flushes what is tiny before rounding

@@ -136,7 +136,8 @@ struct Simd {
       return total;
     });
   }
-  static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  static OPENLORA_INLINE void Prefetch(const void* p) { __builtin_prefetch(p); }
+  static OPENLORA_INLINE void PrefetchSoon(const void* p) { __builtin_prefetch(p, 0, 2); }
 
   static constexpr bool kHasBF16Dot = false;
   static constexpr bool kHasFlushMode = false;

@@ -4,12 +4,15 @@
 
 #include <cstdint>
 
+#include "ops/cpu/simd_common.h"
+
 namespace openlora {
 namespace {
 
 // What the traits of x86 have in common.
 struct SimdX86 {
-  static void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  static OPENLORA_INLINE void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  static OPENLORA_INLINE void PrefetchSoon(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
   static constexpr bool kHasFlushMode = true;
   static uint32_t EnterFlushMode() {
