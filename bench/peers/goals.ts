@@ -1,7 +1,6 @@
 // What issue 6 asks of openlora beside its peers, at context 64 and in prefill of 512.
 
-import type { BenchDtype } from '../../src/cli/bench/settings.js';
-import type { Contestant, Row } from './work.js';
+import type { Contestant, OurFormat, Row } from './work.js';
 
 export interface Goal {
   /** openlora's speed over that of the fastest of `peers`; undefined where nothing is asked. */
@@ -23,7 +22,13 @@ interface FormatGoals {
 }
 
 const [F16_BF16, Q4] = [llama('f16', 'bf16'), llama('q4_0', 'q4_k_m')];
-const GOALS: Partial<Record<BenchDtype, FormatGoals>> = {
+const BF16: FormatGoals = {
+  one: { ratio: 1, peers: F16_BF16, share: 0.9 },
+  batch: { ratio: 1.3, peers: F16_BF16, share: 0.9 },
+  prefill: { ratio: 1.3, peers: F16_BF16 },
+  adapters: { ratio: 8, peers: F16_BF16 },
+};
+const GOALS: Partial<Record<OurFormat, FormatGoals>> = {
   int8: {
     one: { ratio: 1.3, peers: llama('q8_0'), share: 0.9 },
     batch: { ratio: 2.5, peers: llama('f16', 'bf16', 'q8_0'), share: 0.9 },
@@ -36,14 +41,8 @@ const GOALS: Partial<Record<BenchDtype, FormatGoals>> = {
     prefill: { ratio: 2.4, peers: Q4 },
     adapters: { ratio: 8, peers: Q4 },
   },
-  bf16: {
-    one: { ratio: 1, peers: F16_BF16, share: 0.9 },
-    batch: { ratio: 1.3, peers: F16_BF16, share: 0.9 },
-    prefill: { ratio: 1.3, peers: F16_BF16 },
-    adapters: { ratio: 8, peers: F16_BF16 },
-  },
 };
-/** f32 and f16 stand beside llama.cpp's half precision; nothing is asked of them. */
+/** f32, f16 and the slower way to compute with bf16 stand beside llama.cpp's half precision; nothing is asked of them. */
 const REPORTED: FormatGoals = {
   one: { peers: F16_BF16 },
   batch: { peers: F16_BF16 },
@@ -61,8 +60,9 @@ const PROMPT = 512;
 const ADAPTERS = 8;
 
 /** `hasZenDots`: an AMD that has bf16 dot products. */
-export function goalOf(format: BenchDtype, row: Row, context: number, hasZenDots: boolean): Goal {
-  const goals = GOALS[format] ?? REPORTED;
+export function goalOf(format: OurFormat, row: Row, context: number, hasZenDots: boolean): Goal {
+  const isBF16 = format === (hasZenDots ? 'bf16-dot' : 'bf16'); // the faster way
+  const goals = isBF16 ? BF16 : (GOALS[format] ?? REPORTED);
   const [kind, text] = row.split('/') as [string, string];
   const count = Number(text);
   const isOne = kind === 'decode' && count === 1;
@@ -73,10 +73,10 @@ export function goalOf(format: BenchDtype, row: Row, context: number, hasZenDots
     adapters: context === CONTEXT && count === ADAPTERS,
   }[kind];
   if (!isAsked) return { peers: goal.peers };
-  return format === 'bf16' && hasZenDots && !isOne && kind !== 'adapters' ? { ...goal, ratio: ZEN_BF16_RATIO } : goal;
+  return isBF16 && hasZenDots && !isOne && kind !== 'adapters' ? { ...goal, ratio: ZEN_BF16_RATIO } : goal;
 }
 
 /** Beside the peer that serves several adapters in one batch; nothing is asked. */
-export function peftGoal(format: BenchDtype): Goal | undefined {
+export function peftGoal(format: OurFormat): Goal | undefined {
   return format === 'bf16' || format === 'f32' ? { peers: [{ engine: 'peft', format }] } : undefined;
 }

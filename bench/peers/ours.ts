@@ -3,12 +3,12 @@
 import { attentionWork, ModelSession } from '../../src/cli/bench/model-session.js';
 import { medianOf } from '../../src/cli/bench/report.js';
 import { RunningBatch, type Window } from '../../src/cli/bench/running-batch.js';
-import { BATCH_ROWS, type BenchDtype, type ModelSettings } from '../../src/cli/bench/settings.js';
+import { BATCH_ROWS, type ModelSettings } from '../../src/cli/bench/settings.js';
 import { adapterBytes } from '../../src/cli/bench/random-weights.js';
 import { namedShape } from '../../src/cli/bench/shapes.js';
 import { Output, type Io } from '../../src/cli/io.js';
 import { packageVersion } from '../../src/native/package-root.js';
-import { answer, promptOf, readWork, type Sample } from './work.js';
+import { answer, promptOf, readWork, type OurFormat, type Sample } from './work.js';
 
 /** Tokens that the engine may be ahead of this thread: more than it lets wait for a reader. */
 const AHEAD = 256;
@@ -17,9 +17,12 @@ const KV = { f32: 'f32', bf16: 'bf16', f16: 'f16', int8: 'bf16', int4: 'bf16' } 
 const work = readWork();
 const { sizes } = work;
 const shape = namedShape(sizes.model);
+const format = work.format as OurFormat;
+const isDot = format === 'bf16-dot';
+const dtype = isDot ? 'bf16' : format;
 const settings: ModelSettings = {
   ...{ bench: 'decode', shape, simd: 'auto', repeats: 1, folder: undefined, isQuick: false },
-  ...{ dtype: work.format as BenchDtype, compute: 'f32' },
+  ...{ dtype, compute: isDot ? 'bf16' : 'f32' },
   ...{ threads: sizes.threads, adapters: work.adapters.length, rank: sizes.rank },
   ...{ batches: sizes.batches, prompts: [sizes.context] },
 };
@@ -105,5 +108,5 @@ await answer({
   samples,
   loadMs,
   peakRssMib: process.resourceUsage().maxRSS / 1024,
-  facts: { openlora: packageVersion(), threads: sizes.threads, kv: KV[work.format as BenchDtype] },
+  facts: { openlora: packageVersion(), threads: sizes.threads, kv: KV[dtype] },
 });

@@ -1,9 +1,8 @@
 // The table of ratios: openlora over the fastest of the peers that a row is measured beside, and what is asked of it.
 
 import { medianOf, summary, type Line } from '../../src/cli/bench/report.js';
-import type { BenchDtype } from '../../src/cli/bench/settings.js';
 import { goalOf, peftGoal, type Goal } from './goals.js';
-import { nameOf, titleOf, type Contestant, type Row, type Sample, type Sizes } from './work.js';
+import { nameOf, titleOf, type Contestant, type OurFormat, type Row, type Sample, type Sizes } from './work.js';
 
 /** What one contestant did: `rounds[i]` are the samples of its process of round i. */
 export interface Played extends Contestant {
@@ -55,7 +54,7 @@ const NEEDED: Readonly<Record<string, { all: readonly string[]; quantised: reado
 
 /** Why a row says nothing about the engines; undefined if it does. */
 export function incomparable(
-  format: BenchDtype,
+  format: OurFormat,
   peer: Pick<Played, 'engine' | 'facts'>,
   simd: string,
 ): string | undefined {
@@ -96,7 +95,7 @@ export function ratiosOf(
   const rows = [...new Set(ours.flatMap(({ rounds }) => rounds.flat().map(({ row }) => row)))];
   return rows.flatMap((row) =>
     ours.flatMap((our) => {
-      const format = our.format as BenchDtype;
+      const format = our.format as OurFormat;
       const goals = [
         goalOf(format, row, sizes.context, hasZenDots),
         ...(row.startsWith('adapters') ? [peftGoal(format)] : []),
@@ -128,7 +127,7 @@ function ratioOf(
   const { low, high, samples } = summary(mine.values.map((value, i) => value / (fastest.values[i] ?? NaN)));
   const ratio = { median: medianOf(mine.values) / medianOf(fastest.values), low, high, samples };
   const share = mine.bytes === undefined ? undefined : readShare(row, mine.bytes, medianOf(mine.values), our.readGbs);
-  const judged = judgement(our.format as BenchDtype, goal, peers, machine.simd, Math.min(mine.values.length, samples));
+  const judged = judgement(our.format as OurFormat, goal, peers, machine.simd, Math.min(mine.values.length, samples));
   const verdict = isQuick && judged.verdict === undefined ? 'not judged' : judged.verdict;
   return {
     ...{ row, title: titleOf(row, sizes), ratio },
@@ -153,7 +152,7 @@ function readShare(row: Row, bytes: number, tokensPerSecond: number, readGbs: re
 
 /** What keeps a row from being judged by its numbers, if anything does. */
 function judgement(
-  format: BenchDtype,
+  format: OurFormat,
   goal: Goal,
   peers: readonly { peer: Played }[],
   simd: string,

@@ -9,7 +9,7 @@ export const USAGE = `node bench/peers/run.mjs [options]
 
   --quick             a tiny shape, seconds: does it still run? The numbers mean nothing
   --model NAME        ${MODEL_NAMES.join(', ')} (default: qwen2.5-0.5b, with --quick tiny)
-  --ours TYPE,…       openlora's dtypes (default: f32,bf16,int8,int4)
+  --ours TYPE,…       openlora's dtypes (default: f32,bf16,bf16-dot,int8,int4)
   --llama TYPE,…      llama.cpp's formats, or none (default: ${GGUF_FORMATS.join(',')})
   --peft TYPE,…       peft's dtypes, or none (default: bf16,f32; needs --python)
   --python FILE       a python with torch, transformers and peft
@@ -43,8 +43,9 @@ const TURNS = [
   'llama.cpp q8_0',
   'openlora int4',
   'llama.cpp q4_0',
-  'openlora bf16',
+  'openlora bf16-dot',
   'llama.cpp bf16',
+  'openlora bf16',
   'peft bf16',
   'openlora f32',
   'llama.cpp f16',
@@ -56,7 +57,7 @@ const TURNS = [
 const OPTIONS = {
   quick: { type: 'boolean', default: false },
   model: { type: 'string' },
-  ours: { type: 'string', default: 'f32,bf16,int8,int4' },
+  ours: { type: 'string', default: 'f32,bf16,bf16-dot,int8,int4' },
   llama: { type: 'string', default: GGUF_FORMATS.join(',') },
   peft: { type: 'string', default: 'bf16,f32' },
   python: { type: 'string' },

@@ -27,9 +27,12 @@ export interface Sizes {
 
 export type Engine = 'openlora' | 'llama.cpp' | 'peft';
 
+/** `bf16-dot`: bf16 weights by activations rounded to bf16 (`compute: 'bf16'`). */
+export type OurFormat = BenchDtype | 'bf16-dot';
+
 export interface Contestant {
   engine: Engine;
-  format: BenchDtype | GgufFormat;
+  format: OurFormat | GgufFormat;
 }
 
 export interface Work extends Contestant {

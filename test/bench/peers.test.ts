@@ -26,16 +26,16 @@ describe.skipIf(missing)(`bench/peers without peers ${missing}`, { timeout: 120_
 
   it('measures every row of openlora in each round and leaves nothing but its results', () => {
     const [json, html, weights] = [join(folder, 'out.json'), join(folder, 'out.html'), folder];
-    const words = ['--quick', '--llama', 'none', '--ours', 'bf16,int8', '--json', json, '--html', html];
+    const words = ['--quick', '--llama', 'none', '--ours', 'bf16-dot,int8', '--json', json, '--html', html];
     const { status, stdout, stderr } = run(...words, '--folder', weights);
-    expect(stderr).toContain('round 2 of 2: openlora bf16');
+    expect(stderr).toContain('round 2 of 2: openlora bf16-dot');
     expect(stderr).toContain('peft bf16 left out: no --python was given');
     expect(status).toBe(0);
     const report = JSON.parse(readFileSync(json, 'utf8')) as PeersReport;
     expect(report).toMatchObject({ schema: 'openlora-peers/1', isQuick: true, ratios: [] });
     const speeds = report.lines.filter(({ unit }) => unit === 'tokens/s');
     expect(speeds.map(({ name }) => name)).toEqual(
-      ['int8', 'bf16'].flatMap((format) => [
+      ['int8', 'bf16-dot'].flatMap((format) => [
         `decode, batch 1, context 16, openlora ${format}`,
         `decode, batch 4, context 16, openlora ${format}`,
         `prefill of 64, openlora ${format}`,
@@ -57,7 +57,7 @@ describe.skipIf(missing)(`bench/peers without peers ${missing}`, { timeout: 120_
   it('says what is wrong with its options, and removes its bundles', () => {
     const { status, stderr } = run('--llama', 'none', '--ours', 'int9');
     expect(status).toBe(1);
-    expect(stderr).toContain("--ours is 'int9', wanted some of int8, int4, bf16, f32, f16, or none");
+    expect(stderr).toContain("--ours is 'int9', wanted some of int8, int4, bf16-dot, bf16, f32, f16, or none");
     const modules = join(root, 'bench/peers/node_modules');
     const left = existsSync(modules) ? readdirSync(modules).filter((name) => name.startsWith('.openlora-')) : [];
     expect(left.filter((name) => !existsSync(`/proc/${name.split('-')[1]}`))).toEqual([]);
@@ -70,12 +70,13 @@ describe('the options of bench/peers', () => {
     expect(sizes).toMatchObject({ model: 'qwen2.5-0.5b', batches: [1, 8, 32], context: 64, prompt: 512, adapters: 8 });
     expect({ rank: sizes.rank, rounds, threads }).toEqual({ rank: 16, rounds: 5, threads: 0 });
     const names = contestants.map(nameOf);
-    expect(names.filter((name) => name.startsWith('openlora')).length).toBe(4);
+    expect(names.filter((name) => name.startsWith('openlora')).length).toBe(5);
     expect(names.filter((name) => name.startsWith('llama.cpp')).length).toBe(5);
     // By turns: what is compared most closely is neighbours.
     expect(names.indexOf('llama.cpp q8_0')).toBe(names.indexOf('openlora int8') + 1);
     expect(names.indexOf('llama.cpp q4_0')).toBe(names.indexOf('openlora int4') + 1);
-    expect(names.indexOf('llama.cpp bf16')).toBe(names.indexOf('openlora bf16') + 1);
+    expect(names.indexOf('llama.cpp bf16')).toBe(names.indexOf('openlora bf16-dot') + 1);
+    expect(names.indexOf('openlora bf16')).toBe(names.indexOf('llama.cpp bf16') + 1);
   });
 
   it('choose contestants', () => {
