@@ -38,7 +38,8 @@ template <class V, int log_distance>
 OPENLORA_INLINE typename V::F RotateLanes(typename V::F v) {
   if constexpr ((1 << log_distance) < V::kLanes) {
     const typename V::F signs = V::Load(kSigns.alternate[log_distance]);
-    return RotateLanes<V, log_distance + 1>(V::Add(V::template SwapLanes<1 << log_distance>(v), V::Mul(v, signs)));
+    return RotateLanes<V, log_distance + 1>(
+        V::Fma(v, signs, V::template SwapLanes<1 << log_distance>(v)));  // ±v: exact
   }
   return v;
 }
@@ -98,6 +99,26 @@ void Int8RotateBack(const float* rotated, int32_t count, float* x) {
   }
 }
 
+// Of all lanes, in each of them.
+template <class V, int distance = 1>
+OPENLORA_INLINE typename V::F MaxOfLanes(typename V::F v) {
+  if constexpr (distance < V::kLanes) return MaxOfLanes<V, 2 * distance>(V::Max(v, V::template SwapLanes<distance>(v)));
+  return v;
+}
+template <class V, int distance = 1>
+OPENLORA_INLINE typename V::F SumOfLanes(typename V::F v) {
+  if constexpr (distance < V::kLanes) return SumOfLanes<V, 2 * distance>(V::Add(v, V::template SwapLanes<distance>(v)));
+  return v;
+}
+template <class V, int distance = 1>
+OPENLORA_INLINE typename V::I SumOfLanesInt(typename V::I v) {
+  if constexpr (distance < V::kLanes) {
+    const typename V::I other = V::BitsOf(V::template SwapLanes<distance>(V::FromBits(v)));
+    return SumOfLanesInt<V, 2 * distance>(V::AddInt(v, other));
+  }
+  return v;
+}
+
 // x [in] into its groups, [begin, end) of them, each rotated first or as it is.
 template <class V, int group_k, bool is_rotated>
 void Quantise(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* groups) {
@@ -114,15 +135,12 @@ void Quantise(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* g
     OPENLORA_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       largest = V::Max(largest, V::Max(g[v], V::Sub(V::Zero(), g[v])));
-      zeros = V::Add(zeros, V::Mul(g[v], V::Zero()));
+      zeros = V::Fma(g[v], V::Zero(), zeros);
     }
-    float of_lane[V::kLanes], zero_of_lane[V::kLanes], most = 0, zero = 0;
-    V::Store(of_lane, largest);
-    V::Store(zero_of_lane, zeros);
-    for (int i = 0; i < V::kLanes; ++i) {
-      most = of_lane[i] > most ? of_lane[i] : most;
-      zero += zero_of_lane[i];
-    }
+    float of_lane[V::kLanes], zero_of_lane[V::kLanes];
+    V::Store(of_lane, MaxOfLanes<V>(largest));
+    V::Store(zero_of_lane, SumOfLanes<V>(zeros));
+    const float most = of_lane[0], zero = zero_of_lane[0];
     const bool is_zero = !(most >= kInt8Least);
     const F inverse = V::Set(is_zero ? 0 : 127 / most);
     I sum = V::SetInt(0);
@@ -134,11 +152,10 @@ void Quantise(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* g
       V::StoreActivations(out->x + v * V::kLanes, q);
       sum = V::AddInt(sum, q);
     }
-    uint32_t sum_of_lane[V::kLanes], total = 0;
-    V::StoreInt(sum_of_lane, sum);
-    for (int i = 0; i < V::kLanes; ++i) total += sum_of_lane[i];
+    uint32_t sum_of_lane[V::kLanes];
+    V::StoreInt(sum_of_lane, SumOfLanesInt<V>(sum));
     out->scale = (is_zero ? 0 : most / 127) + zero;
-    out->start = static_cast<int32_t>(total * static_cast<uint32_t>(V::kSumStart));
+    out->start = static_cast<int32_t>(sum_of_lane[0] * static_cast<uint32_t>(V::kSumStart));
   }
 }
 

@@ -143,6 +143,19 @@ OPENLORA_INLINE void FinishPartial(const PanelsArgs& args, int64_t row, int64_t 
   Finish<V, rows>(args, row, panel, sums);
 }
 
+// What Finish will write, asked for in time. Zen 4, [896, 4864], 256 rows: int8 2 %, int4 2.5 %
+// faster; with 32 rows outputs are still in a cache, and asking costs 1 %.
+inline constexpr int kFarRows = 64;
+template <class V, int rows>
+OPENLORA_INLINE void PrefetchOutputs(const PanelsArgs& args, int64_t row, int64_t panel) {
+  if (args.rows < kFarRows) return;
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    const float* y = args.y + (row + r) * args.y_stride + panel * kPanel;
+    for (int line = 0; line < kPanel; line += 16) V::Prefetch(y + line);
+  }
+}
+
 // Groups [begin, end) of one panel, which stay in L1 while all row tiles pass over them.
 struct DotBlock {
   const uint8_t* weights;
@@ -157,6 +170,7 @@ void DotBlockTile(const PanelsArgs& args, const DotBlock& block, int64_t row, Ah
   float* const partial = args.scratch + row * kPanel;
   constexpr auto kBytes = static_cast<int64_t>(sizeof(Activations<V, Q::kGroupK>));
   GroupRows<V, Q, rows> x(args.x_quantised + row * args.x_stride_groups * kBytes, args.x_stride_groups, block.begin);
+  if (block.is_last) PrefetchOutputs<V, rows>(args, row, block.panel);
   const uint8_t* weights = block.weights;
   for (int64_t group = block.begin; group < block.end; ++group, weights += Q::kGroupBytes, x.Advance()) {
     GroupVectors<V, Q, rows, 0>(weights, x, group == 0, partial, ahead);
