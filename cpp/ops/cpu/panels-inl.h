@@ -14,16 +14,7 @@ inline constexpr int kPanelVectors = kPanel / V::kLanes;
 template <class V>
 inline constexpr int kRowTile = V::kSums / kPanelVectors<V> < kTileRows ? V::kSums / kPanelVectors<V> : kTileRows;
 
-inline constexpr int kStreams = 4;
-inline constexpr int kStreamBytes = 2048;    // of a stream before the next one has its turn, where they take turns
-inline constexpr int kPrefetchAhead = 2048;  // bytes of each stream
-inline constexpr int kUnrollK = 4;           // pointer arithmetic competes with the FMAs for ports
-
-// Panels that one pass reads side by side: more streams read DRAM faster (measured on Ice Lake; see README.md).
-template <class V, int rows>
-inline constexpr int kPanelsAtOnce = kRowTile<V> / rows >= kStreams ? kStreams
-                                     : kRowTile<V> / rows >= 2      ? 2
-                                                                    : 1;
+inline constexpr int kUnrollK = 4;  // pointer arithmetic competes with the FMAs for ports
 
 // The rows of x under a tile, a register for each.
 template <int rows>
@@ -70,11 +61,6 @@ OPENLORA_INLINE void Finish(const PanelsArgs& args, int64_t row, int64_t panel,
   }
 }
 
-template <class V, int rows, int panels>
-struct FewSums {
-  typename V::F sum[panels][rows][kPanelVectors<V>];
-};
-
 // One group of k (k = first_k, …, 0 of it) of a panel.
 template <class V, class W, int rows, int first_k>
 OPENLORA_INLINE void GroupStep(const uint8_t* group, const RowPointers<rows>& x, int at,
@@ -90,78 +76,6 @@ OPENLORA_INLINE void GroupStep(const uint8_t* group, const RowPointers<rows>& x,
     OPENLORA_UNROLL
     for (int v = 0; v < kPanelVectors<V>; ++v) sums[r][v] = V::Fma(w[v][k], x_k, sums[r][v]);
   }
-}
-
-// The same of `panels` panels.
-template <class V, class W, int rows, int panels, int first_k>
-OPENLORA_INLINE void FewRowsStep(const uint8_t* group, int64_t panel_bytes, const RowPointers<rows>& x, int at,
-                                 FewSums<V, rows, panels>& sums) {
-  OPENLORA_UNROLL
-  for (int p = 0; p < panels; ++p, group += panel_bytes) {
-    OPENLORA_UNROLL
-    for (int line = 0; line < kPanel * W::kGroupElement; line += 64) V::Prefetch(group + kPrefetchAhead + line);
-    GroupStep<V, W, rows, first_k>(group, x, at, sums.sum[p]);
-  }
-}
-
-// Columns [k_begin, k_end) for all rows (<= kRowTile) and `panels` panels from `panel` on. Between calls for one panel
-// the sums stand in `partial` [panels][rows][32].
-template <class V, class W, int rows, int panels>
-void FewRows(const PanelsArgs& args, int64_t panel, int64_t k_begin, int64_t k_end, float* partial) {
-  constexpr int kGroupBytes = kPanel * W::kGroupElement, kUnroll = kUnrollK / W::kGroup;
-  const int64_t panel_bytes = args.panel_bytes;
-  const uint8_t* group =
-      static_cast<const uint8_t*>(args.weights) + panel * panel_bytes + k_begin / W::kGroup * kGroupBytes;
-  RowPointers<rows> x(args.x + k_begin, args.x_stride);
-  FewSums<V, rows, panels> sums;
-  OPENLORA_UNROLL
-  for (int p = 0; p < panels; ++p) OPENLORA_UNROLL
-  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
-  for (int v = 0; v < kPanelVectors<V>; ++v)
-    sums.sum[p][r][v] = k_begin == 0 ? V::Zero() : V::Load(partial + (p * rows + r) * kPanel + v * V::kLanes);
-  int64_t left = (k_end - k_begin) / W::kGroup;
-  for (; left >= kUnroll; left -= kUnroll) {
-    OPENLORA_UNROLL
-    for (int i = 0; i < kUnroll; ++i)
-      FewRowsStep<V, W, rows, panels, W::kGroup - 1>(group + i * kGroupBytes, panel_bytes, x, i * W::kGroup, sums);
-    x.Advance(kUnrollK);
-    group += kUnroll * kGroupBytes;
-  }
-  for (; left > 0; --left, group += kGroupBytes) {
-    FewRowsStep<V, W, rows, panels, W::kGroup - 1>(group, panel_bytes, x, 0, sums);
-    x.Advance(W::kGroup);
-  }
-  if ((k_end - k_begin) % W::kGroup != 0) FewRowsStep<V, W, rows, panels, 0>(group, panel_bytes, x, 0, sums);
-  OPENLORA_UNROLL
-  for (int p = 0; p < panels; ++p) {
-    if (k_end == args.in) {
-      Finish<V, rows>(args, 0, panel + p, sums.sum[p]);
-      continue;
-    }
-    OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
-    for (int v = 0; v < kPanelVectors<V>; ++v)
-      V::Store(partial + (p * rows + r) * kPanel + v * V::kLanes, sums.sum[p][r][v]);
-  }
-}
-
-template <class V, class W, int rows>
-void FewRowsAllPanels(const PanelsArgs& args) {
-  constexpr int kAtOnce = kPanelsAtOnce<V, rows>;
-  constexpr int64_t kBlock = kStreamBytes / (kPanel * W::kGroupElement / W::kGroup);
-  int64_t panel = args.panel_begin;
-  if constexpr (kAtOnce == kStreams) {
-    for (; panel + kStreams <= args.panel_end; panel += kStreams)
-      FewRows<V, W, rows, kStreams>(args, panel, 0, args.in, args.scratch);
-  } else {
-    float* const partial = args.scratch;
-    for (; panel + kStreams <= args.panel_end; panel += kStreams)
-      for (int64_t k = 0; k < args.in; k += kBlock)
-        for (int p = 0; p < kStreams; p += kAtOnce)
-          FewRows<V, W, rows, kAtOnce>(args, panel + p, k, k + kBlock < args.in ? k + kBlock : args.in,
-                                       partial + p * rows * kPanel);
-  }
-  for (; panel < args.panel_end; ++panel) FewRows<V, W, rows, 1>(args, panel, 0, args.in, args.scratch);
 }
 
 // A block of one panel: columns [k_begin, k_begin + count), as they are stored or unpacked to f32 [count][32].
@@ -282,7 +196,7 @@ inline constexpr int kDirectTiles = kIsF32<W>                           ? INT32_
 // Blocks of K stay in L1, while all row tiles pass over them and prefetch the next one, so DRAM is read once. Both must
 // fit there: f32 in few tiles, which are soon done, wants short blocks (9 rows: 64 k 83 GFLOP/s, 128 k 72, 192 k 59).
 template <class V, class W>
-void ManyRows(const PanelsArgs& args) {
+void Panels(const PanelsArgs& args) {
   constexpr int kBytesPerK = kPanel * W::kGroupElement / W::kGroup;
   float* partial = args.scratch;
   float* unpacked = args.scratch + int64_t{args.rows} * kPanel;
@@ -305,31 +219,6 @@ void ManyRows(const PanelsArgs& args) {
       source = next;
     }
   }
-}
-
-// Rows up to which weights go straight from memory into the sums, panels side by side. Zen 4, bf16 [896, 4864], GFLOP/s
-// so and in blocks: 95 and 78 with 4 rows, 80 and 95 with 5, 84 and 105 with 8; f32: 71 and 61 with 6, 61 and 73
-// with 8.
-template <class V, class W>
-inline constexpr int kFewRows = kRowTile<V> / 2 < 1 ? 1
-                                : kIsF32<W>         ? kRowTile<V> * 3 / 4
-                                                    : kRowTile<V> / 2;
-
-template <class V, class W, int rows>
-OPENLORA_INLINE bool TryFewRows(const PanelsArgs& args) {
-  if constexpr (rows > 0) {
-    if (args.rows == rows) {
-      FewRowsAllPanels<V, W, rows>(args);
-      return true;
-    }
-    return TryFewRows<V, W, rows - 1>(args);
-  }
-  return false;
-}
-
-template <class V, class W>
-void Panels(const PanelsArgs& args) {
-  if (!TryFewRows<V, W, kFewRows<V, W>>(args)) ManyRows<V, W>(args);
 }
 
 }  // namespace

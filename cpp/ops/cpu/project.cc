@@ -8,11 +8,6 @@ namespace openlora {
 namespace {
 
 constexpr int kProductsMax = 3;
-// What a member takes at least: the panels that kernels read side by side, where they do.
-int64_t PanelsGrain(const ProjectArgs& args) {
-  const bool reads_side_by_side = args.x.rows <= kTileRows / 2 && !args.products[0].weight->format.is_quantised();
-  return reads_side_by_side ? 4 : 1;
-}
 
 PanelsArgs PanelsOf(const ProjectArgs& args, const Product& product) {
   PanelsArgs panels;
@@ -113,7 +108,7 @@ void CpuOps::Project(const ProjectArgs& args) {
   const QuantisedX x = RoomForX(args);
   shrunk_.Reset();
   quantised_.Reset();
-  panels_.Reset(total, PanelsGrain(args));
+  panels_.Reset(total, 1);
   const auto body = [&](int member, int members) {
     if (x.is_used()) {
       QuantiseShare(args, member, members, x);
