@@ -3,8 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { goalOf } from '../../bench/peers/goals.js';
 import { incomparable, linesOf, ratiosOf, type MachineFacts, type Played } from '../../bench/peers/ratios.js';
-import type { Contestant, Row, Sample } from '../../bench/peers/work.js';
-import type { BenchDtype } from '../../src/cli/bench/settings.js';
+import type { Contestant, OurFormat, Row, Sample } from '../../bench/peers/work.js';
 
 const INFO =
   'CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | AVX512 = 1 | AVX512_VNNI = 1 | AVX512_BF16 = 1 |';
@@ -94,7 +93,7 @@ describe('a row', () => {
 });
 
 describe('the share of the read bandwidth', () => {
-  const one = (format: BenchDtype, bytes: number) =>
+  const one = (format: OurFormat, bytes: number) =>
     only([
       played('openlora', format, { 'decode/1': 12 }, { bytes }),
       played('llama.cpp', format === 'int8' ? 'q8_0' : 'q4_0', { 'decode/1': 10 }),
@@ -191,7 +190,7 @@ describe('what makes a peer incomparable', () => {
 });
 
 describe('the goals of issue 6', () => {
-  const table = (format: BenchDtype, machine: MachineFacts) =>
+  const table = (format: OurFormat, machine: MachineFacts) =>
     Object.fromEntries(
       (['decode/1', 'decode/4', 'decode/8', 'decode/32', 'decode/64', 'prefill/512', 'adapters/8'] as const).map(
         (row) => [row, goalOf(format, row, 64, machine === ZEN).ratio],

@@ -32,9 +32,11 @@ struct Int8Weights {
   static constexpr bool kIsRotated = true;
   static constexpr int64_t kGroupBytes = kInt8GroupBytes;
   static constexpr int kPrefetches = 2;  // lines, for each quad
-  // Rows > a tile: this many groups of a panel (28 KB) stay in L1 while all row tiles pass over them. [896, 4864
-  // twice], 32 rows: 4 groups take 5 % longer, 2 groups 17 %.
-  static constexpr int kBlockGroups = 7;
+  // Groups of a panel (28 KB) that stay in L1 while all row tiles pass over them. Few tiles gain little by that, and
+  // are so slow with a block that one group ahead is soon enough: Zen 4, two threads, Qwen2.5-0.5B's three large
+  // products, us with blocks of 1 and 7 groups: 8 rows 548 and 608, 9 rows 533 and 666, 16 rows 706 and 758; but 4 rows
+  // 500 and 458, 24 rows 893 and 890.
+  static constexpr int64_t BlockGroups(int64_t rows) { return rows > 4 && rows <= 16 ? 1 : 7; }
   // Few accumulators are split into chains, to hide the dot's latency.
   static constexpr int Chains(int accumulators) { return accumulators <= 2 ? 4 : accumulators <= 4 ? 2 : 1; }
   template <class V>
@@ -48,7 +50,7 @@ struct Int4Weights {
   static constexpr bool kIsRotated = false;
   static constexpr int64_t kGroupBytes = kInt4GroupBytes;
   static constexpr int kPrefetches = 1;
-  static constexpr int kBlockGroups = 48;  // 27 KB
+  static constexpr int64_t BlockGroups(int64_t) { return 48; }  // 27 KB
   static constexpr int Chains(int accumulators) { return accumulators <= 2 ? 2 : 1; }
   template <class V>
   OPENLORA_INLINE static typename V::Weights Load(const uint8_t* group, int quad, int i, int vector) {
@@ -195,10 +197,11 @@ void DotPanels(const PanelsArgs& args) {
   const int64_t tiles = (args.rows + kTile - 1) / kTile;
   // Each tile prefetches its part of the next block.
   const int64_t step = (Q::kGroupBytes + kGroupPrefetches<Q> * tiles - 1) / (kGroupPrefetches<Q> * tiles);
+  const int64_t block_groups = Q::BlockGroups(args.rows);
   for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
     const uint8_t* weights = static_cast<const uint8_t*>(args.weights) + panel * args.panel_bytes;
-    for (int64_t group = 0; group < groups; group += Q::kBlockGroups) {
-      const int64_t end = group + Q::kBlockGroups < groups ? group + Q::kBlockGroups : groups;
+    for (int64_t group = 0; group < groups; group += block_groups) {
+      const int64_t end = group + block_groups < groups ? group + block_groups : groups;
       const DotBlock block{weights, panel, group, end, end == groups};
       const int64_t share = (end - group) * kGroupPrefetches<Q> * step;
       weights += (end - group) * Q::kGroupBytes;
