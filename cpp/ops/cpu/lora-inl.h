@@ -270,13 +270,21 @@ OPENLORA_INLINE void ExpandScaled(const uint8_t* b, int ranks, int width, const 
   constexpr int kStep = V::kLanes < kEight ? V::kLanes : kEight;
   float scaled[rows][kEight];
   const float* of_row[rows];
-  OPENLORA_UNROLL
-  for (int i = 0; i < kEight; i += kStep) {
-    const int left = ranks - i, count = left > kStep ? kStep : left > 0 ? left : 0;
-    const typename V::F scales = V::LoadBF16Part(reinterpret_cast<const uint16_t*>(b) + i, count);
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(b);
+  if (ranks == kEight) {
     OPENLORA_UNROLL
-    for (int r = 0; r < rows; ++r)
-      V::StorePart(scaled[r] + i, V::Mul(V::LoadPart(coefficients[r] + i, count), scales), kStep);
+    for (int i = 0; i < kEight; i += kStep) {
+      const typename V::F eight = V::LoadBF16Part(scales + i, kStep);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r)
+        V::StorePart(scaled[r] + i, V::Mul(V::LoadPart(coefficients[r] + i, kStep), eight), kStep);
+    }
+  } else {
+    for (int i = 0; i < ranks; ++i) {
+      const float scale = __builtin_bit_cast(float, static_cast<uint32_t>(scales[i]) << 16);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r) scaled[r][i] = coefficients[r][i] * scale;
+    }
   }
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) of_row[r] = scaled[r];
