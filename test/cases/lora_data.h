@@ -25,8 +25,8 @@ struct SiteValues {
 // values[adapter][site]
 using AdapterValues = std::vector<std::vector<SiteValues>>;
 
-// Makes values of [rank, columns] such that int8 holds them exactly: in each 32 columns of a rank codes, one of them ±127,
-// times a bf16 scale; or zeros alone. Element (r, c) goes to values[r * rank_step + c * column_step].
+// Makes values of [rank, columns] such that int8 holds them exactly: in each 32 columns of a rank codes, one of them
+// ±127, times a bf16 scale; or zeros alone. Element (r, c) goes to values[r * rank_step + c * column_step].
 inline void RoundToInt8(Random& random, std::vector<float>& values, int32_t rank, int64_t columns, int64_t rank_step,
                         int64_t column_step) {
   for (int32_t r = 0; r < rank; ++r)
@@ -38,7 +38,8 @@ inline void RoundToInt8(Random& random, std::vector<float>& values, int32_t rank
       const bool is_zero = random.Below(8) == 0;
       const float scale = is_zero ? 0 : BF16ToFloat(FloatToBF16(largest / 127));
       for (int64_t c = begin; c < end; ++c) {
-        const float code = std::abs(at(c)) == largest ? std::copysign(127.0f, at(c)) : std::trunc(at(c) / largest * 126);
+        const float code =
+            std::abs(at(c)) == largest ? std::copysign(127.0f, at(c)) : std::trunc(at(c) / largest * 126);
         at(c) = code * scale;
       }
     }

@@ -75,9 +75,8 @@ void CpuOps::Embed(const EmbedArgs& args) {
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(plan_.coefficient_floats));
   for (const LoraJob& job : plan_.jobs) {
     GatherA(args, job, coefficients + job.coefficients_begin);
-    counters_.lora_bytes_read +=
-        static_cast<uint64_t>(int64_t{job.rank} * job.entries * ValueBytes(args.pages->dtype) +
-                              SiteTileBytes(*this, *args.pages, job.rank, hidden));
+    counters_.lora_bytes_read += static_cast<uint64_t>(int64_t{job.rank} * job.entries * ValueBytes(args.pages->dtype) +
+                                                       SiteTileBytes(*this, *args.pages, job.rank, hidden));
   }
   // Members own columns, whole groups of quantised weights, so that each can gather, expand and scale alone.
   static_assert(kInt8GroupK % kPanel == 0 && kInt8GroupK % kInt4GroupK == 0);

@@ -26,7 +26,7 @@ inline constexpr int kTilesAhead = 32;  // entries beyond its own LoRA tiles tha
 inline constexpr int kTileRows = 8;     // rows that share a weight while it is in a register, at most
 inline constexpr int kBlockK = 128;     // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
-inline constexpr int kScaleColumns = 32;  // of an int8 tile that share a scale in each rank
+inline constexpr int kScaleColumns = 32;   // of an int8 tile that share a scale in each rank
 inline constexpr int kBF16DotGroupK = 64;  // columns of x that are rounded together
 
 struct PanelsArgs {

@@ -79,7 +79,8 @@ constexpr int64_t TileBIndex(DType dtype, int64_t ranks, int64_t columns, int64_
 // An A tile's columns are padded with zeros to quads.
 constexpr int64_t TileElements(int64_t ranks, int64_t columns) { return ranks * RoundUp(columns, 4); }
 
-// Bytes: where the group of `column`, its first one, stands in an int8 tile, and in a group the codes, behind the scales.
+// Bytes: where the group of `column`, its first one, stands in an int8 tile, and in a group the codes, behind the
+// scales.
 constexpr int64_t Int8CodesAt(int64_t ranks) { return ranks * static_cast<int64_t>(sizeof(uint16_t)); }
 constexpr int64_t Int8GroupAt(int64_t ranks, int64_t column) {
   return column * ranks + column / kInt8AdapterGroup * Int8CodesAt(ranks);

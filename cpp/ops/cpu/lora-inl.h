@@ -401,7 +401,8 @@ void Expand(const ExpandArgs& args) {
   for (span.rank_begin = 0; span.rank_begin < args.rank; span.rank_begin += step) {
     span.rank_end = span.rank_begin + step < args.rank ? span.rank_begin + step : args.rank;
     const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
-    const int64_t panel_bytes = TilePanelBytes<W>(ranks), tiles_ahead = TilesAhead(args.tile_columns / kPanel * panel_bytes);
+    const int64_t panel_bytes = TilePanelBytes<W>(ranks),
+                  tiles_ahead = TilesAhead(args.tile_columns / kPanel * panel_bytes);
     for (int64_t i = 0; i < span.next_eight; ++i) {
       const int64_t tile_begin = (tiles_before + i) * args.tile_columns, tile_end = tile_begin + args.tile_columns;
       span.tile = args.tiles + span.rank_begin / kEight * span.next_eight + i;

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/int8_adapter.h"
 #include "ops/reference/reference_bf16.h"
 #include "ops/reference/reference_int4.h"
-#include "ops/int8_adapter.h"
 #include "ops/reference/reference_int8.h"
 #include "ops/reference/reference_lora.h"
 
@@ -261,8 +261,7 @@ inline float ShrinkOne(const Site& site, DType dtype, int32_t r, const float* x)
       for (int i = 0; i < 2; ++i) scaled[i] = std::fmaf(chains[i] + chains[i + 2], scale, scaled[i]);
       std::fill(chains, chains + 4, 0.0f);
     }
-    const float chunk =
-        dtype == DType::kI8 ? scaled[0] + scaled[1] : (chains[0] + chains[1]) + (chains[2] + chains[3]);
+    const float chunk = dtype == DType::kI8 ? scaled[0] + scaled[1] : (chains[0] + chains[1]) + (chains[2] + chains[3]);
     h = begin == 0 ? chunk : h + chunk;
   }
   return h;

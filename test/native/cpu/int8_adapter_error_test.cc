@@ -99,8 +99,8 @@ TEST(CpuInt8AdapterError, OfNormalWeightsIsThatOfQ8) {
       const Data data{rank, Normals(1, kRows * kIn, 1), Normals(2, rank * kIn, size), Normals(3, kOut * rank, size)};
       const std::vector<double> exact = Products(data, data.a, data.b);
       const double int8 = ErrorOf(exact, KernelProducts(data, DType::kI8));
-      const double q8 = ErrorOf(exact, Products(data, RoundedAsQ8(data.a, rank, kIn, kIn, 1),
-                                                RoundedAsQ8(data.b, rank, kOut, 1, rank)));
+      const double q8 = ErrorOf(
+          exact, Products(data, RoundedAsQ8(data.a, rank, kIn, kIn, 1), RoundedAsQ8(data.b, rank, kOut, 1, rank)));
       const double bf16 = ErrorOf(exact, KernelProducts(data, DType::kBF16));
       std::printf("rank %2d, of %6g: %8.3f%% %8.3f%% %8.3f%%\n", rank, double{size}, 100 * int8, 100 * q8, 100 * bf16);
       EXPECT_LE(int8, 0.0085);

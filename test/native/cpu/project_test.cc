@@ -171,7 +171,8 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
 TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
   const std::vector<int32_t> few = {1, 8, 31}, all = {1, 2, 3, 7, 8, 9, 16, 24, 31, 64};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t rank : IsSmall() ? few : all) RunLora(dtype, ShrinkChunk(dtype), rank, 700, {96, 45}, 1 + rank % 3, 11);
+    for (const int32_t rank : IsSmall() ? few : all)
+      RunLora(dtype, ShrinkChunk(dtype), rank, 700, {96, 45}, 1 + rank % 3, 11);
 }
 
 TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
@@ -255,8 +256,7 @@ TEST(CpuLora, EmbedAddsTheTokensColumn) {
       for (const Entry& entry : batch.segments[0].entries) {
         std::vector<float> h;
         for (int32_t r = 0; r < site.rank; ++r)
-          h.push_back(entry.weight * site.scale *
-                      GatherOne(site, dtype, r, tokens[static_cast<size_t>(entry.row)]));
+          h.push_back(entry.weight * site.scale * GatherOne(site, dtype, r, tokens[static_cast<size_t>(entry.row)]));
         for (int64_t i = 0; i < hidden; ++i) {
           float& out = expected[static_cast<size_t>(entry.row * hidden + i)];
           out = ExpandOne(site, dtype, h, i, out);

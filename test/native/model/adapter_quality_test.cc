@@ -116,7 +116,8 @@ std::vector<std::filesystem::path> DemoAdapters() {
   return folders;
 }
 
-std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& model, Held held, Distributions* scored) {
+std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& model, Held held,
+                                 Distributions* scored) {
   EngineOptions options;
   options.model = model.config();
   options.model.is_tied = false;

@@ -39,7 +39,8 @@ struct Loss {
   double perplexity = 0;  // of the texts
 };
 
-inline Loss LossOf(const Distributions& of_f32, const Distributions& of_rule, const std::vector<std::vector<int32_t>>& texts) {
+inline Loss LossOf(const Distributions& of_f32, const Distributions& of_rule,
+                   const std::vector<std::vector<int32_t>>& texts) {
   double divergence = 0, surprise = 0;
   size_t position = 0;
   for (const std::vector<int32_t>& text : texts)

@@ -38,8 +38,7 @@ TEST(ProjectCases, TheSmallListHoldsEveryMixWithEveryDType) {
 // whose values are what the tiles hold exactly, h·scale is one rounding more, and a group's sum, times its scale, two.
 void AddLoraTolerance(const ProjectData& data, size_t product, int32_t row, double* tolerance) {
   const ProjectCase& c = data.shape;
-  const double adds =
-      static_cast<double>(data.assignment[row].size()) + 4 + (c.adapter_dtype == DType::kI8 ? 3 : 0);
+  const double adds = static_cast<double>(data.assignment[row].size()) + 4 + (c.adapter_dtype == DType::kI8 ? 3 : 0);
   for (const cases::RowAdapter& entry : data.assignment[row]) {
     const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
     if (site.rank == 0) continue;
