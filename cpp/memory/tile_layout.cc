@@ -106,6 +106,7 @@ Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File*
 constexpr float EndOf(DType dtype) {
   if (dtype == DType::kF16) return 65520;        // halfway from 65504, the largest, to 65536
   if (dtype == DType::kBF16) return 0x1.ffp127;  // likewise
+  if (dtype == DType::kI8) return 0x1.fcp127;    // and half a step more is still finite
   return std::numeric_limits<float>::infinity();
 }
 
@@ -125,9 +126,13 @@ Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>&
 }  // namespace
 
 int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes) {
-  int32_t columns = kShrinkChunk;
-  while (columns > 32 && ops.TileBytes(dtype, kTileRanks, columns) > frame_bytes) columns /= 2;
-  OPENLORA_CHECK(ops.TileBytes(dtype, kTileRanks, columns) <= frame_bytes);
+  int32_t columns = ShrinkChunk(dtype);
+  const auto fits = [&] { return ops.TileBytes(dtype, kTileRanks, columns) <= frame_bytes; };
+  while (columns > 32 && !fits()) {
+    do columns -= 32;
+    while (ShrinkChunk(dtype) % columns != 0);
+  }
+  OPENLORA_CHECK(fits());
   return columns;
 }
 

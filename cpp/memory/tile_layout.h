@@ -14,11 +14,11 @@ namespace openlora {
 struct TileFormat {
   const Ops* ops = nullptr;
   DType dtype = DType::kF32;
-  int32_t tile_columns = kShrinkChunk;  // FrameTileColumns(…)
+  int32_t tile_columns = 512;  // FrameTileColumns(…)
   int64_t frame_bytes = 0;
 };
 
-// The most columns, up to kShrinkChunk, of which a tile of kTileRanks ranks fits into a frame.
+// The most columns that a tile may have of which kTileRanks ranks fit into a frame.
 int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes);
 
 // Where an adapter's tiles stand within its frames, which are its own: no tile crosses a frame's end.

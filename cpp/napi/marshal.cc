@@ -112,7 +112,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   };
   options.dtype = reader.WeightFormatOf("dtype");
   options.kv_dtype = reader.DTypeOf("kvDtype");
-  options.adapter_dtype = reader.DTypeOf("adapterDtype");
+  options.adapter_dtype = reader.AdapterDTypeOf("adapterDtype");
   arguments->simd = reader.String("simd");
   arguments->threads = reader.Int32("threads");
   ObjectReader limits = reader.Object("limits");

@@ -35,7 +35,9 @@ struct SiteShape {
 // A LoRA tile address counts units of this many bytes from the start of the pool.
 inline constexpr int64_t kTileUnitBytes = 256;
 inline constexpr int kTileRanks = 8;
-inline constexpr int kShrinkChunk = 512;  // columns whose partial sums are one term of a shrink
+// Columns whose partial sums are one term of a shrink. Of int8 (ops/int8_adapter.h) so many that eight ranks of them
+// take 4080 bytes with their scales: they fill a frame, which is a power of two, as 512 columns of the others do.
+constexpr int32_t ShrinkChunk(DType dtype) { return dtype == DType::kI8 ? 480 : 512; }
 
 // How one adapter acts on one site.
 struct SitePages {
@@ -56,7 +58,7 @@ struct AdapterPages {
   const uint8_t* pool = nullptr;
   const SlotPages* slots = nullptr;
   DType dtype = DType::kF32;
-  int32_t tile_columns = kShrinkChunk;  // divides kShrinkChunk, at least 32
+  int32_t tile_columns = 512;  // a multiple of 32 that divides ShrinkChunk(dtype)
 };
 
 }  // namespace openlora

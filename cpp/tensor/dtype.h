@@ -6,12 +6,13 @@
 
 namespace openlora {
 
-enum class DType : uint8_t { kF32, kF16, kBF16 };
+// kI8 means nothing without its scales: files, LoadAsFloat and StoreFromFloat have the others alone.
+enum class DType : uint8_t { kF32, kF16, kBF16, kI8 };
 
-constexpr size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+constexpr size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : dtype == DType::kI8 ? 1 : 2; }
 
 constexpr const char* NameOf(DType dtype) {
-  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
+  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : dtype == DType::kBF16 ? "bf16" : "int8";
 }
 
 constexpr float BF16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }

@@ -21,7 +21,8 @@ struct WeightFormat {
   Kind kind;
 };
 static_assert(WeightFormat(DType::kF16).kind == WeightFormat::kF16 &&
-              WeightFormat(DType::kBF16).kind == WeightFormat::kBF16);
+              WeightFormat(DType::kBF16).kind == WeightFormat::kBF16 &&
+              WeightFormat(DType::kI8).kind == WeightFormat::kInt8);
 
 constexpr const char* NameOf(WeightFormat format) {
   if (format == WeightFormat::kBF16Dot) return "bf16-dot";

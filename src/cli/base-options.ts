@@ -36,6 +36,12 @@ export const BASE_OPTIONS = {
     choices: ['f32', 'bf16'],
     summary: 'f32, or bf16: bf16 weights by activations rounded to bf16, faster on AMD from Zen 4 on (default: f32)',
   },
+  'adapter-dtype': {
+    kind: 'text',
+    value: 'TYPE',
+    choices: ['auto', 'int8'],
+    summary: 'of the adapters in memory: auto (that of the weights), or int8, half of bf16 (default: auto)',
+  },
   threads: {
     kind: 'integer',
     value: 'N',
@@ -172,7 +178,7 @@ export type BaseValues = Values<typeof BASE_OPTIONS>;
 export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
 type LoadValues = Partial<
-  Pick<BaseValues, 'dtype' | 'compute' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'>
+  Pick<BaseValues, 'dtype' | 'compute' | 'adapter-dtype' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'>
 >;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
@@ -185,7 +191,8 @@ export async function openBase(
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, compute, threads, simd, context, memory, 'cache-dir': cacheDir } = options;
+  const { dtype, compute, 'adapter-dtype': adapterDtype, threads, simd } = options;
+  const { context, memory, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
@@ -198,6 +205,7 @@ export async function openBase(
         limits,
         ...(dtype === undefined ? {} : { dtype }),
         ...(compute === undefined ? {} : { compute }),
+        ...(adapterDtype === undefined ? {} : { adapterDtype }),
         ...(threads === undefined ? {} : { threads }),
         ...(simd === undefined ? {} : { simd }),
         ...(cacheDir === undefined ? {} : { cacheDir }),

@@ -149,7 +149,7 @@ export interface OpenOptions {
   /** 'bf16-dot': in bf16, and multiplied by activations that are rounded to bf16 as well. */
   dtype: WeightFormat | 'bf16-dot';
   kvDtype: DType;
-  adapterDtype: DType;
+  adapterDtype: DType | 'int8';
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;

@@ -74,7 +74,7 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
 interface Settings {
   dtype: WeightFormat;
   kvDtype: DType;
-  adapterDtype: DType;
+  adapterDtype: DType | 'int8';
   limits: NativeLimits;
 }
 
@@ -82,11 +82,12 @@ interface Settings {
 function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
   checkComputes(options.compute, dtype);
-  // Only weights are quantised. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
+  // Beside quantised weights go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
   // small.
   const besideQuantised = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
-  const adapterDtype = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
-  const kvDtype = options.kvDtype === 'auto' ? adapterDtype : options.kvDtype;
+  const unquantised = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
+  const adapterDtype = options.adapterDtype === 'auto' ? unquantised : options.adapterDtype;
+  const kvDtype = options.kvDtype === 'auto' ? unquantised : options.kvDtype;
   return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
 }
 

@@ -55,6 +55,7 @@ export interface CheckedLoadOptions {
   dtype: WeightFormat | 'auto';
   compute: Compute;
   kvDtype: DType | 'auto';
+  adapterDtype: 'auto' | 'int8';
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;
@@ -76,6 +77,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
     path: checkPath('path', o.path),
     ...checkComputing(o),
     kvDtype: checkKvDType(o.kvDtype),
+    adapterDtype: checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
     limits: checkLimits(o.limits),
@@ -92,9 +94,6 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   if (device !== 'auto' && device !== 'cpu') throw notSupportedError(`device: '${device}'`, "use 'cpu' or 'auto'");
   if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
     throw notSupportedError("numerics: 'fast'", "use 'invariant'");
-  }
-  if (checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']) === 'int8') {
-    throw notSupportedError("adapterDtype: 'int8'", "use 'auto'");
   }
   if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
 }

@@ -87,7 +87,7 @@ export interface LoadBaseOptions {
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
   /**
    * Of adapters in memory. Default: 'auto', that of the weights, whatever was saved; beside int8 and int4 weights as for `kvDtype`.
-   * int8 is ERR_NOT_SUPPORTED.
+   * 'int8' takes 17 bits a value, scales included, in place of 16 or 32: docs/api.md says what it loses.
    */
   adapterDtype?: 'auto' | 'int8';
   /** Default: 'auto', the best that the processor has. */

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <numeric>
@@ -8,6 +9,7 @@
 
 #include "base/check.h"
 #include "cases/adapter_mix.h"
+#include "ops/int8_adapter.h"
 #include "ops/ops.h"
 
 namespace openlora::cases {
@@ -23,7 +25,33 @@ struct SiteValues {
 // values[adapter][site]
 using AdapterValues = std::vector<std::vector<SiteValues>>;
 
+// Makes values of [rank, columns] such that int8 holds them exactly: in each 32 columns of a rank codes, one of them
+// ±127, times a bf16 scale; or zeros alone. Element (r, c) goes to values[r * rank_step + c * column_step].
+inline void RoundToInt8(Random& random, std::vector<float>& values, int32_t rank, int64_t columns, int64_t rank_step,
+                        int64_t column_step) {
+  for (int32_t r = 0; r < rank; ++r)
+    for (int64_t begin = 0; begin < columns; begin += kInt8AdapterGroup) {
+      const int64_t end = std::min<int64_t>(columns, begin + kInt8AdapterGroup);
+      const auto at = [&](int64_t c) -> float& { return values[r * rank_step + c * column_step]; };
+      float largest = 0;
+      for (int64_t c = begin; c < end; ++c) largest = std::max(largest, std::abs(at(c)));
+      const bool is_zero = random.Below(8) == 0;
+      const float scale = is_zero ? 0 : BF16ToFloat(FloatToBF16(largest / 127));
+      for (int64_t c = begin; c < end; ++c) {
+        const float code =
+            std::abs(at(c)) == largest ? std::copysign(127.0f, at(c)) : std::trunc(at(c) / largest * 126);
+        at(c) = code * scale;
+      }
+    }
+}
+
 inline SiteValues RandomSite(Random& random, SiteShape shape, int32_t rank, DType dtype) {
+  if (dtype == DType::kI8) {
+    SiteValues site = RandomSite(random, shape, rank, DType::kF32);
+    RoundToInt8(random, site.a, rank, shape.in, shape.in, 1);
+    RoundToInt8(random, site.b, rank, shape.out, 1, rank);
+    return site;
+  }
   return {rank, RandomValues(random, rank * shape.in, dtype), RandomValues(random, rank * shape.out, dtype, 0.25f),
           RandomValues(random, 1, DType::kF32, 2)[0]};
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cases/adapter_mix.h"
+#include "ops/batch_view.h"
 #include "tensor/weight_format.h"
 
 namespace openlora::cases {
@@ -34,18 +35,20 @@ inline constexpr WeightFormat kWeightFormats[] = {WeightFormat::kF32,  WeightFor
 inline void AddLoraCases(std::vector<ProjectCase>& list) {
   using M = AdapterMix;
   const std::vector<int32_t> mixed = {1, 3, 5, 7, 8, 9, 16, 17, 33, 64, 256};
-  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-  for (const M mix : {M::kOneRow, M::kIdentical, M::kDistinct, M::kUniform, M::kZipf, M::kSkewed})
-    for (const int32_t rows : {1, 3, 8, 21, 64})
-      list.push_back({.name = "mix",
-                      .rows = rows,
-                      .in = 150,
-                      .outs = {70, 33},
-                      .dtype = DType::kBF16,
-                      .mix = mix,
-                      .ranks = {8, 16, 4},
-                      .adapter_dtype = DType::kBF16,
-                      .seed = 10});
+  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+  for (const DType dtype : {DType::kBF16, DType::kI8})
+    for (const M mix : {M::kOneRow, M::kIdentical, M::kDistinct, M::kUniform, M::kZipf, M::kSkewed})
+      for (const int32_t rows : {1, 3, 8, 21, 64})
+        list.push_back({.name = "mix",
+                        .rows = rows,
+                        .in = 150,
+                        .outs = {70, 33},
+                        .dtype = DType::kBF16,
+                        .mix = mix,
+                        .ranks = {8, 16, 4},
+                        .adapter_dtype = dtype,
+                        .tile_columns = ShrinkChunk(dtype),
+                        .seed = 10});
   for (const DType dtype : kDTypes) {
     for (const int32_t rank : mixed)
       list.push_back({.name = "rank",
@@ -55,8 +58,10 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                       .mix = M::kUniform,
                       .ranks = {rank},
                       .adapter_dtype = dtype,
+                      .tile_columns = ShrinkChunk(dtype),
                       .seed = 11});
-    for (const int32_t tile_columns : {32, 64, 128, 256, 512}) {
+    for (const int32_t tile_columns : {32, 64, 96, 128, 160, 256, 480, 512}) {
+      if (ShrinkChunk(dtype) % tile_columns != 0) continue;
       list.push_back({.name = "tile columns",
                       .rows = 9,
                       .in = 1101,
@@ -84,6 +89,7 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                     .mix = M::kDistinct,
                     .ranks = mixed,
                     .adapter_dtype = dtype,
+                    .tile_columns = ShrinkChunk(dtype),
                     .has_bias = true,
                     .seed = 14});
     list.push_back({.name = "adapters without this site",
@@ -93,6 +99,7 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                     .mix = M::kDistinct,
                     .ranks = {8, 0, 3, 0},
                     .adapter_dtype = dtype,
+                    .tile_columns = ShrinkChunk(dtype),
                     .seed = 15});
     for (const int32_t per_row : {2, 4})
       list.push_back({.name = "several adapters per row",
@@ -103,6 +110,7 @@ inline void AddLoraCases(std::vector<ProjectCase>& list) {
                       .mix = M::kUniform,
                       .ranks = {8, 5, 16},
                       .adapter_dtype = dtype,
+                      .tile_columns = ShrinkChunk(dtype),
                       .adapters_per_row = per_row,
                       .has_bias = true,
                       .seed = 16});
@@ -193,6 +201,19 @@ inline std::vector<ProjectCase> EmbedCases() {
                     .is_embed = true,
                     .seed = 22});
   }
+  for (const int32_t tile_columns : {32, 480})
+    for (const WeightFormat dtype : {WeightFormat::kBF16, WeightFormat::kInt8})
+      list.push_back({.name = "embed, int8 adapters",
+                      .rows = 17,
+                      .in = 1043,
+                      .outs = {100},
+                      .dtype = dtype,
+                      .mix = M::kDistinct,
+                      .ranks = {1, 8, 9, 33, 0},
+                      .adapter_dtype = DType::kI8,
+                      .tile_columns = tile_columns,
+                      .is_embed = true,
+                      .seed = 23});
   return list;
 }
 

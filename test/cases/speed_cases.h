@@ -30,6 +30,11 @@ inline ProjectCase WithAdapters(ProjectCase c, AdapterMix mix, std::vector<int32
   c.adapter_dtype = c.dtype.is_quantised() ? DType::kBF16 : c.dtype.dtype();
   return c;
 }
+inline ProjectCase InInt8(ProjectCase c) {
+  c.adapter_dtype = DType::kI8;
+  c.tile_columns = ShrinkChunk(DType::kI8);
+  return c;
+}
 
 inline std::vector<ProjectCase> ProjectSpeedCases() {
   using M = AdapterMix;
@@ -49,6 +54,13 @@ inline std::vector<ProjectCase> ProjectSpeedCases() {
       list.push_back(WithAdapters(DownCase(32, dtype), mix, {16}));
     }
     list.push_back(WithAdapters(GateUpCase(32, dtype), M::kDistinct, {8, 64, 16, 3, 32}));
+    if (dtype != WeightFormat::kBF16 && dtype != WeightFormat::kInt8) continue;
+    for (const auto& of_shape : {GateUpCase, DownCase}) {
+      list.push_back(InInt8(WithAdapters(of_shape(1, dtype), M::kIdentical, {16})));
+      const ProjectCase eight = WithAdapters(of_shape(8, dtype), M::kDistinct, {16});
+      list.push_back(eight);
+      list.push_back(InInt8(eight));
+    }
   }
   return list;
 }

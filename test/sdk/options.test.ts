@@ -39,7 +39,12 @@ describe('loadBase refuses', () => {
     ],
     ['kvDtype int8', { path: 'x', kvDtype: 'int8' }, LATER, /^kvDtype: 'int8'/],
     ['kvDtype int4', { path: 'x', kvDtype: 'int4' }, INVALID, /^kvDtype: got "int4"/],
-    ['adapterDtype int8', { path: 'x', adapterDtype: 'int8' }, LATER, /^adapterDtype: 'int8'/],
+    [
+      'adapterDtype int4',
+      { path: 'x', adapterDtype: 'int4' },
+      INVALID,
+      /^adapterDtype: got "int4", wanted one of auto, int8$/,
+    ],
     ['an unknown compute', { path: 'x', compute: 'f16' }, INVALID, /^compute: got "f16", wanted one of f32, bf16$/],
     [
       'compute bf16 with other weights',

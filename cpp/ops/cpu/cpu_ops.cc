@@ -162,6 +162,8 @@ void CpuOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& 
         case DType::kBF16:
           StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16);
           break;
+        case DType::kI8:
+          OPENLORA_CHECK(false);
       }
     }
   });

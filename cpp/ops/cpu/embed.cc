@@ -42,6 +42,11 @@ void GatherRow(const QuantisedKernels& kernels, const Weight& table, int64_t row
   }
 }
 
+// That one value takes to read: of int8 its scale as well.
+constexpr int64_t ValueBytes(DType dtype) {
+  return static_cast<int64_t>(SizeOf(dtype) + (dtype == DType::kI8 ? sizeof(uint16_t) : 0));
+}
+
 // coefficients[entry][rank] = weight * scale * A[rank, token of the entry's row]
 void GatherA(const EmbedArgs& args, const LoraJob& job, float* coefficients) {
   const AdapterPages& pages = *args.pages;
@@ -52,9 +57,9 @@ void GatherA(const EmbedArgs& args, const LoraJob& job, float* coefficients) {
     for (int32_t rank = 0; rank < job.rank; ++rank) {
       const int32_t eight = rank / kTileRanks, ranks = std::min(kTileRanks, job.rank - eight * kTileRanks);
       const uint32_t address = job.a[eight * tiles_across + token / pages.tile_columns];
-      const int64_t index = TileAIndex(pages.dtype, ranks, rank % kTileRanks, token % pages.tile_columns);
+      const uint8_t* const tile = pages.pool + int64_t{address} * kTileUnitBytes;
       coefficients[e * job.rank_stride() + rank] =
-          weight * LoadAsFloat(pages.pool + int64_t{address} * kTileUnitBytes, pages.dtype, index);
+          weight * TileAValue(tile, pages.dtype, ranks, rank % kTileRanks, token % pages.tile_columns);
     }
   }
 }
@@ -70,9 +75,8 @@ void CpuOps::Embed(const EmbedArgs& args) {
   float* const coefficients = coefficients_.Get<float>(static_cast<size_t>(plan_.coefficient_floats));
   for (const LoraJob& job : plan_.jobs) {
     GatherA(args, job, coefficients + job.coefficients_begin);
-    counters_.lora_bytes_read +=
-        static_cast<uint64_t>(int64_t{job.rank} * job.entries * static_cast<int64_t>(SizeOf(args.pages->dtype)) +
-                              SiteTileBytes(*this, *args.pages, job.rank, hidden));
+    counters_.lora_bytes_read += static_cast<uint64_t>(int64_t{job.rank} * job.entries * ValueBytes(args.pages->dtype) +
+                                                       SiteTileBytes(*this, *args.pages, job.rank, hidden));
   }
   // Members own columns, whole groups of quantised weights, so that each can gather, expand and scale alone.
   static_assert(kInt8GroupK % kPanel == 0 && kInt8GroupK % kInt4GroupK == 0);

@@ -12,6 +12,7 @@
 namespace openlora {
 
 inline constexpr int kDTypes = 3;       // a table of kernels is indexed by DType: f32, f16, bf16
+inline constexpr int kTileDTypes = 4;   // of adapters int8 as well
 inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_tanh
 
 // Base weights. Packed [out/32] panels, 64-byte aligned: f32 and f16 [K][32]; bf16 [K/2][32][2] (odd K: zero-padded);
@@ -25,6 +26,7 @@ inline constexpr int kTilesAhead = 32;  // entries beyond its own LoRA tiles tha
 inline constexpr int kTileRows = 8;     // rows that share a weight while it is in a register, at most
 inline constexpr int kBlockK = 128;     // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
+inline constexpr int kScaleColumns = 32;   // of an int8 tile that share a scale in each rank
 inline constexpr int kBF16DotGroupK = 64;  // columns of x that are rounded together
 
 struct PanelsArgs {
@@ -52,6 +54,7 @@ static constexpr int64_t PanelScratchFloats(int64_t rows) { return (rows + kBloc
 
 // One chunk of columns of eight (or fewer) ranks of one adapter, for all entries of its segment.
 // A tile: f32 and f16 [K/2][ranks][2]; bf16 [K/4][ranks]{k, k+2, k+1, k+3}; K is padded with zeros to a multiple of 4.
+// int8 [K/32] of { [ranks] bf16 scales; [16][ranks][2] }, the last group as wide as it is.
 struct ShrinkArgs {
   const float* x = nullptr;  // [T, in], column 0 of the matrix
   int64_t x_stride = 0;
@@ -68,7 +71,8 @@ struct ShrinkArgs {
 
 // All ranks of one adapter onto panels [panel_begin, panel_end) of one site, for all entries of its segment.
 // B tile: f32 and f16 [columns/32][ranks][32]; bf16 [columns/32] of { [ranks/2][32][2], then [32] of an odd last rank
-// }. The last panel is as wide as it is (`columns` % 32 in place of 32).
+// }; int8 [columns/32] of { [ranks] bf16 scales; [ranks][32] }. The last panel is as wide as it is (`columns` % 32 in
+// place of 32).
 struct ExpandArgs {
   const float* coefficients = nullptr;  // [entries][rank_stride]: entry weight times h
   int64_t rank_stride = 0;
@@ -114,8 +118,8 @@ struct KernelTable {
   void (*panels[kDTypes])(const PanelsArgs& args);
   QuantisedKernels quantised;
   QuantisedFormat bf16_dot;  // weights as in panels[bf16]; see ops/bf16_dot.h
-  void (*shrink[kDTypes])(const ShrinkArgs& args);
-  void (*expand[kDTypes])(const ExpandArgs& args);
+  void (*shrink[kTileDTypes])(const ShrinkArgs& args);
+  void (*expand[kTileDTypes])(const ExpandArgs& args);
   // coefficients[e][r] = (weight[e] * scale) * Σ_chunk partial[chunk][e][r] over ascending chunks, 8 ranks each.
   void (*sum_chunks)(const float* partial, int64_t chunks, int64_t entries, const float* weight, float scale,
                      float* coefficients, int64_t stride);

@@ -5,6 +5,7 @@
 #include "ops/batch_view.h"
 #include "ops/cpu/kernels.h"
 #include "ops/int4_format.h"
+#include "ops/int8_adapter.h"
 #include "ops/int8_format.h"
 #include "tensor/weight_format.h"
 
@@ -60,7 +61,7 @@ constexpr int64_t Int4Index(int64_t lane, int64_t k) { return k / 8 * (4 * kPane
 constexpr int Int4Shift(int64_t k) { return k / 4 % 2 * 4; }
 inline constexpr int64_t kInt4ScalesAt = kPanel * kInt4GroupK / 2;
 
-// Of (rank, column) in an A tile of `ranks` ranks.
+// Of (rank, column) in an A tile of `ranks` ranks; of int8, in the codes of a group.
 constexpr int64_t TileAIndex(DType dtype, int64_t ranks, int64_t rank, int64_t column) {
   if (dtype != DType::kBF16) return (column / 2 * ranks + rank) * 2 + column % 2;
   const int64_t k = column % 4;  // stored 0, 2, 1, 3
@@ -77,6 +78,23 @@ constexpr int64_t TileBIndex(DType dtype, int64_t ranks, int64_t columns, int64_
 
 // An A tile's columns are padded with zeros to quads.
 constexpr int64_t TileElements(int64_t ranks, int64_t columns) { return ranks * RoundUp(columns, 4); }
+
+// Bytes: where the group of `column`, its first one, stands in an int8 tile, and in a group the codes, behind the
+// scales.
+constexpr int64_t Int8CodesAt(int64_t ranks) { return ranks * static_cast<int64_t>(sizeof(uint16_t)); }
+constexpr int64_t Int8GroupAt(int64_t ranks, int64_t column) {
+  return column * ranks + column / kInt8AdapterGroup * Int8CodesAt(ranks);
+}
+static_assert(kInt8AdapterGroup == kScaleColumns && kScaleColumns == kPanel);
+
+// Of an A tile.
+inline float TileAValue(const uint8_t* tile, DType dtype, int64_t ranks, int64_t rank, int64_t column) {
+  if (dtype != DType::kI8) return LoadAsFloat(tile, dtype, TileAIndex(dtype, ranks, rank, column));
+  const int64_t k = column % kInt8AdapterGroup;
+  const uint8_t* const group = tile + Int8GroupAt(ranks, column - k);
+  const auto code = static_cast<int8_t>(group[Int8CodesAt(ranks) + TileAIndex(dtype, ranks, rank, k)]);
+  return static_cast<float>(code) * LoadAsFloat(group, DType::kBF16, rank);
+}
 
 constexpr int64_t TilesAcross(int64_t columns, const AdapterPages& pages) {
   return DivideUp(columns, pages.tile_columns);

@@ -56,6 +56,25 @@ struct TileBF16 {
 };
 
 template <class V>
+struct TileS8 {
+  static constexpr int kBytes = 4;
+  static OPENLORA_INLINE void Load(const uint8_t* quad, int ranks, int lane, int lanes, typename V::F (&w)[2]) {
+    const int8_t* p = reinterpret_cast<const int8_t*>(quad) + lane;
+    w[0] = lanes == V::kLanes ? V::LoadS8(p) : V::LoadS8Part(p, lanes);
+    w[1] = lanes == V::kLanes ? V::LoadS8(p + 2 * ranks) : V::LoadS8Part(p + 2 * ranks, lanes);
+  }
+};
+
+// Whether a tile has a bf16 scale for each rank and kScaleColumns columns, before their codes.
+template <class T>
+inline constexpr bool kIsScaled = false;
+template <class V>
+inline constexpr bool kIsScaled<TileS8<V>> = true;
+template <class V>
+inline constexpr bool kIsScaled<WeightS8<V>> = true;
+inline constexpr int kScaleBytes = 2;
+
+template <class V>
 inline constexpr int kPairVectors = kLanesOfPair / V::kLanes;
 template <class V>
 inline constexpr int kShrinkRows =
@@ -67,7 +86,8 @@ struct ShrinkSums {
   typename V::F sum[rows][2][kPairVectors<V>];
 };
 
-// `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks. As much is prefetched from `next`.
+// `quads` quads of a tile; x[r] stands at its first column. is_full: eight ranks. As much is prefetched from `next`,
+// but of a tile with scales.
 template <class V, class T, int rows, bool is_full>
 OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, const float* const (&x)[rows],
                                  int64_t at, const uint8_t* next, ShrinkSums<V, rows>& sums) {
@@ -75,7 +95,7 @@ OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, 
   const int64_t quad_bytes = int64_t{is_full ? kEight : ranks} * T::kBytes;
   for (; quads > 0; --quads, tile += quad_bytes, next += quad_bytes, at += 4) {
     OPENLORA_UNROLL
-    for (int line = 0; line < kEight * T::kBytes; line += 64) V::PrefetchSoon(next + line);
+    for (int line = 0; line < (kIsScaled<T> ? 0 : kEight * T::kBytes); line += 64) V::PrefetchSoon(next + line);
     OPENLORA_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const int left = 2 * ranks - v * V::kLanes;
@@ -89,32 +109,77 @@ OPENLORA_INLINE void ShrinkQuads(const uint8_t* tile, int ranks, int64_t quads, 
   }
 }
 
+template <class V, int rows>
+OPENLORA_INLINE void ClearSums(ShrinkSums<V, rows>& sums) {
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) OPENLORA_UNROLL
+  for (int j = 0; j < 2; ++j) OPENLORA_UNROLL
+  for (int v = 0; v < kPairVectors<V>; ++v) sums.sum[r][j][v] = V::Zero();
+}
+
+// The same of any number of columns.
+template <class V, class T, int rows, bool is_full>
+OPENLORA_INLINE void ShrinkColumns(const uint8_t* tile, int ranks, int64_t columns, const float* const (&x)[rows],
+                                   int64_t at, const uint8_t* next, ShrinkSums<V, rows>& sums) {
+  ShrinkQuads<V, T, rows, is_full>(tile, ranks, columns / 4, x, at, next, sums);
+  if (columns % 4 == 0) return;
+  float last[rows][4] = {};
+  const float* x_last[rows];
+  for (int r = 0; r < rows; ++r) {
+    for (int64_t k = 0; k < columns % 4; ++k) last[r][k] = x[r][at + columns / 4 * 4 + k];
+    x_last[r] = last[r];
+  }
+  ShrinkQuads<V, T, rows, is_full>(tile + columns / 4 * ranks * T::kBytes, ranks, 1, x_last, 0, next, sums);
+}
+
+// Columns with scales: chains of their own for each group, whose sum (k mod 4: 0 + 2, 1 + 3) times the scale goes on
+// the first two sums.
+template <class V, class T, int rows, bool is_full>
+OPENLORA_INLINE void ShrinkScaled(const uint8_t* tile, int ranks, int64_t columns, const float* const (&x)[rows],
+                                  int64_t at, const uint8_t* next, ShrinkSums<V, rows>& sums) {
+  const int64_t group_bytes = ranks * (kScaleBytes + kScaleColumns * T::kBytes / 4);
+  for (; columns > 0; columns -= kScaleColumns, at += kScaleColumns, tile += group_bytes, next += group_bytes) {
+    for (int64_t line = 0; line < group_bytes; line += 64) V::PrefetchSoon(next + line);
+    const uint16_t* scales = reinterpret_cast<const uint16_t*>(tile);
+    const uint8_t* codes = tile + ranks * kScaleBytes;
+    ShrinkSums<V, rows> group;
+    ClearSums<V, rows>(group);
+    if (columns >= kScaleColumns) {
+      ShrinkQuads<V, T, rows, is_full>(codes, ranks, kScaleColumns / 4, x, at, next, group);
+    } else {
+      ShrinkColumns<V, T, rows, is_full>(codes, ranks, columns, x, at, next, group);
+    }
+    OPENLORA_UNROLL
+    for (int v = 0; v < kPairVectors<V>; ++v) {
+      const int left = 2 * ranks - v * V::kLanes;
+      const uint16_t* p = scales + v * V::kLanes / 2;
+      const typename V::F scale =
+          is_full || left >= V::kLanes ? V::LoadBF16Twice(p) : V::LoadBF16TwicePart(p, left > 0 ? left : 0);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r)
+        sums.sum[r][0][v] = V::Fma(V::Add(group.sum[r][0][v], group.sum[r][1][v]), scale, sums.sum[r][0][v]);
+    }
+  }
+}
+
 template <class V, class T, int rows, bool is_full>
 void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
   ShrinkSums<V, rows> sums;
+  ClearSums<V, rows>(sums);
   const float* x[rows];
   OPENLORA_UNROLL
-  for (int r = 0; r < rows; ++r) {
-    x[r] = args.x + args.entry_row[entry + r] * args.x_stride + args.column_begin;
-    OPENLORA_UNROLL
-    for (int j = 0; j < 2; ++j) OPENLORA_UNROLL
-    for (int v = 0; v < kPairVectors<V>; ++v) sums.sum[r][j][v] = V::Zero();
-  }
+  for (int r = 0; r < rows; ++r) x[r] = args.x + args.entry_row[entry + r] * args.x_stride + args.column_begin;
   const uint32_t* tiles = args.tiles;
   for (int64_t column = 0; column < args.columns; column += args.tile_columns, ++tiles) {
     const int64_t left = args.columns - column;
     const int64_t columns = left < args.tile_columns ? left : args.tile_columns;
     const uint8_t* tile = args.pool + *tiles * kTileUnit;
     const uint8_t* next = args.pool + tiles[TilesAhead(args.tile_columns * args.ranks * T::kBytes / 4)] * kTileUnit;
-    ShrinkQuads<V, T, rows, is_full>(tile, args.ranks, columns / 4, x, column, next, sums);
-    if (columns % 4 == 0) continue;
-    float last[rows][4] = {};
-    const float* x_last[rows];
-    for (int r = 0; r < rows; ++r) {
-      for (int64_t k = 0; k < columns % 4; ++k) last[r][k] = x[r][column + columns / 4 * 4 + k];
-      x_last[r] = last[r];
+    if constexpr (kIsScaled<T>) {
+      ShrinkScaled<V, T, rows, is_full>(tile, is_full ? kEight : args.ranks, columns, x, column, next, sums);
+    } else {
+      ShrinkColumns<V, T, rows, is_full>(tile, args.ranks, columns, x, column, next, sums);
     }
-    ShrinkQuads<V, T, rows, is_full>(tile + columns / 4 * args.ranks * T::kBytes, args.ranks, 1, x_last, 0, next, sums);
   }
   for (int r = 0; r < rows; ++r) {
     float chains[2][kLanesOfPair];
@@ -198,6 +263,49 @@ OPENLORA_INLINE void ExpandTile(const uint8_t* b, int ranks, int width, const fl
   }
 }
 
+// The same with the panel's scales at `b`, before its codes: they go on the coefficients.
+template <class V, class W, int rows, bool is_whole>
+OPENLORA_INLINE void ExpandScaled(const uint8_t* b, int ranks, int width, const float* const (&coefficients)[rows],
+                                  typename V::F (&sums)[rows][kPanelVectors<V>]) {
+  constexpr int kStep = V::kLanes < kEight ? V::kLanes : kEight;
+  float scaled[rows][kEight];
+  const float* of_row[rows];
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(b);
+  if (ranks == kEight) {
+    OPENLORA_UNROLL
+    for (int i = 0; i < kEight; i += kStep) {
+      const typename V::F eight = V::LoadBF16Part(scales + i, kStep);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r)
+        V::StorePart(scaled[r] + i, V::Mul(V::LoadPart(coefficients[r] + i, kStep), eight), kStep);
+    }
+  } else {
+    for (int i = 0; i < ranks; ++i) {
+      const float scale = __builtin_bit_cast(float, static_cast<uint32_t>(scales[i]) << 16);
+      OPENLORA_UNROLL
+      for (int r = 0; r < rows; ++r) scaled[r][i] = coefficients[r][i] * scale;
+    }
+  }
+  OPENLORA_UNROLL
+  for (int r = 0; r < rows; ++r) of_row[r] = scaled[r];
+  ExpandTile<V, W, rows, is_whole>(b + ranks * kScaleBytes, ranks, width, of_row, sums);
+}
+
+template <class V, class W, int rows, bool is_whole>
+OPENLORA_INLINE void ExpandRanks(const uint8_t* b, int ranks, int width, const float* const (&coefficients)[rows],
+                                 typename V::F (&sums)[rows][kPanelVectors<V>]) {
+  if constexpr (kIsScaled<W>) {
+    ExpandScaled<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+  } else {
+    ExpandTile<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+  }
+}
+
+template <class W>
+OPENLORA_INLINE int64_t TilePanelBytes(int64_t ranks) {
+  return ranks * (kPanel * W::kGroupElement / W::kGroup + (kIsScaled<W> ? kScaleBytes : 0));
+}
+
 // Some panels of one tile.
 struct ExpandSpan {
   const uint32_t* tile;  // of the first of the ranks
@@ -228,12 +336,11 @@ OPENLORA_INLINE void ExpandPanel(const ExpandArgs& args, const ExpandSpan& span,
   const uint32_t* tile = span.tile;
   for (int rank = span.rank_begin; rank < span.rank_end; rank += kEight, tile += span.next_eight) {
     const int ranks = span.rank_end - rank < kEight ? span.rank_end - rank : kEight;
-    const int64_t bytes_per_output = int64_t{ranks} * W::kGroupElement / W::kGroup;
-    const uint8_t* b = args.pool + *tile * kTileUnit + column * bytes_per_output;
+    const uint8_t* b = args.pool + *tile * kTileUnit + column / kPanel * TilePanelBytes<W>(ranks);
     if (ranks == kEight) {
-      ExpandTile<V, W, rows, is_whole>(b, kEight, width, coefficients, sums);
+      ExpandRanks<V, W, rows, is_whole>(b, kEight, width, coefficients, sums);
     } else {
-      ExpandTile<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
+      ExpandRanks<V, W, rows, is_whole>(b, ranks, width, coefficients, sums);
     }
     OPENLORA_UNROLL
     for (int r = 0; r < rows; ++r) coefficients[r] += kEight;
@@ -260,7 +367,7 @@ void ExpandRows(const ExpandArgs& args, const ExpandSpan& span, int64_t entry) {
     y[r] = args.y + args.entry_row[entry + r] * args.y_stride;
   }
   const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
-  const int panel_bytes = kPanel * ranks * W::kGroupElement / W::kGroup;
+  const int panel_bytes = static_cast<int>(TilePanelBytes<W>(ranks));
   const uint8_t* ahead = span.ahead;
   int64_t output = span.output_begin;
   for (; output + kPanel <= span.output_end; output += kPanel) {
@@ -294,15 +401,15 @@ void Expand(const ExpandArgs& args) {
   for (span.rank_begin = 0; span.rank_begin < args.rank; span.rank_begin += step) {
     span.rank_end = span.rank_begin + step < args.rank ? span.rank_begin + step : args.rank;
     const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
-    const int64_t bytes_per_output = int64_t{ranks} * W::kGroupElement / W::kGroup;
-    const int64_t tiles_ahead = TilesAhead(args.tile_columns * bytes_per_output);
+    const int64_t panel_bytes = TilePanelBytes<W>(ranks),
+                  tiles_ahead = TilesAhead(args.tile_columns / kPanel * panel_bytes);
     for (int64_t i = 0; i < span.next_eight; ++i) {
       const int64_t tile_begin = (tiles_before + i) * args.tile_columns, tile_end = tile_begin + args.tile_columns;
       span.tile = args.tiles + span.rank_begin / kEight * span.next_eight + i;
       span.output_begin = tile_begin > begin ? tile_begin : begin;
       span.output_end = tile_end < end ? tile_end : end;
       span.column = span.output_begin - tile_begin;
-      span.ahead = args.pool + span.tile[tiles_ahead] * kTileUnit + span.column * bytes_per_output;
+      span.ahead = args.pool + span.tile[tiles_ahead] * kTileUnit + span.column / kPanel * panel_bytes;
       int64_t entry = 0;
       for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, span, entry);
       ExpandRest<V, W, kRows - 1>(args, span, entry);

@@ -44,7 +44,7 @@ void ForEachExpand(const LoraPlan& plan, std::span<const Product> products, Piec
 }  // namespace
 
 void TileOrder::AddUnit(const LoraJob& job, const LoraUnit& unit, int64_t in, const AdapterPages& pages) {
-  const int64_t begin = unit.chunk * kShrinkChunk, end = std::min<int64_t>(begin + kShrinkChunk, in);
+  const int64_t chunk = ShrinkChunk(pages.dtype), begin = unit.chunk * chunk, end = std::min(begin + chunk, in);
   const uint32_t* const tiles = job.a + unit.eight * TilesAcross(in, pages);
   tiles_.insert(tiles_.end(), tiles + begin / pages.tile_columns, tiles + DivideUp(end, pages.tile_columns));
 }
@@ -68,7 +68,7 @@ const uint32_t* TileOrder::Finish() {
 // One member's share of the shrinks.
 void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float* partial) {
   const AdapterPages& pages = *args.pages;
-  const int64_t in = args.x.cols;
+  const int64_t in = args.x.cols, chunk_columns = ShrinkChunk(pages.dtype);
   TileOrder& order = tile_order_[static_cast<size_t>(member)];
   order.Clear();
   ForEachUnit(plan_, member, members,
@@ -85,8 +85,8 @@ void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float
     a.tiles = tiles;
     a.tile_columns = pages.tile_columns;
     a.ranks = static_cast<int32_t>(std::min<int64_t>(kTileRanks, job.rank - unit.eight * kTileRanks));
-    a.column_begin = unit.chunk * kShrinkChunk;
-    a.columns = static_cast<int32_t>(std::min<int64_t>(kShrinkChunk, in - a.column_begin));
+    a.column_begin = unit.chunk * chunk_columns;
+    a.columns = static_cast<int32_t>(std::min<int64_t>(chunk_columns, in - a.column_begin));
     a.partial =
         partial + job.partial_begin + ((unit.eight * plan_.chunks + unit.chunk) * job.entries + entry) * kTileRanks;
     kernels_.shrink[static_cast<int>(pages.dtype)](a);

@@ -10,8 +10,9 @@ void LoraPlan::Build(const EntriesView* entries, const AdapterPages* pages, cons
                      int64_t in, OpCounters* counters) {
   jobs.clear();
   cost = partial_floats = coefficient_floats = 0;
-  chunks = DivideUp(in, kShrinkChunk);
+  chunks = 0;
   if (entries == nullptr || pages == nullptr) return;
+  chunks = DivideUp(in, ShrinkChunk(pages->dtype));
   for (int32_t segment = 0; segment < entries->segments; ++segment) {
     const int32_t begin = entries->segment_start[segment], end = entries->segment_start[segment + 1];
     if (begin == end) continue;

@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "base/check.h"
 #include "ops/cpu/cpu_ops_impl.h"
 #include "ops/cpu/layout.h"
+#include "ops/cpu/nearest.h"
 
 namespace openlora {
 namespace {
@@ -51,9 +51,6 @@ void PackPanel(const char* source, int64_t rows, int64_t in, void* panel) {
     }
   }
 }
-
-// For |value| < 2^22, ties to even: adding 1.5·2^23 leaves the integer in the low bits.
-int NearestInteger(float value) { return std::bit_cast<int32_t>(value + 0x1.8p23f) - 0x4b400000; }
 
 // The largest magnitude in a group; NaN, if a value is not finite.
 template <int count>
@@ -172,6 +169,8 @@ PackFunction PackFromTo(DType from, WeightFormat to) {
       return PackTo<DType::kF16>(to);
     case DType::kBF16:
       return PackTo<DType::kBF16>(to);
+    case DType::kI8:
+      break;
   }
   return nullptr;
 }
@@ -199,26 +198,6 @@ void CpuOps::Pack(const SourceView& source, WeightFormat format, int64_t out, in
            first + panel * panel_bytes);
     }
   });
-}
-
-int64_t CpuOps::TileBytes(DType dtype, int32_t ranks, int32_t columns) const {
-  return RoundUp(TileElements(ranks, columns) * static_cast<int64_t>(SizeOf(dtype)), kTileUnitBytes);
-}
-
-void CpuOps::PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
-                       void* tile) const {
-  std::memset(tile, 0, static_cast<size_t>(TileBytes(dtype, ranks, columns)));
-  for (int32_t rank = 0; rank < ranks; ++rank)
-    for (int32_t column = 0; column < columns; ++column)
-      StoreFromFloat(tile, dtype, TileAIndex(dtype, ranks, rank, column), values[rank * stride + column]);
-}
-
-void CpuOps::PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
-                       void* tile) const {
-  std::memset(tile, 0, static_cast<size_t>(TileBytes(dtype, ranks, columns)));
-  for (int32_t column = 0; column < columns; ++column)
-    for (int32_t rank = 0; rank < ranks; ++rank)
-      StoreFromFloat(tile, dtype, TileBIndex(dtype, ranks, columns, rank, column), values[column * stride + rank]);
 }
 
 }  // namespace openlora

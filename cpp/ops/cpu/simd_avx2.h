@@ -46,6 +46,15 @@ struct Simd : SimdX86 {
   static F LoadF16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm256_cvtph_ps(Load16Part(p, n)); }
 
+  static F LoadBF16Twice(const uint16_t* p) { return Twice(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
+  static F LoadBF16TwicePart(const uint16_t* p, int n) { return Twice(Load16Part(p, n / 2)); }
+  static F LoadS8(const int8_t* p) { return WidenS8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
+  static F LoadS8Part(const int8_t* p, int n) {  // nor one of bytes
+    alignas(16) int8_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return WidenS8(_mm_load_si128(reinterpret_cast<const __m128i*>(lanes)));
+  }
+
   static I SetInt(int32_t v) { return _mm256_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }
   static I SubInt(I a, I b) { return _mm256_sub_epi32(a, b); }
@@ -119,6 +128,13 @@ struct Simd : SimdX86 {
   }
   static __m256i First(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F WidenS8(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)); }
+  // Each of the first four goes to the upper halves of two lanes.
+  static F Twice(__m128i v) {
+    const I from = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 2, 3,  //
+                                    -1, -1, 4, 5, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 6, 7);
+    return FromBits(_mm256_shuffle_epi8(_mm256_broadcastq_epi64(v), from));
   }
   static F WidenBF16(__m128i v) { return FromBits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
   static __m128i Load16Part(const uint16_t* p, int n) {  // AVX2 has no masked load of 16-bit lanes

@@ -60,6 +60,20 @@ struct Simd {
     return LoadF16(lanes.v);
   }
 
+  static F LoadBF16Twice(const uint16_t* p) { return LoadBF16TwicePart(p, 4); }
+  static F LoadBF16TwicePart(const uint16_t* p, int n) {
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, p, static_cast<size_t>(n));
+    const uint16x4_t two = vcreate_u16(bits);
+    return FromBits(vreinterpretq_s32_u32(vshll_n_u16(vzip1_u16(two, two), 16)));
+  }
+  static F LoadS8(const int8_t* p) { return LoadS8Part(p, 4); }
+  static F LoadS8Part(const int8_t* p, int n) {
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, p, static_cast<size_t>(n));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(bits)))));
+  }
+
   static I SetInt(int32_t v) { return vdupq_n_s32(v); }
   static I AddInt(I a, I b) { return vaddq_s32(a, b); }
   static I SubInt(I a, I b) { return vsubq_s32(a, b); }

@@ -1,14 +1,25 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "ops/ops.h"
 
 namespace openlora::reference {
 
-// Bytes of one tile, A or B.
+// Bytes of one tile, A or B: [ranks][columns]; of int8 (ops/int8_adapter.h) [ranks][columns / 32] scales behind them.
 int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns);
+
+// ops/int8_adapter.h step by step.
+struct Int8AdapterValues {
+  float scale = 0;
+  std::vector<int32_t> q;
+};
+Int8AdapterValues Int8QuantiseAdapter(std::span<const float> group);
+
+// Stores values[i], the row of one rank of a tile.
+void StoreTileRow(std::span<const float> values, int32_t ranks, int32_t rank, DType dtype, void* tile);
 
 // The matrix [rank, columns] whose first tile is `first`, gathered from its tiles. Adds the tiles' bytes to
 // *bytes_read.

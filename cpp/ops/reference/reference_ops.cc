@@ -45,15 +45,16 @@ class ReferenceOps final : public Ops {
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override {
     for (int32_t r = 0; r < ranks; ++r)
-      for (int32_t c = 0; c < columns; ++c)
-        StoreFromFloat(tile, dtype, int64_t{r} * columns + c, values[r * stride + c]);
+      reference::StoreTileRow({values + r * stride, static_cast<size_t>(columns)}, ranks, r, dtype, tile);
   }
 
   void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override {
-    for (int32_t r = 0; r < ranks; ++r)
-      for (int32_t c = 0; c < columns; ++c)
-        StoreFromFloat(tile, dtype, int64_t{r} * columns + c, values[c * stride + r]);
+    std::vector<float> row(columns);
+    for (int32_t r = 0; r < ranks; ++r) {
+      for (int32_t c = 0; c < columns; ++c) row[c] = values[c * stride + r];
+      reference::StoreTileRow(row, ranks, r, dtype, tile);
+    }
   }
 
   void Embed(const EmbedArgs& args) override {

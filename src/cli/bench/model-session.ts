@@ -44,9 +44,9 @@ export class ModelSession {
     io: Io,
   ): Promise<ModelSession> {
     const began = performance.now();
-    const { dtype, compute, threads, simd } = settings;
+    const { dtype, compute, adapterDtype, threads, simd } = settings;
     const memory = String(poolBytes(settings, folder, room));
-    const options = { dtype, compute, threads, simd, memory, context: room.context };
+    const options = { dtype, compute, 'adapter-dtype': adapterDtype, threads, simd, memory, context: room.context };
     let [packing, packed] = [began, began];
     const base = await openBase(folder.base, options, io, (phase) => {
       if (phase === 'weights') packing = performance.now();

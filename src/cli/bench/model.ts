@@ -37,7 +37,7 @@ function checkContext({ bench, shape, prompts }: ModelSettings, room: Room): voi
 }
 
 function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {
-  const { shape, dtype, compute, adapters, rank, bench, batches, prompts, repeats } = settings;
+  const { shape, dtype, compute, adapterDtype, adapters, rank, bench, batches, prompts, repeats } = settings;
   const { layers, head } = weightsOf(shape, rank);
   return {
     model: shape.name,
@@ -53,6 +53,7 @@ function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, 
     'rows of a step': BATCH_ROWS,
     adapters,
     ...(adapters > 0 ? { rank, 'adapter bytes in all': adapters * adapterBytes } : {}),
+    ...(adapters > 0 && adapterDtype === 'int8' ? { 'adapters held in': adapterDtype } : {}),
     repeats,
   };
 }

@@ -32,6 +32,10 @@ export const BENCH_OPTIONS = {
     summary: 'decode, prefill: of the weights (default: bf16)',
   },
   compute: { ...BASE_OPTIONS.compute, summary: `decode, prefill: ${BASE_OPTIONS.compute.summary}` },
+  'adapter-dtype': {
+    ...BASE_OPTIONS['adapter-dtype'],
+    summary: `decode, prefill: ${BASE_OPTIONS['adapter-dtype'].summary}`,
+  },
   batch: { kind: 'text', value: 'N,…', summary: 'decode: requests at once (default: 1,8,32)' },
   context: { kind: 'text', value: 'N,…', summary: 'decode: tokens of each prompt (default: 64)' },
   prompt: { kind: 'text', value: 'N,…', summary: 'prefill: tokens of a prompt (default: 512)' },
@@ -72,6 +76,7 @@ const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
   config: MODEL_BENCHES,
   dtype: MODEL_BENCHES,
   compute: MODEL_BENCHES,
+  'adapter-dtype': MODEL_BENCHES,
   batch: ['decode'],
   context: ['decode'],
   prompt: ['prefill'],
@@ -103,6 +108,7 @@ export interface ModelSettings {
   shape: Shape;
   dtype: BenchDtype;
   compute: 'f32' | 'bf16';
+  adapterDtype: 'auto' | 'int8';
   threads: number | undefined;
   simd: SimdLevel | 'auto';
   batches: number[];
@@ -136,6 +142,7 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
     throw new UsageError(`--compute bf16 is for --dtype bf16, not for ${dtype}`);
   return {
     ...{ bench, shape, prompts, isQuick: quick, dtype, compute },
+    adapterDtype: values['adapter-dtype'] ?? 'auto',
     threads: values.threads,
     simd: values.simd ?? 'auto',
     batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_ROWS) : [1],

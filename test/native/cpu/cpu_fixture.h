@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/int8_adapter.h"
 #include "ops/reference/reference_bf16.h"
 #include "ops/reference/reference_int4.h"
 #include "ops/reference/reference_int8.h"
+#include "ops/reference/reference_lora.h"
 
 namespace openlora::cpu_test {
 
@@ -67,7 +69,8 @@ struct Matrix {
   Weight weight;
 };
 
-// One adapter's matrices at one site: A [rank, in] and B [out, rank], in the dtype of the pool.
+// One adapter's matrices at one site: A [rank, in] and B [out, rank], in the dtype of the pool; of int8 the codes, and
+// the scales [rank, groups] of either.
 struct Site {
   int32_t rank = 0;
   int64_t in = 0;
@@ -75,7 +78,29 @@ struct Site {
   std::vector<float> a;
   std::vector<float> b;
   float scale = 1;
+  std::vector<float> a_scales = {};
+  std::vector<float> b_scales = {};
 };
+
+inline int64_t Int8Groups(int64_t columns) { return (columns + kInt8AdapterGroup - 1) / kInt8AdapterGroup; }
+
+// Values [rank, columns] at values[r * rank_step + c * column_step] become codes; their scales.
+inline std::vector<float> QuantiseAdapter(std::vector<float>& values, int32_t rank, int64_t columns, int64_t rank_step,
+                                          int64_t column_step) {
+  std::vector<float> scales;
+  for (int32_t r = 0; r < rank; ++r)
+    for (int64_t begin = 0; begin < columns; begin += kInt8AdapterGroup) {
+      std::vector<float> group;
+      const auto at = [&](size_t i) -> float& {
+        return values[static_cast<size_t>(r * rank_step + (begin + static_cast<int64_t>(i)) * column_step)];
+      };
+      for (int64_t c = begin; c < std::min(columns, begin + kInt8AdapterGroup); ++c) group.push_back(at(group.size()));
+      const reference::Int8AdapterValues quantised = reference::Int8QuantiseAdapter(group);
+      for (size_t i = 0; i < group.size(); ++i) at(i) = static_cast<float>(quantised.q[i]);
+      scales.push_back(quantised.scale);
+    }
+  return scales;
+}
 
 // A pool with adapters, each with the same number of sites.
 class Adapters {
@@ -96,8 +121,7 @@ class Adapters {
       pages.b = static_cast<uint32_t>(slot.tiles.size());
       PackTiles(ops, site, site.out, false, &slot);
       slot.pages.push_back(pages);
-      for (float& value : site.a) value = RoundTo(pages_.dtype, value);
-      for (float& value : site.b) value = RoundTo(pages_.dtype, value);
+      RoundValues(&site);
     }
     slot.sites = std::move(sites);
     slots_.push_back(std::move(slot));
@@ -118,6 +142,16 @@ class Adapters {
   }
 
  private:
+  void RoundValues(Site* site) const {
+    if (pages_.dtype == DType::kI8) {
+      site->a_scales = QuantiseAdapter(site->a, site->rank, site->in, site->in, 1);
+      site->b_scales = QuantiseAdapter(site->b, site->rank, site->out, 1, site->rank);
+      return;
+    }
+    for (float& value : site->a) value = RoundTo(pages_.dtype, value);
+    for (float& value : site->b) value = RoundTo(pages_.dtype, value);
+  }
+
   struct Slot {
     std::vector<Site> sites;
     std::vector<SitePages> pages;
@@ -213,16 +247,42 @@ inline std::vector<float> BaseProducts(const Matrix& matrix, const std::vector<f
   return y;
 }
 
-inline float ShrinkOne(const float* x, const float* a, int64_t in) {
+// Rank r of A by a row x.
+inline float ShrinkOne(const Site& site, DType dtype, int32_t r, const float* x) {
+  const float* const a = &site.a[static_cast<size_t>(r * site.in)];
   float h = 0;
-  for (int64_t begin = 0; begin < in; begin += kShrinkChunk) {
-    float chains[4] = {};
-    const int64_t end = std::min<int64_t>(in, begin + kShrinkChunk);
-    for (int64_t k = begin; k < end; ++k) chains[k % 4] = std::fmaf(a[k], x[k], chains[k % 4]);
-    const float chunk = (chains[0] + chains[1]) + (chains[2] + chains[3]);
+  for (int64_t begin = 0; begin < site.in; begin += ShrinkChunk(dtype)) {
+    const int64_t end = std::min<int64_t>(site.in, begin + ShrinkChunk(dtype));
+    float chains[4] = {}, scaled[2] = {};
+    for (int64_t k = begin; k < end; ++k) {
+      chains[k % 4] = std::fmaf(a[k], x[k], chains[k % 4]);
+      if (dtype != DType::kI8 || (k + 1 < end && (k + 1) % kInt8AdapterGroup != 0)) continue;
+      const float scale = site.a_scales[static_cast<size_t>(r * Int8Groups(site.in) + k / kInt8AdapterGroup)];
+      for (int i = 0; i < 2; ++i) scaled[i] = std::fmaf(chains[i] + chains[i + 2], scale, scaled[i]);
+      std::fill(chains, chains + 4, 0.0f);
+    }
+    const float chunk = dtype == DType::kI8 ? scaled[0] + scaled[1] : (chains[0] + chains[1]) + (chains[2] + chains[3]);
     h = begin == 0 ? chunk : h + chunk;
   }
   return h;
+}
+
+// A's value of a token, for an Embed.
+inline float GatherOne(const Site& site, DType dtype, int32_t r, int64_t token) {
+  const float value = site.a[static_cast<size_t>(r * site.in + token)];
+  if (dtype != DType::kI8) return value;
+  return value * site.a_scales[static_cast<size_t>(r * Int8Groups(site.in) + token / kInt8AdapterGroup)];
+}
+
+// Output o goes on by the coefficients h [rank]: eights of ranks one after another; of bf16 pairs within an eight.
+inline float ExpandOne(const Site& site, DType dtype, std::vector<float> h, int64_t o, float out) {
+  if (dtype == DType::kI8)
+    for (int32_t r = 0; r < site.rank; ++r)
+      h[static_cast<size_t>(r)] *= site.b_scales[static_cast<size_t>(r * Int8Groups(site.out) + o / kInt8AdapterGroup)];
+  for (int32_t r = 0; r < site.rank; r += kTileRanks)
+    out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(o * site.rank + r)],
+                std::min(kTileRanks, site.rank - r), out);
+  return out;
 }
 
 }  // namespace openlora::cpu_test

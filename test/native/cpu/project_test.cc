@@ -7,7 +7,7 @@
 namespace openlora::cpu_test {
 namespace {
 
-constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr DType kAllDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
 constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32,  WeightFormat::kF16,  WeightFormat::kBF16,
                                         WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot};
 
@@ -116,14 +116,10 @@ void AddLora(const Batch& batch, const Adapters& adapters, DType dtype, int site
       std::vector<float> h(static_cast<size_t>(site.rank));
       for (int32_t r = 0; r < site.rank; ++r)
         h[static_cast<size_t>(r)] =
-            entry.weight * site.scale *
-            ShrinkOne(&x[static_cast<size_t>(entry.row * site.in)], &site.a[static_cast<size_t>(r * site.in)], site.in);
+            entry.weight * site.scale * ShrinkOne(site, dtype, r, &x[static_cast<size_t>(entry.row * site.in)]);
       for (int64_t o = 0; o < site.out; ++o) {
         float& out = (*y)[static_cast<size_t>(entry.row * site.out + o)];
-        // Eights of ranks one after another; pairs within an eight.
-        for (int32_t r = 0; r < site.rank; r += kTileRanks)
-          out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(o * site.rank + r)],
-                      std::min(kTileRanks, site.rank - r), out);
+        out = ExpandOne(site, dtype, h, o, out);
       }
     }
   }
@@ -175,23 +171,29 @@ void RunLora(DType dtype, int32_t tile_columns, int32_t rank, int64_t in, const 
 TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
   const std::vector<int32_t> few = {1, 8, 31}, all = {1, 2, 3, 7, 8, 9, 16, 24, 31, 64};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t rank : IsSmall() ? few : all) RunLora(dtype, 512, rank, 700, {96, 45}, 1 + rank % 3, 11);
+    for (const int32_t rank : IsSmall() ? few : all)
+      RunLora(dtype, ShrinkChunk(dtype), rank, 700, {96, 45}, 1 + rank % 3, 11);
 }
 
 TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
-  const std::vector<int32_t> few = {32, 256}, all = {32, 64, 128, 256, 512};
+  const std::vector<int32_t> few = {32, 256, 480}, all = {32, 64, 96, 128, 160, 256, 480, 512};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t tile_columns : IsSmall() ? few : all) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+    for (const int32_t tile_columns : IsSmall() ? few : all)
+      if (ShrinkChunk(dtype) % tile_columns == 0) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
 }
 
 TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {
-  for (const int threads : {1, 3}) RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
+  for (const int threads : {1, 3}) {
+    RunLora(DType::kBF16, 512, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
+    RunLora(DType::kI8, 480, 16, 600, {64}, threads, IsSmall() ? 150 : 300);
+  }
 }
 
 TEST(CpuLora, ReadsXAsItIsBesideABaseWithItsOwnX) {
   for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot})
     for (int64_t rows = 1; rows <= 20; rows += IsSmall() ? 7 : 1)
-      RunLora(DType::kBF16, 512, 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, base);
+      for (const DType dtype : {DType::kBF16, DType::kI8})
+        RunLora(dtype, ShrinkChunk(dtype), 9, 300, {96, 70, 33}, 1 + static_cast<int>(rows % 3), rows, base);
 }
 
 void ShareX(WeightFormat of_a, WeightFormat of_b, WeightFormat of_c) {
@@ -220,7 +222,7 @@ TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
 }
 
 TEST(CpuLora, OneRowAlone) {
-  for (const DType dtype : kAllDTypes) RunLora(dtype, 512, 16, 1030, {300, 40, 40}, 2, 1);
+  for (const DType dtype : kAllDTypes) RunLora(dtype, ShrinkChunk(dtype), 16, 1030, {300, 40, 40}, 2, 1);
 }
 
 TEST(CpuLora, WithoutEntriesNothingIsLookedUp) {
@@ -242,7 +244,7 @@ TEST(CpuLora, EmbedAddsTheTokensColumn) {
     for (const SimdLevel level : AvailableSimdLevels()) {
       const auto ops = MakeOps(level, 2);
       const int64_t vocabulary = 75, hidden = 45;
-      Matrix table(*ops, dtype, vocabulary, hidden, 5);
+      Matrix table(*ops, dtype == DType::kI8 ? DType::kBF16 : dtype, vocabulary, hidden, 5);
       Adapters adapters(dtype, 32);
       adapters.Add(*ops, {RandomSite(9, vocabulary, hidden, 50)});
       const std::vector<int32_t> tokens = {74, 0, 33, 31};
@@ -254,13 +256,10 @@ TEST(CpuLora, EmbedAddsTheTokensColumn) {
       for (const Entry& entry : batch.segments[0].entries) {
         std::vector<float> h;
         for (int32_t r = 0; r < site.rank; ++r)
-          h.push_back(entry.weight * site.scale *
-                      site.a[static_cast<size_t>(r * vocabulary + tokens[static_cast<size_t>(entry.row)])]);
+          h.push_back(entry.weight * site.scale * GatherOne(site, dtype, r, tokens[static_cast<size_t>(entry.row)]));
         for (int64_t i = 0; i < hidden; ++i) {
           float& out = expected[static_cast<size_t>(entry.row * hidden + i)];
-          for (int32_t r = 0; r < site.rank; r += kTileRanks)
-            out = Chain(dtype, &h[static_cast<size_t>(r)], &site.b[static_cast<size_t>(i * site.rank + r)],
-                        std::min(kTileRanks, site.rank - r), out);
+          out = ExpandOne(site, dtype, h, i, out);
         }
       }
       for (float& value : expected) value *= 3.0f;

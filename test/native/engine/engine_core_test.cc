@@ -271,18 +271,19 @@ TEST_F(EngineCoreTest, RefusesAdaptersWithBadContentEachByItsCode) {
 }
 
 TEST_F(EngineCoreTest, AnAdapterThatIsInfiniteInTheDtypeItIsHeldInFailsItsRequestsAndNobodyElses) {
-  EngineOptions options = TinyOptions(folder_);
-  options.adapter_dtype = DType::kF16;
-  Open(std::move(options));
-  const AdapterManifest manifest =
-      TinyAdapter(folder_, "large", 4, 0, 5, TinyConfig(), 1e6f);  // 65504 is the largest f16
-  driver_->Register(1, manifest);
-  EXPECT_EQ(driver_->adapter_events()[1], "ready");
-  driver_->core().Submit(MakeRequest(1, {3}, 10, {{1, 1.0f}}));
-  driver_->core().Submit(MakeRequest(2, {3}, 10));
-  driver_->Run();
-  EXPECT_EQ(driver_->answer(1).end, kErrAdapterNotFinite);
-  EXPECT_EQ(driver_->answer(2).end, "length");
+  // 65504 is the largest f16; int8 holds f32's values, but for the last hundredth before infinity.
+  for (const auto& [dtype, limit] : {std::pair{DType::kF16, 1e6f}, {DType::kI8, 0x1.fffffep127f}}) {
+    EngineOptions options = TinyOptions(folder_);
+    options.adapter_dtype = dtype;
+    Open(std::move(options));
+    driver_->Register(1, TinyAdapter(folder_, "large", 4, 0, 5, TinyConfig(), limit));
+    EXPECT_EQ(driver_->adapter_events()[1], "ready");
+    driver_->core().Submit(MakeRequest(1, {3}, 10, {{1, 1.0f}}));
+    driver_->core().Submit(MakeRequest(2, {3}, 10));
+    driver_->Run();
+    EXPECT_EQ(driver_->answer(1).end, kErrAdapterNotFinite) << NameOf(dtype);
+    EXPECT_EQ(driver_->answer(2).end, "length");
+  }
 }
 
 TEST_F(EngineCoreTest, AnIdThatARequestHasIsRefusedToAnotherUntilTheFirstHasEnded) {

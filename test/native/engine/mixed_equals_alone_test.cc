@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "base/prng.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int kAdapters = 8;
 constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
+constexpr int32_t kInt8Ranks[kAdapters] = {1, 3, 8, 16, 64, 9, 5, 24};
 
 // 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60,
 // half of them with penalties or biases.
@@ -43,15 +45,18 @@ std::vector<Request> Requests() {
 }
 
 void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver* driver) {
+  const bool is_int8 = driver->core().residency().format().dtype == DType::kI8;
   for (int i = 0; i < kAdapters; ++i)
-    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), kRanks[i], i % 3,
-                                        100 + static_cast<uint64_t>(i), model));
+    driver->Register(i + 1, TinyAdapter(folder, "adapter" + std::to_string(i), (is_int8 ? kInt8Ranks : kRanks)[i],
+                                        i % 3, 100 + static_cast<uint64_t>(i), model));
 }
 
 // Each request by itself, one after another.
 std::vector<Answer> Alone(const TestFolder& folder, WeightFormat dtype = DType::kF32,
-                          const ModelConfig& model = TinyConfig()) {
-  CoreDriver driver(TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model));
+                          const ModelConfig& model = TinyConfig(), std::optional<DType> adapter_dtype = {}) {
+  EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model);
+  options.adapter_dtype = adapter_dtype.value_or(options.adapter_dtype);
+  CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, model, &driver);
   std::vector<Answer> answers;
@@ -74,6 +79,7 @@ struct MixedRun {
   SimdLevel simd = SimdLevel::kAuto;
   WeightFormat dtype = DType::kF32;
   ModelConfig model = TinyConfig();
+  std::optional<DType> adapter_dtype = {};  // none: that beside the weights
 };
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
@@ -84,6 +90,7 @@ EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alon
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
   options.max_context = 128;
+  options.adapter_dtype = run.adapter_dtype.value_or(options.adapter_dtype);
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, run.model, &driver);
@@ -172,6 +179,27 @@ TEST(MixedEqualsAloneTest, InSixteenEightAndFourBits) {
     const EngineStats stats = ExpectSame(
         folder, alone, {.seed = 12, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 50 * 4096, .dtype = dtype});
     EXPECT_GT(stats.adapter_evictions, 0u);
+  }
+}
+
+TEST(MixedEqualsAloneTest, WithAdaptersInInt8) {
+  const TestFolder folder("int8-adapters");
+  for (const WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kInt8}) {
+    SCOPED_TRACE(NameOf(dtype));
+    const std::vector<Answer> alone = Alone(folder, dtype, TinyConfig(), DType::kI8);
+    MixedRun run{.seed = 20, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype};
+    run.adapter_dtype = DType::kI8;
+    ExpectSame(folder, alone, run);
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      if (IsSmall()) continue;
+      run.simd = level;
+      ExpectSame(folder, alone, run);
+    }
+    // Evicted and loaded again, they are the same bits.
+    run.simd = SimdLevel::kAuto;
+    run.seed = 21;
+    run.pool_bytes = 60 * 4096;
+    EXPECT_GT(ExpectSame(folder, alone, run).adapter_evictions, 0u);
   }
 }
 

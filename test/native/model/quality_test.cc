@@ -11,7 +11,7 @@
 #include "native/engine/core_driver.h"
 #include "native/engine/tiny_model.h"
 #include "native/llama_rules.h"
-#include "native/model/forwarding_ops.h"
+#include "native/model/scoring.h"
 #include "native/model/trained_model.h"
 #include "native/test_size.h"
 #include "ops/cpu/cpu_device.h"
@@ -19,8 +19,6 @@
 
 namespace openlora {
 namespace {
-
-using Distributions = std::vector<std::vector<float>>;  // log-probabilities, [position][token]
 
 // Rows [rows, cols], the last group padded with zeros.
 void RoundRows(std::vector<float>& values, int64_t cols, void (*round)(float* group)) {
@@ -34,12 +32,12 @@ void RoundRows(std::vector<float>& values, int64_t cols, void (*round)(float* gr
     }
 }
 
-// f32 arithmetic on what a rule leaves of weights and activations; keeps the logits that are scored.
-class RuleOps : public ForwardingOps {
+// f32 arithmetic on what a rule leaves of weights and activations.
+class RuleOps : public ScoringOps {
  public:
   // `round_weights` of the layers' matrices; embedding and head are Q8_0's. Null: nothing is rounded.
   RuleOps(std::unique_ptr<Ops> ops, int64_t vocab, void (*round_weights)(float*), Distributions* scored)
-      : ForwardingOps(std::move(ops)), vocab_(vocab), round_weights_(round_weights), scored_(scored) {}
+      : ScoringOps(std::move(ops), scored), vocab_(vocab), round_weights_(round_weights) {}
 
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override {
     if (round_weights_ == nullptr) return ForwardingOps::Pack(source, format, out, out_begin, packed);
@@ -57,22 +55,10 @@ class RuleOps : public ForwardingOps {
     rounded.x = F32View(x.data(), args.x.rows, args.x.cols);
     ForwardingOps::Project(rounded);
   }
-  void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override {
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i].target < 0) continue;
-      const float* const row = logits.f32(static_cast<int64_t>(i));
-      double sum = 0;
-      for (int64_t t = 0; t < logits.cols; ++t) sum += std::exp(double{row[t]});
-      std::vector<float>& of_row = scored_->emplace_back();
-      for (int64_t t = 0; t < logits.cols; ++t) of_row.push_back(static_cast<float>(row[t] - std::log(sum)));
-    }
-    ForwardingOps::Sample(logits, rows, results);
-  }
 
  private:
   int64_t vocab_;
   void (*round_weights_)(float*);
-  Distributions* scored_;
 };
 
 struct Rule {
@@ -144,26 +130,6 @@ Distributions Score(const TestFolder& folder, const TrainedModel& model, const R
     EXPECT_EQ(driver->answer(id).prompt_logprobs.size(), text.size() - 1);
   }
   return scored;
-}
-
-struct Loss {
-  double divergence = 0;  // mean KL from f32, in nats
-  double perplexity = 0;  // of the texts
-};
-
-Loss LossOf(const Distributions& of_f32, const Distributions& of_rule, const std::vector<std::vector<int32_t>>& texts) {
-  double divergence = 0, surprise = 0;
-  size_t position = 0;
-  for (const std::vector<int32_t>& text : texts)
-    for (size_t i = 1; i < text.size(); ++i, ++position) {
-      const std::vector<float>&p = of_f32.at(position), &q = of_rule.at(position);
-      for (size_t t = 0; t < p.size(); ++t) divergence += std::exp(double{p[t]}) * (double{p[t]} - q[t]);
-      surprise -= q[static_cast<size_t>(text[i])];
-    }
-  const auto count = static_cast<double>(position);
-  EXPECT_EQ(of_f32.size(), position);
-  EXPECT_EQ(of_rule.size(), position);
-  return {divergence / count, std::exp(surprise / count)};
 }
 
 void Compare(const TrainedModel& trained, const std::string& name, int32_t first) {

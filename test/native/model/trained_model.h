@@ -20,6 +20,39 @@ inline std::filesystem::path RepositoryRoot() {
   return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path();
 }
 
+// The tensors of a safetensors file in F32 or BF16, whose header is JSON as safetensors writes it, without spaces.
+inline std::map<std::string, TensorRange> SafetensorsHeader(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  uint64_t length = 0;
+  file.read(reinterpret_cast<char*>(&length), sizeof length);
+  std::string header(length, ' ');
+  file.read(header.data(), static_cast<std::streamsize>(length));
+  const auto numbers_at = [&](size_t at) {
+    std::vector<int64_t> numbers;
+    for (; header[at] != ']'; at += header[at] == ',' ? 1 : 0) {
+      int64_t number = 0;
+      at = static_cast<size_t>(std::from_chars(&header[at], header.data() + header.size(), number).ptr - header.data());
+      numbers.push_back(number);
+    }
+    return numbers;
+  };
+  std::map<std::string, TensorRange> tensors;
+  for (size_t at = header.find("{\"dtype\":\""); at != std::string::npos; at = header.find("{\"dtype\":\"", at + 1)) {
+    const size_t name_end = at - 2, name_begin = header.rfind('"', name_end - 1) + 1;
+    const bool is_f32 = header.compare(at + 10, 3, "F32") == 0;
+    const std::vector<int64_t> shape = numbers_at(header.find("\"shape\":[", at) + 9);
+    const std::vector<int64_t> offsets = numbers_at(header.find("\"data_offsets\":[", at) + 16);
+    TensorRange range;
+    range.offset = static_cast<int64_t>(sizeof length + length) + offsets[0];
+    range.bytes = offsets[1] - offsets[0];
+    range.dtype = is_f32 ? DType::kF32 : DType::kBF16;
+    range.rows = shape.size() == 2 ? shape[0] : 1;
+    range.cols = shape.back();
+    tensors[header.substr(name_begin, name_end - name_begin)] = range;
+  }
+  return tensors;
+}
+
 // A small trained Llama out of a safetensors file of the repository or beside it, as f32.
 class TrainedModel {
  public:
@@ -105,33 +138,15 @@ class TrainedModel {
     return static_cast<WeightRole>(static_cast<int32_t>(WeightRole::kSite0) + site);
   }
 
-  // The header is JSON as safetensors writes it, without spaces.
   void Read(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     std::vector<char> content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    uint64_t length = 0;
-    std::memcpy(&length, content.data(), sizeof length);
-    const std::string header(content.data() + 8, length);
-    for (size_t at = header.find("{\"dtype\":\""); at != std::string::npos; at = header.find("{\"dtype\":\"", at + 1)) {
-      const size_t name_end = at - 2, name_begin = header.rfind('"', name_end - 1) + 1;
-      const bool is_f32 = header.compare(at + 10, 3, "F32") == 0;
-      const std::vector<int64_t> shape = NumbersAt(header, header.find("\"shape\":[", at) + 9);
-      const std::vector<int64_t> offsets = NumbersAt(header, header.find("\"data_offsets\":[", at) + 16);
-      Matrix matrix{shape.size() == 2 ? shape[0] : 1, shape.back(), {}};
-      const SourceView view{content.data() + 8 + length + offsets[0], is_f32 ? DType::kF32 : DType::kBF16, matrix.rows,
-                            matrix.cols};
+    for (const auto& [name, range] : SafetensorsHeader(path)) {
+      Matrix matrix{range.rows, range.cols, {}};
+      const SourceView view{content.data() + range.offset, range.dtype, range.rows, range.cols};
       for (int64_t i = 0; i < matrix.rows * matrix.cols; ++i) matrix.values.push_back(LoadUnaligned(view, i));
-      matrices_[header.substr(name_begin, name_end - name_begin)] = std::move(matrix);
+      matrices_[name] = std::move(matrix);
     }
-  }
-  static std::vector<int64_t> NumbersAt(const std::string& text, size_t at) {
-    std::vector<int64_t> numbers;
-    for (; text[at] != ']'; at += text[at] == ',' ? 1 : 0) {
-      int64_t number = 0;
-      at = static_cast<size_t>(std::from_chars(&text[at], text.data() + text.size(), number).ptr - text.data());
-      numbers.push_back(number);
-    }
-    return numbers;
   }
 
   ModelConfig config_;

@@ -34,10 +34,11 @@ TEST(ProjectCases, TheSmallListHoldsEveryMixWithEveryDType) {
 }
 
 // Adds the largest error of the adapters' part of a row, in u: Σ_a |w·scale|·‖x‖·‖A‖·‖B_o‖ · (chain over in + chain
-// over R + adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in.
+// over R + adds). An Embed's x is one-hot: ‖x‖·‖A‖ is the norm of A's column, and there is no chain over in. In int8,
+// whose values are what the tiles hold exactly, h·scale is one rounding more, and a group's sum, times its scale, two.
 void AddLoraTolerance(const ProjectData& data, size_t product, int32_t row, double* tolerance) {
   const ProjectCase& c = data.shape;
-  const double adds = static_cast<double>(data.assignment[row].size()) + 4;
+  const double adds = static_cast<double>(data.assignment[row].size()) + 4 + (c.adapter_dtype == DType::kI8 ? 3 : 0);
   for (const cases::RowAdapter& entry : data.assignment[row]) {
     const SiteValues& site = data.adapters[entry.adapter][ProjectData::SiteOf(product)];
     if (site.rank == 0) continue;
