@@ -111,7 +111,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
     return TokenTable{{bytes.begin(), bytes.end()}, {offsets.begin(), offsets.end()}};
   };
   options.dtype = reader.WeightFormatOf("dtype");
-  options.kv_dtype = reader.DTypeOf("kvDtype");
+  options.kv_dtype = reader.KvDTypeOf("kvDtype");
   options.adapter_dtype = reader.DTypeOf("adapterDtype");
   arguments->simd = reader.String("simd");
   arguments->threads = reader.Int32("threads");

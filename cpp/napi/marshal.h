@@ -30,6 +30,7 @@ class ObjectReader {
   bool Bool(const char* name);
   std::string String(const char* name);
   DType DTypeOf(const char* name);
+  DType KvDTypeOf(const char* name);
   WeightFormat WeightFormatOf(const char* name);
   ObjectReader Object(const char* name);
   // Calls each(i, value) for the elements of an array, until one is refused.

@@ -57,6 +57,15 @@ DType ObjectReader::DTypeOf(const char* name) {
   return DType::kF32;
 }
 
+DType ObjectReader::KvDTypeOf(const char* name) {
+  const std::string value = String(name);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}) {
+    if (value == NameOf(dtype)) return dtype;
+  }
+  Refuse(name, "f32, f16, bf16 or int8");
+  return DType::kF32;
+}
+
 WeightFormat ObjectReader::WeightFormatOf(const char* name) {
   const std::string value = String(name);
   for (const auto kind : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8,

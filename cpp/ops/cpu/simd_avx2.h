@@ -45,6 +45,14 @@ struct Simd : SimdX86 {
   static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(Load16Part(p, n)); }
   static F LoadF16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm256_cvtph_ps(Load16Part(p, n)); }
+  static F LoadInt8(const int8_t* p) {
+    return FloatOf(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    int8_t lanes[8] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return LoadInt8(lanes);
+  }
 
   static I SetInt(int32_t v) { return _mm256_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }

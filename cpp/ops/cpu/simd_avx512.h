@@ -47,6 +47,12 @@ struct Simd : SimdX86 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p)); }
+  static F LoadInt8(const int8_t* p) {
+    return FloatOf(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    return FloatOf(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(First(n), p)));
+  }
 
   static I SetInt(int32_t v) { return _mm512_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm512_add_epi32(a, b); }

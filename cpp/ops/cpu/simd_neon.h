@@ -59,6 +59,16 @@ struct Simd {
     const Lanes16 lanes(p, n);
     return LoadF16(lanes.v);
   }
+  static F LoadInt8(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return FloatOf(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    int8_t lanes[4] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return LoadInt8(lanes);
+  }
 
   static I SetInt(int32_t v) { return vdupq_n_s32(v); }
   static I AddInt(I a, I b) { return vaddq_s32(a, b); }

@@ -75,6 +75,10 @@ struct Simd {
   static F LoadF16Part(const uint16_t* p, int n) {
     return Map([=](int i) { return i < n ? F16(p[i]) : 0.0f; });
   }
+  static F LoadInt8(const int8_t* p) { return LoadInt8Part(p, 4); }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    return Map([=](int i) { return i < n ? static_cast<float>(p[i]) : 0.0f; });
+  }
 
   static I SetInt(int32_t v) {
     return MapInt([=](int) { return static_cast<uint32_t>(v); });
