@@ -68,11 +68,17 @@ void ScorePairs(const ScoreArgs& a) {
         for (int w = 0; w < kWide; ++w) sums[p][w] = V::Fma(q, key[w], sums[p][w]);
       }
     }
+    [[maybe_unused]] F scales[kWide];
+    if constexpr (Kv::kHasScales) {
+      OPENLORA_UNROLL
+      for (int w = 0; w < kWide; ++w)
+        scales[w] = V::LoadBF16(a.scales[(begin + w) / kPerGroup] + (begin + w) % kPerGroup * V::kLanes);
+    }
     OPENLORA_UNROLL
     for (int p = 0; p < kPairs; ++p) {
       OPENLORA_UNROLL
       for (int w = 0; w < kWide; ++w) {
-        if constexpr (Kv::kHasScales) sums[p][w] = V::Mul(sums[p][w], V::Load(a.scales + (begin + w) * V::kLanes));
+        if constexpr (Kv::kHasScales) sums[p][w] = V::Mul(sums[p][w], scales[w]);
         V::Store(a.scores + p * kBlockTokens + (begin + w) * V::kLanes, sums[p][w]);
       }
     }
@@ -215,8 +221,9 @@ void SoftmaxPair(const SoftmaxArgs& a) {
     for (int i = 0; i < kPerGroup; ++i) {
       const F p = ExpOfWeight<V>(V::Sub(V::Load(a.scores + t + i * V::kLanes), max));
       sums[i] = V::Add(sums[i], p);
-      const int lane = t + i * V::kLanes;
-      V::Store(a.scores + lane, a.scales == nullptr ? p : V::Mul(p, V::Load(a.scales + lane)));
+      F weight = p;
+      if (a.scales != nullptr) weight = V::Mul(p, V::LoadBF16(a.scales[t / kGroupTokens] + i * V::kLanes));
+      V::Store(a.scores + t + i * V::kLanes, weight);
     }
   }
   OPENLORA_UNROLL

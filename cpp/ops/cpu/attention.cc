@@ -108,8 +108,9 @@ class TileWorker {
     scores_ = Take<float>(scratch, int64_t{kBlockTokens} * kAttentionPairs);
     keys_ = Take<const void*>(scratch, kBlockGroups);
     values_ = Take<const void*>(scratch, kBlockTokens);
-    key_scales_ = Take<float>(scratch, kBlockTokens);
-    value_scales_ = Take<float>(scratch, kBlockTokens);
+    key_scales_ = Take<const uint16_t*>(scratch, kBlockGroups);
+    value_scales_ = Take<const uint16_t*>(scratch, kBlockGroups);
+    gathered_scales_ = Take<uint16_t>(scratch, 2 * kBlockTokens);
     state_ = StatesAt(shape, scratch);
     span_state_ = StatesAt(shape, scratch + StateBytes(shape));
     scratch += 2 * StateBytes(shape);
@@ -123,8 +124,8 @@ class TileWorker {
   static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
     const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
     const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
-    return q + kAttentionPairs * kBlockTokens * 4 + (kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 4 +
-           2 * StateBytes(shape) + gathered + 8 * 64;
+    return q + kAttentionPairs * kBlockTokens * 4 + (3 * kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 2 +
+           2 * StateBytes(shape) + gathered + 9 * 64;
   }
   static AttentionState* StatesAt(const Shape& shape, uint8_t* memory) {
     AttentionState* states = Take<AttentionState>(memory, kAttentionPairs);
@@ -229,13 +230,18 @@ class TileWorker {
   void FindScales(const Tile& tile, int32_t block, int32_t begin, int32_t end) {
     const int32_t frame_tokens = kv_.frame_tokens;
     for (int32_t t = begin; t < end; t += frame_tokens) {
-      const uint16_t* keys =
-          kv_.Scales(tile.sequence, (block + t) / frame_tokens, args_.layer) + int64_t{tile.kv_head} * frame_tokens;
-      const uint16_t* values = keys + int64_t{kv_.kv_heads} * frame_tokens;
-      for (int32_t i = 0; i < frame_tokens; ++i) {
-        key_scales_[t + i] = BF16ToFloat(keys[i]);
-        value_scales_[t + i] = BF16ToFloat(values[i]);
+      const uint16_t* key = kv_.Scales(tile.sequence, (block + t) / frame_tokens, args_.layer) +
+                            int64_t{tile.kv_head} * frame_tokens;
+      const uint16_t* value = key + int64_t{kv_.kv_heads} * frame_tokens;
+      const int32_t group = t / kGroupTokens;
+      if (frame_tokens < kGroupTokens) {
+        std::copy_n(key, frame_tokens, gathered_scales_ + t);
+        std::copy_n(value, frame_tokens, gathered_scales_ + kBlockTokens + t);
+        key = gathered_scales_ + group * kGroupTokens;
+        value = key + kBlockTokens;
       }
+      key_scales_[group] = key;
+      value_scales_[group] = value;
     }
   }
 
@@ -270,11 +276,15 @@ class TileWorker {
     // Groups beside [begin, end) that make the calls even: any K and scale will do, nobody looks at the scores.
     const int32_t first_group = begin / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce;
     const int32_t groups = (end - 1) / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce + kGroupsAtOnce - first_group;
-    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) keys_[g] = keys_[begin / kGroupTokens];
+    const auto copy_group = [&](int32_t to, int32_t from) {
+      keys_[to] = keys_[from];
+      if (has_scales) key_scales_[to] = key_scales_[from];
+    };
+    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) copy_group(g, begin / kGroupTokens);
     for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g)
-      keys_[g] = keys_[(end - 1) / kGroupTokens];
+      copy_group(g, (end - 1) / kGroupTokens);
     kernels_.scores[static_cast<int>(kv_.dtype)]({q_, tile.pairs, kv_.head_dim, keys_ + first_group,
-                                                  key_scales_ + first_group * kGroupTokens, groups,
+                                                  key_scales_ + first_group, groups,
                                                   scores_ + first_group * kGroupTokens});
     TokenRange seen[kAttentionPairs], common = {0, kBlockTokens};
     for (int p = 0; p < tile.pairs; ++p) {
@@ -311,8 +321,9 @@ class TileWorker {
   float* scores_;               // [kAttentionPairs][kBlockTokens]
   const void** keys_;           // [kBlockGroups]
   const void** values_;         // [kBlockTokens / frame_tokens]
-  float* key_scales_;           // [kBlockTokens], int8 alone, as the next one
-  float* value_scales_;         // [kBlockTokens]
+  const uint16_t** key_scales_;    // [kBlockGroups], int8 alone, as the next two
+  const uint16_t** value_scales_;  // [kBlockGroups]
+  uint16_t* gathered_scales_;      // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
   AttentionState* state_;       // [kAttentionPairs]
   AttentionState* span_state_;  // [kAttentionPairs]
   uint8_t* gathered_;           // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens

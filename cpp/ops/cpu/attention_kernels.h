@@ -21,7 +21,7 @@ struct ScoreArgs {
   int32_t pairs = 0;
   int32_t head_dim = 0;
   const void* const* keys = nullptr;  // [groups], each [head_dim][kGroupTokens]
-  const float* scales = nullptr;      // int8: [groups][kGroupTokens]
+  const uint16_t* const* scales = nullptr;  // int8: [groups], each [kGroupTokens] in bf16
   int32_t groups = 0;                 // a multiple of kGroupsAtOnce
   float* scores = nullptr;            // [kAttentionPairs][kBlockTokens]
 };
@@ -37,7 +37,7 @@ struct AttentionState {
 // int8 the scores end as e^(s - max) times the scale of the token's V.
 struct SoftmaxArgs {
   float* scores = nullptr;        // [kBlockTokens]
-  const float* scales = nullptr;  // [kBlockTokens]; null: not int8
+  const uint16_t* const* scales = nullptr;  // [kBlockGroups], each [kGroupTokens] in bf16; null: not int8
   int32_t begin = 0;
   int32_t end = 0;
   float soft_cap = 0;

@@ -50,8 +50,10 @@ void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver*
 
 // Each request by itself, one after another.
 std::vector<Answer> Alone(const TestFolder& folder, WeightFormat dtype = DType::kF32,
-                          const ModelConfig& model = TinyConfig()) {
-  CoreDriver driver(TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model));
+                          const ModelConfig& model = TinyConfig(), bool has_int8_kv = false) {
+  EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model);
+  if (has_int8_kv) options.kv_dtype = DType::kI8;
+  CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, model, &driver);
   std::vector<Answer> answers;
@@ -74,6 +76,7 @@ struct MixedRun {
   SimdLevel simd = SimdLevel::kAuto;
   WeightFormat dtype = DType::kF32;
   ModelConfig model = TinyConfig();
+  bool has_int8_kv = false;
 };
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
@@ -84,6 +87,7 @@ EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alon
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
   options.max_context = 128;
+  if (run.has_int8_kv) options.kv_dtype = DType::kI8;
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, run.model, &driver);
@@ -172,6 +176,42 @@ TEST(MixedEqualsAloneTest, InSixteenEightAndFourBits) {
     const EngineStats stats = ExpectSame(
         folder, alone, {.seed = 12, .threads = 2, .max_batch_tokens = 32, .pool_bytes = 50 * 4096, .dtype = dtype});
     EXPECT_GT(stats.adapter_evictions, 0u);
+  }
+}
+
+// Chunks, threads, preemption with recomputing, frames freed and taken again (poisoned in between, as are their scales),
+// windows and soft caps; heads with a tail, and frames of fewer than 16 tokens.
+TEST(MixedEqualsAloneTest, WithKVInInt8) {
+  ModelConfig windows = TinyConfig();
+  windows.layer_options = {{13, 0}, {0, -1}};
+  windows.attention_soft_cap = 2;
+  ModelConfig wide = TinyConfig();  // a frame holds 8 tokens: 16 would take 84 KiB
+  wide.kv_heads = 4;
+  wide.heads = 4;
+  wide.head_dim = 660;
+  for (const auto& [name, model] :
+       {std::pair{"int8-kv", TinyConfig()}, {"int8-kv-windows", windows}, {"int8-kv-wide", wide}}) {
+    SCOPED_TRACE(name);
+    const TestFolder folder(name);
+    const std::vector<Answer> alone = Alone(folder, DType::kF32, model, true);
+    const bool is_wide = model.head_dim > 12;
+    MixedRun run{.seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model, .has_int8_kv = true};
+    if (is_wide) run.pool_bytes = 16 << 20;
+    ExpectSame(folder, alone, run);
+    if (is_wide) continue;
+    run.seed = 22;
+    run.max_batch_tokens = 32;
+    run.pool_bytes = 60 * (4096 + 128);  // as many frames as the other dtypes have under pressure
+    const EngineStats stats = ExpectSame(folder, alone, run);
+    EXPECT_GT(stats.adapter_evictions, 0u);
+    EXPECT_GT(stats.preemptions, 0u);
+    if (IsSmall()) continue;
+    run = {.seed = 23, .threads = 3, .max_batch_tokens = 5, .model = model, .has_int8_kv = true};
+    ExpectSame(folder, alone, run);
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      run = {.seed = 24, .simd = level, .model = model, .has_int8_kv = true};
+      ExpectSame(folder, alone, run);
+    }
   }
 }
 
