@@ -19,7 +19,7 @@ const { sizes } = work;
 const shape = namedShape(sizes.model);
 const settings: ModelSettings = {
   ...{ bench: 'decode', shape, simd: 'auto', repeats: 1, folder: undefined, isQuick: false },
-  ...{ dtype: work.format as BenchDtype, compute: 'f32' },
+  ...{ dtype: work.format as BenchDtype, kvDtype: KV[work.format as BenchDtype], compute: 'f32' },
   ...{ threads: sizes.threads, adapters: work.adapters.length, rank: sizes.rank },
   ...{ batches: sizes.batches, prompts: [sizes.context] },
 };

@@ -2,7 +2,7 @@
 
 import { basename, join, resolve } from 'node:path';
 import { existsSync } from 'node:fs';
-import type { Base, GenerateRequest, LoadProgress } from '../index.js';
+import type { Base, GenerateRequest, LoadBaseOptions, LoadProgress } from '../index.js';
 import type { OptionTable, Values } from './args.js';
 import { CliError, UsageError, placed, throwIfInterrupted } from './errors.js';
 import { quoted } from './hints.js';
@@ -173,7 +173,8 @@ export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
 type LoadValues = Partial<
   Pick<BaseValues, 'dtype' | 'compute' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'>
->;
+> &
+  Pick<LoadBaseOptions, 'kvDtype'>;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
 export async function openBase(
@@ -185,7 +186,7 @@ export async function openBase(
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, compute, threads, simd, context, memory, 'cache-dir': cacheDir } = options;
+  const { dtype, kvDtype, compute, threads, simd, context, memory, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
@@ -197,6 +198,7 @@ export async function openBase(
         path,
         limits,
         ...(dtype === undefined ? {} : { dtype }),
+        ...(kvDtype === undefined ? {} : { kvDtype }),
         ...(compute === undefined ? {} : { compute }),
         ...(threads === undefined ? {} : { threads }),
         ...(simd === undefined ? {} : { simd }),

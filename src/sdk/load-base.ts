@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { BaseDescription, FolderReader } from '../formats/index.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import type { DType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
+import type { DType, KvDType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
 import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
@@ -73,7 +73,7 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
 
 interface Settings {
   dtype: WeightFormat;
-  kvDtype: DType;
+  kvDtype: KvDType;
   adapterDtype: DType;
   limits: NativeLimits;
 }
@@ -82,7 +82,7 @@ interface Settings {
 function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
   checkComputes(options.compute, dtype);
-  // Only weights are quantised. Beside them go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
+  // Beside quantised weights go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
   // small.
   const besideQuantised = folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
   const adapterDtype = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
@@ -119,7 +119,7 @@ async function openBase(
   const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
   await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-  const info = describeBase(folder, dtype, opened);
+  const info = describeBase(folder, dtype, kvDtype, opened);
   for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { code }));
   const rules = {
     vocabSize: info.vocabSize,
@@ -148,11 +148,12 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function describeBase(folder: BaseDescription, dtype: WeightFormat, opened: OpenedEvent): BaseInfo {
+function describeBase(folder: BaseDescription, dtype: WeightFormat, kvDtype: KvDType, opened: OpenedEvent): BaseInfo {
   return Object.freeze({
     family: folder.family,
     parameters: folder.parameters,
     dtype,
+    kvDtype,
     device: 'cpu',
     contextLength: opened.maxContext,
     vocabSize: folder.spec.vocab,

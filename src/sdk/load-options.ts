@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import {
   SIMD_LEVELS,
-  type DType,
+  type KvDType,
   type ModelSpec,
   type NativeLimits,
   type SimdLevel,
@@ -45,8 +45,8 @@ const REGISTER_KEYS = {
   pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
 } satisfies Record<keyof RegisterOptions, 0>;
 
-const KV_DTYPES = ['f32', 'bf16', 'f16'] as const;
-const WEIGHT_FORMATS = [...KV_DTYPES, 'int8', 'int4'] as const;
+const KV_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
+const WEIGHT_FORMATS = [...KV_DTYPES, 'int4'] as const;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
@@ -54,7 +54,7 @@ export interface CheckedLoadOptions {
   path: string;
   dtype: WeightFormat | 'auto';
   compute: Compute;
-  kvDtype: DType | 'auto';
+  kvDtype: KvDType | 'auto';
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;
@@ -75,7 +75,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   return {
     path: checkPath('path', o.path),
     ...checkComputing(o),
-    kvDtype: checkKvDType(o.kvDtype),
+    kvDtype: checkOneOf('kvDtype', o.kvDtype ?? 'auto', ['auto', ...KV_DTYPES]),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
     limits: checkLimits(o.limits),
@@ -120,11 +120,6 @@ function checkDevice(value: unknown): string {
   return checkOneOf('device', value, ['auto', 'cpu']);
 }
 
-function checkKvDType(value: unknown): (typeof KV_DTYPES)[number] | 'auto' {
-  if (value === 'int8') throw notSupportedError("kvDtype: 'int8'", `use auto, ${KV_DTYPES.join(', ')}`);
-  return checkOneOf('kvDtype', value ?? 'auto', ['auto', ...KV_DTYPES]);
-}
-
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
@@ -157,7 +152,7 @@ function checkLogger(value: unknown): Logger {
 }
 
 /** `maxContext` 0: what the checkpoint is made for, or what the pool holds. */
-export function resolveLimits(limits: CheckedLoadOptions['limits'], model: ModelSpec, kvDtype: DType): NativeLimits {
+export function resolveLimits(limits: CheckedLoadOptions['limits'], model: ModelSpec, kvDtype: KvDType): NativeLimits {
   const { maxBatchTokens, maxQueued, maxContext = 0 } = limits;
   if (maxContext > model.context) {
     const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
@@ -168,8 +163,10 @@ export function resolveLimits(limits: CheckedLoadOptions['limits'], model: Model
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */
-function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: DType): number {
-  const tokenBytes = 2 * model.layers * model.kvHeads * model.headDim * (kvDtype === 'f32' ? 4 : 2);
+function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: KvDType): number {
+  // int8: a byte each, and a scale of two for each head.
+  const rowBytes = kvDtype === 'int8' ? model.headDim + 2 : model.headDim * (kvDtype === 'f32' ? 4 : 2);
+  const tokenBytes = 2 * model.layers * model.kvHeads * rowBytes;
   const available = process.availableMemory() || freemem();
   return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, available / 2)));
 }

@@ -230,8 +230,8 @@ class TileWorker {
   void FindScales(const Tile& tile, int32_t block, int32_t begin, int32_t end) {
     const int32_t frame_tokens = kv_.frame_tokens;
     for (int32_t t = begin; t < end; t += frame_tokens) {
-      const uint16_t* key = kv_.Scales(tile.sequence, (block + t) / frame_tokens, args_.layer) +
-                            int64_t{tile.kv_head} * frame_tokens;
+      const uint16_t* key =
+          kv_.Scales(tile.sequence, (block + t) / frame_tokens, args_.layer) + int64_t{tile.kv_head} * frame_tokens;
       const uint16_t* value = key + int64_t{kv_.kv_heads} * frame_tokens;
       const int32_t group = t / kGroupTokens;
       if (frame_tokens < kGroupTokens) {
@@ -316,17 +316,17 @@ class TileWorker {
   const KvView& kv_;
   const Shape& shape_;
   const AttentionKernels& kernels_;
-  const int64_t element_;       // bytes
-  float* q_;                    // [head_dim][kAttentionPairs]
-  float* scores_;               // [kAttentionPairs][kBlockTokens]
-  const void** keys_;           // [kBlockGroups]
-  const void** values_;         // [kBlockTokens / frame_tokens]
+  const int64_t element_;          // bytes
+  float* q_;                       // [head_dim][kAttentionPairs]
+  float* scores_;                  // [kAttentionPairs][kBlockTokens]
+  const void** keys_;              // [kBlockGroups]
+  const void** values_;            // [kBlockTokens / frame_tokens]
   const uint16_t** key_scales_;    // [kBlockGroups], int8 alone, as the next two
   const uint16_t** value_scales_;  // [kBlockGroups]
   uint16_t* gathered_scales_;      // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
-  AttentionState* state_;       // [kAttentionPairs]
-  AttentionState* span_state_;  // [kAttentionPairs]
-  uint8_t* gathered_;           // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
+  AttentionState* state_;          // [kAttentionPairs]
+  AttentionState* span_state_;     // [kAttentionPairs]
+  uint8_t* gathered_;              // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
 };
 
 }  // namespace

@@ -20,10 +20,10 @@ struct ScoreArgs {
   const float* q = nullptr;  // [head_dim][kAttentionPairs], scaled
   int32_t pairs = 0;
   int32_t head_dim = 0;
-  const void* const* keys = nullptr;  // [groups], each [head_dim][kGroupTokens]
+  const void* const* keys = nullptr;        // [groups], each [head_dim][kGroupTokens]
   const uint16_t* const* scales = nullptr;  // int8: [groups], each [kGroupTokens] in bf16
-  int32_t groups = 0;                 // a multiple of kGroupsAtOnce
-  float* scores = nullptr;            // [kAttentionPairs][kBlockTokens]
+  int32_t groups = 0;                       // a multiple of kGroupsAtOnce
+  float* scores = nullptr;                  // [kAttentionPairs][kBlockTokens]
 };
 
 // The online softmax of one pair: Σ e^(s - max) in 16 lanes, and Σ e^(s - max) v.
@@ -36,7 +36,7 @@ struct AttentionState {
 // Tokens [begin, end) of a block: scores become e^(s - max), state's max and sums take them in, out is rescaled. In
 // int8 the scores end as e^(s - max) times the scale of the token's V.
 struct SoftmaxArgs {
-  float* scores = nullptr;        // [kBlockTokens]
+  float* scores = nullptr;                  // [kBlockTokens]
   const uint16_t* const* scales = nullptr;  // [kBlockGroups], each [kGroupTokens] in bf16; null: not int8
   int32_t begin = 0;
   int32_t end = 0;

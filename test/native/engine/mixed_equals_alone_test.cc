@@ -179,8 +179,8 @@ TEST(MixedEqualsAloneTest, InSixteenEightAndFourBits) {
   }
 }
 
-// Chunks, threads, preemption with recomputing, frames freed and taken again (poisoned in between, as are their scales),
-// windows and soft caps; heads with a tail, and frames of fewer than 16 tokens.
+// Chunks, threads, preemption with recomputing, frames freed and taken again (poisoned in between, as are their
+// scales), windows and soft caps; heads with a tail, and frames of fewer than 16 tokens.
 TEST(MixedEqualsAloneTest, WithKVInInt8) {
   ModelConfig windows = TinyConfig();
   windows.layer_options = {{13, 0}, {0, -1}};
@@ -195,7 +195,8 @@ TEST(MixedEqualsAloneTest, WithKVInInt8) {
     const TestFolder folder(name);
     const std::vector<Answer> alone = Alone(folder, DType::kF32, model, true);
     const bool is_wide = model.head_dim > 12;
-    MixedRun run{.seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model, .has_int8_kv = true};
+    MixedRun run{
+        .seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model, .has_int8_kv = true};
     if (is_wide) run.pool_bytes = 16 << 20;
     ExpectSame(folder, alone, run);
     if (is_wide) continue;
