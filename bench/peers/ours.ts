@@ -22,7 +22,7 @@ const isDot = format === 'bf16-dot';
 const dtype = isDot ? 'bf16' : format;
 const settings: ModelSettings = {
   ...{ bench: 'decode', shape, simd: 'auto', repeats: 1, folder: undefined, isQuick: false },
-  ...{ dtype, compute: isDot ? 'bf16' : 'f32', adapterDtype: 'auto' },
+  ...{ dtype, kvDtype: KV[dtype], compute: isDot ? 'bf16' : 'f32', adapterDtype: 'auto' },
   ...{ threads: sizes.threads, adapters: work.adapters.length, rank: sizes.rank },
   ...{ batches: sizes.batches, prompts: [sizes.context] },
 };

@@ -140,7 +140,9 @@ OpResult Expect(const AttentionCase& c) {
                   std::to_string(c.sequences.size()) + " x " + std::to_string(c.sequences[0].cached) + "+" +
                   std::to_string(c.sequences[0].rows);
   for (const cases::AttentionSequence& s : c.sequences) {
-    result.bytes += 2.0 * (s.cached + s.rows) * c.kv_heads * c.head_dim * static_cast<double>(SizeOf(c.dtype));
+    const auto row_bytes = static_cast<double>(c.head_dim * static_cast<int64_t>(SizeOf(c.dtype)));
+    result.bytes += 2.0 * (s.cached + s.rows) * c.kv_heads * row_bytes;
+    result.bytes += static_cast<double>(KvScaleBytes(c.dtype, c.kv_heads, s.cached + s.rows));
     const double seen = s.rows * (s.cached + 0.5 * (s.rows + 1));  // pairs of a row and a token
     result.flops += 4.0 * seen * c.heads * c.head_dim;
   }

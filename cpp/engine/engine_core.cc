@@ -115,8 +115,8 @@ Status EngineCore::FindAdapters(const Request& request, std::vector<Adapter*>* a
   }
   if (frames <= pool_.frames_total()) return Ok();
   return Error(kErrOutOfMemory, "the prompt and its adapters need %lld bytes, deviceMemory has %lld",
-               static_cast<long long>(frames * pool_.frame_bytes()),
-               static_cast<long long>(pool_.frames_total() * pool_.frame_bytes()));
+               static_cast<long long>(pool_.BytesOf(frames)),
+               static_cast<long long>(pool_.BytesOf(pool_.frames_total())));
 }
 
 void EngineCore::Submit(Request request) {
@@ -245,9 +245,9 @@ bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
     Fail(stuck,
          Error(kErrOutOfMemory,
                "%lld more bytes are needed at once, %lld of deviceMemory's %lld are free and nothing else can go",
-               static_cast<long long>(plan.starved_frames * pool_.frame_bytes()),
-               static_cast<long long>(pool_.frames_free() * pool_.frame_bytes()),
-               static_cast<long long>(pool_.frames_total() * pool_.frame_bytes())));
+               static_cast<long long>(pool_.BytesOf(plan.starved_frames)),
+               static_cast<long long>(pool_.BytesOf(pool_.frames_free())),
+               static_cast<long long>(pool_.BytesOf(pool_.frames_total()))));
     return true;
   }
   for (const auto& [id, sequence] : sequences_) {
@@ -269,9 +269,10 @@ void EngineCore::RunBatch(const StepPlan& plan) {
   }
   batch_.Build(plan.rows);
   const ModelConfig& model = options_.model;
-  const KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_,  options_.kv_dtype,
-                  model.layers,   model.kv_heads,      model.head_dim, nullptr,
-                  nullptr};
+  KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_, options_.kv_dtype,
+            model.layers,   model.kv_heads,      model.head_dim};
+  kv.scales = pool_.beside();
+  kv.scale_bytes = pool_.beside_bytes();
   const BatchView view = batch_.View(kv, residency_->Pages());
   DecoderForward(model, weights_, view, buffers_, backend_.ops.get(), *is_aborted_);
   batch_.SampleRows(&sample_rows_);
@@ -434,11 +435,11 @@ EngineStats EngineCore::Stats() const {
   stats.requests_running = static_cast<int64_t>(scheduler_->admitted().size());
   stats.adapters_resident = residency_->adapters_resident();
   stats.bytes_base = weights_.bytes();
-  stats.bytes_kv = pool_.frames(FrameUse::kKv) * pool_.frame_bytes();
-  stats.bytes_adapters = pool_.frames(FrameUse::kAdapter) * pool_.frame_bytes();
+  stats.bytes_kv = pool_.BytesOf(pool_.frames(FrameUse::kKv));
+  stats.bytes_adapters = pool_.BytesOf(pool_.frames(FrameUse::kAdapter));
   stats.bytes_workspace = buffer_bytes_;
-  stats.bytes_pool_free = pool_.frames_free() * pool_.frame_bytes();
-  stats.bytes_pool = pool_.frames_total() * pool_.frame_bytes();
+  stats.bytes_pool_free = pool_.BytesOf(pool_.frames_free());
+  stats.bytes_pool = pool_.BytesOf(pool_.frames_total());
   return stats;
 }
 

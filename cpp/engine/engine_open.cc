@@ -53,7 +53,7 @@ Status EngineCore::Open(const std::atomic<bool>& is_aborted) {
                      backend_.simd,
                      backend_.threads,
                      weights_.bytes(),
-                     pool_.frames_total() * pool_.frame_bytes(),
+                     pool_.BytesOf(pool_.frames_total()),
                      pool_.frame_bytes(),
                      max_context_,
                      false,
@@ -108,9 +108,10 @@ Status EngineCore::OpenMemory() {
     return Error(kErrLimits, "deviceMemory is %lld bytes, at most %lld", static_cast<long long>(options_.pool_bytes),
                  static_cast<long long>(UINT32_MAX * kTileUnitBytes));
   kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_);
-  OPENLORA_RETURN_IF_ERROR(ChooseContext(options_.pool_bytes / frame_bytes));
-  OPENLORA_RETURN_IF_ERROR(
-      pool_.Open(backend_.device.get(), frame_bytes, options_.pool_bytes / frame_bytes, options_.poisons_freed));
+  const int64_t scale_bytes = KvScaleBytes(options_.kv_dtype, model.kv_heads, frame_tokens_);
+  const int64_t frames = options_.pool_bytes / (frame_bytes + scale_bytes);
+  OPENLORA_RETURN_IF_ERROR(ChooseContext(frames));
+  OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, scale_bytes, frames, options_.poisons_freed));
 
   const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes),
                           frame_bytes};

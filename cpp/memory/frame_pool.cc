@@ -9,21 +9,28 @@ namespace openlora {
 
 FramePool::~FramePool() {
   if (memory_ != nullptr) device_->Free(memory_, static_cast<size_t>(frame_bytes_ * frames_total()));
+  if (beside_ != nullptr) device_->Free(beside_, static_cast<size_t>(beside_bytes_ * frames_total()));
 }
 
-Status FramePool::Open(Device* device, int64_t frame_bytes, int64_t frames, bool poisons_freed) {
-  void* memory = nullptr;
-  OPENLORA_RETURN_IF_ERROR(device->Allocate(static_cast<size_t>(frame_bytes * frames), &memory));
+Status FramePool::Open(Device* device, int64_t frame_bytes, int64_t beside_bytes, int64_t frames, bool poisons_freed) {
   device_ = device;
-  memory_ = static_cast<uint8_t*>(memory);
   frame_bytes_ = frame_bytes;
+  beside_bytes_ = beside_bytes;
   poisons_freed_ = poisons_freed;
   use_.assign(static_cast<size_t>(frames), FrameUse::kFree);
+  void* memory = nullptr;
+  OPENLORA_RETURN_IF_ERROR(device->Allocate(static_cast<size_t>(frame_bytes * frames), &memory));
+  memory_ = static_cast<uint8_t*>(memory);
+  if (beside_bytes > 0) {
+    OPENLORA_RETURN_IF_ERROR(device->Allocate(static_cast<size_t>(beside_bytes * frames), &memory));
+    beside_ = static_cast<uint8_t*>(memory);
+  }
   free_.resize(static_cast<size_t>(frames));
   std::iota(free_.rbegin(), free_.rend(), 0u);  // the lowest frame on top
   count_[static_cast<size_t>(FrameUse::kFree)] = frames;
-  fill_.assign(static_cast<size_t>(frame_bytes), 0);
-  if (poisons_freed) poison_.assign(static_cast<size_t>(frame_bytes), 0xff);
+  const auto fill_bytes = static_cast<size_t>(std::max(frame_bytes, beside_bytes));
+  fill_.assign(fill_bytes, 0);
+  if (poisons_freed) poison_.assign(fill_bytes, 0xff);
   return Ok();
 }
 
@@ -34,13 +41,18 @@ bool FramePool::Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken) 
     free_.pop_back();
     OPENLORA_CHECK(use_[frame] == FrameUse::kFree);
     use_[frame] = use;
-    // A failed upload means a lost device, which the step that follows reports.
-    if (use == FrameUse::kKv) (void)device_->Upload(Frame(frame), fill_.data(), fill_.size());
+    if (use == FrameUse::kKv) Fill(frame, fill_);
     taken->push_back(frame);
   }
   count_[static_cast<size_t>(FrameUse::kFree)] -= count;
   count_[static_cast<size_t>(use)] += count;
   return true;
+}
+
+// A failed upload means a lost device, which the step that follows reports.
+void FramePool::Fill(uint32_t frame, const std::vector<uint8_t>& with) {
+  (void)device_->Upload(Frame(frame), with.data(), static_cast<size_t>(frame_bytes_));
+  if (beside_bytes_ > 0) (void)device_->Upload(Beside(frame), with.data(), static_cast<size_t>(beside_bytes_));
 }
 
 void FramePool::Retire(std::span<const uint32_t> frames, FrameUse use, uint64_t step) {
@@ -58,7 +70,7 @@ void FramePool::Reclaim(uint64_t completed_step) {
   while (!retiring_.empty() && retiring_.front().step <= completed_step) {
     const uint32_t frame = retiring_.front().frame;
     retiring_.pop_front();
-    if (poisons_freed_) (void)device_->Upload(Frame(frame), poison_.data(), poison_.size());
+    if (poisons_freed_) Fill(frame, poison_);
     use_[frame] = FrameUse::kFree;
     free_.push_back(frame);
     --count_[static_cast<size_t>(FrameUse::kRetiring)];

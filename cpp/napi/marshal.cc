@@ -111,8 +111,8 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
     return TokenTable{{bytes.begin(), bytes.end()}, {offsets.begin(), offsets.end()}};
   };
   options.dtype = reader.WeightFormatOf("dtype");
-  options.kv_dtype = reader.DTypeOf("kvDtype");
-  options.adapter_dtype = reader.AdapterDTypeOf("adapterDtype");
+  options.kv_dtype = reader.HeldDTypeOf("kvDtype");
+  options.adapter_dtype = reader.HeldDTypeOf("adapterDtype");
   arguments->simd = reader.String("simd");
   arguments->threads = reader.Int32("threads");
   ObjectReader limits = reader.Object("limits");

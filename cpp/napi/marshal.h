@@ -30,7 +30,7 @@ class ObjectReader {
   bool Bool(const char* name);
   std::string String(const char* name);
   DType DTypeOf(const char* name);
-  DType AdapterDTypeOf(const char* name);
+  DType HeldDTypeOf(const char* name);  // of what int8 can hold too: adapters, KV
   WeightFormat WeightFormatOf(const char* name);
   ObjectReader Object(const char* name);
   // Calls each(i, value) for the elements of an array, until one is refused.

@@ -57,7 +57,7 @@ DType ObjectReader::DTypeOf(const char* name) {
   return DType::kF32;
 }
 
-DType ObjectReader::AdapterDTypeOf(const char* name) {
+DType ObjectReader::HeldDTypeOf(const char* name) {
   const std::string value = String(name);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}) {
     if (value == NameOf(dtype)) return dtype;

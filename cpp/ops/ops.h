@@ -173,7 +173,7 @@ class Ops {
   // Stores k, v [T, kv_heads * head_dim] at the rows' positions.
   virtual void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
                         int32_t layer) = 0;
-  // Bytes of one layer's K and V of `tokens` tokens.
+  // Bytes of one layer's K and V of `tokens` tokens, without KvScaleBytes.
   virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   // gate = activation(gate) * up, elementwise.

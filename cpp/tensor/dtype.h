@@ -6,13 +6,14 @@
 
 namespace openlora {
 
-// kI8 means nothing without its scales: files, LoadAsFloat and StoreFromFloat have the others alone.
+// kI8: integers, whose scales stand beside them. Nothing in a file has it.
 enum class DType : uint8_t { kF32, kF16, kBF16, kI8 };
 
 constexpr size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : dtype == DType::kI8 ? 1 : 2; }
 
 constexpr const char* NameOf(DType dtype) {
-  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : dtype == DType::kBF16 ? "bf16" : "int8";
+  if (dtype == DType::kI8) return "int8";
+  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
 }
 
 constexpr float BF16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
@@ -51,13 +52,17 @@ constexpr uint16_t FloatToF16(float value) {
 
 inline float LoadAsFloat(const void* data, DType dtype, int64_t index) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
+  if (dtype == DType::kI8) return static_cast<const int8_t*>(data)[index];
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
   return dtype == DType::kF16 ? F16ToFloat(bits) : BF16ToFloat(bits);
 }
 
+// `value` of kI8: an integer from -128 to 127.
 inline void StoreFromFloat(void* data, DType dtype, int64_t index, float value) {
   if (dtype == DType::kF32) {
     static_cast<float*>(data)[index] = value;
+  } else if (dtype == DType::kI8) {
+    static_cast<int8_t*>(data)[index] = static_cast<int8_t>(value);
   } else {
     static_cast<uint16_t*>(data)[index] = dtype == DType::kF16 ? FloatToF16(value) : FloatToBF16(value);
   }

@@ -36,6 +36,12 @@ export const BASE_OPTIONS = {
     choices: ['f32', 'bf16'],
     summary: 'f32, or bf16: bf16 weights by activations rounded to bf16, faster on AMD from Zen 4 on (default: f32)',
   },
+  'kv-dtype': {
+    kind: 'text',
+    value: 'TYPE',
+    choices: ['auto', 'f32', 'bf16', 'f16', 'int8'],
+    summary: 'of the KV cache: auto (that of the weights), f32, bf16, f16, or int8, half of bf16 (default: auto)',
+  },
   'adapter-dtype': {
     kind: 'text',
     value: 'TYPE',
@@ -178,7 +184,10 @@ export type BaseValues = Values<typeof BASE_OPTIONS>;
 export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 
 type LoadValues = Partial<
-  Pick<BaseValues, 'dtype' | 'compute' | 'adapter-dtype' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'>
+  Pick<
+    BaseValues,
+    'dtype' | 'compute' | 'kv-dtype' | 'adapter-dtype' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'
+  >
 >;
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
@@ -191,7 +200,7 @@ export async function openBase(
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, compute, 'adapter-dtype': adapterDtype, threads, simd } = options;
+  const { dtype, compute, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, threads, simd } = options;
   const { context, memory, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
@@ -204,6 +213,7 @@ export async function openBase(
         path,
         limits,
         ...(dtype === undefined ? {} : { dtype }),
+        ...(kvDtype === undefined ? {} : { kvDtype }),
         ...(compute === undefined ? {} : { compute }),
         ...(adapterDtype === undefined ? {} : { adapterDtype }),
         ...(threads === undefined ? {} : { threads }),

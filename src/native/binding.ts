@@ -2,6 +2,8 @@
 // and keeps no JS value after a call returns. Byte offsets and counts are JS numbers (exact up to 2^53).
 
 export type DType = 'f32' | 'f16' | 'bf16';
+/** Of adapters and of the KV cache in memory. */
+export type HeldDType = DType | 'int8';
 /** Of the base's matrices alone: int8 and int4 are no dtypes of a file, of adapters or of the KV cache. */
 export type WeightFormat = DType | 'int8' | 'int4';
 export const SIMD_LEVELS = ['scalar', 'avx2', 'avx512', 'avx512-vnni', 'neon', 'neon-dotprod'] as const;
@@ -148,8 +150,8 @@ export interface OpenOptions {
   tokenOffsets: Uint32Array;
   /** 'bf16-dot': in bf16, and multiplied by activations that are rounded to bf16 as well. */
   dtype: WeightFormat | 'bf16-dot';
-  kvDtype: DType;
-  adapterDtype: DType | 'int8';
+  kvDtype: HeldDType;
+  adapterDtype: HeldDType;
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { BaseDescription, FolderReader } from '../formats/index.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import type { DType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
+import type { HeldDType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
 import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
@@ -73,8 +73,8 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
 
 interface Settings {
   dtype: WeightFormat;
-  kvDtype: DType;
-  adapterDtype: DType | 'int8';
+  kvDtype: HeldDType;
+  adapterDtype: HeldDType;
   limits: NativeLimits;
 }
 
@@ -120,7 +120,7 @@ async function openBase(
   const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
   await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-  const info = describeBase(folder, dtype, opened);
+  const info = describeBase(folder, dtype, kvDtype, opened);
   for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { code }));
   const rules = {
     vocabSize: info.vocabSize,
@@ -149,11 +149,12 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function describeBase(folder: BaseDescription, dtype: WeightFormat, opened: OpenedEvent): BaseInfo {
+function describeBase(folder: BaseDescription, dtype: WeightFormat, kvDtype: HeldDType, opened: OpenedEvent): BaseInfo {
   return Object.freeze({
     family: folder.family,
     parameters: folder.parameters,
     dtype,
+    kvDtype,
     device: 'cpu',
     contextLength: opened.maxContext,
     vocabSize: folder.spec.vocab,

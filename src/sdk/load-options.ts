@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { OpenLoraError } from '../errors.js';
 import {
   SIMD_LEVELS,
-  type DType,
+  type HeldDType,
   type ModelSpec,
   type NativeLimits,
   type SimdLevel,
@@ -45,8 +45,8 @@ const REGISTER_KEYS = {
   pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
 } satisfies Record<keyof RegisterOptions, 0>;
 
-const KV_DTYPES = ['f32', 'bf16', 'f16'] as const;
-const WEIGHT_FORMATS = [...KV_DTYPES, 'int8', 'int4'] as const;
+const HELD_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
+const WEIGHT_FORMATS = [...HELD_DTYPES, 'int4'] as const;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
@@ -54,7 +54,7 @@ export interface CheckedLoadOptions {
   path: string;
   dtype: WeightFormat | 'auto';
   compute: Compute;
-  kvDtype: DType | 'auto';
+  kvDtype: HeldDType | 'auto';
   adapterDtype: 'auto' | 'int8';
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
@@ -76,7 +76,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   return {
     path: checkPath('path', o.path),
     ...checkComputing(o),
-    kvDtype: checkKvDType(o.kvDtype),
+    kvDtype: checkOneOf('kvDtype', o.kvDtype ?? 'auto', ['auto', ...HELD_DTYPES]),
     adapterDtype: checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
@@ -119,11 +119,6 @@ function checkDevice(value: unknown): string {
   return checkOneOf('device', value, ['auto', 'cpu']);
 }
 
-function checkKvDType(value: unknown): (typeof KV_DTYPES)[number] | 'auto' {
-  if (value === 'int8') throw notSupportedError("kvDtype: 'int8'", `use auto, ${KV_DTYPES.join(', ')}`);
-  return checkOneOf('kvDtype', value ?? 'auto', ['auto', ...KV_DTYPES]);
-}
-
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
@@ -156,7 +151,11 @@ function checkLogger(value: unknown): Logger {
 }
 
 /** `maxContext` 0: what the checkpoint is made for, or what the pool holds. */
-export function resolveLimits(limits: CheckedLoadOptions['limits'], model: ModelSpec, kvDtype: DType): NativeLimits {
+export function resolveLimits(
+  limits: CheckedLoadOptions['limits'],
+  model: ModelSpec,
+  kvDtype: HeldDType,
+): NativeLimits {
   const { maxBatchTokens, maxQueued, maxContext = 0 } = limits;
   if (maxContext > model.context) {
     const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
@@ -167,8 +166,10 @@ export function resolveLimits(limits: CheckedLoadOptions['limits'], model: Model
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */
-function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: DType): number {
-  const tokenBytes = 2 * model.layers * model.kvHeads * model.headDim * (kvDtype === 'f32' ? 4 : 2);
+function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: HeldDType): number {
+  // int8: a byte each, and a scale of two for each head.
+  const rowBytes = kvDtype === 'int8' ? model.headDim + 2 : model.headDim * (kvDtype === 'f32' ? 4 : 2);
+  const tokenBytes = 2 * model.layers * model.kvHeads * rowBytes;
   const available = process.availableMemory() || freemem();
   return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, available / 2)));
 }

@@ -81,8 +81,9 @@ export interface LoadBaseOptions {
    */
   compute?: 'f32' | 'bf16';
   /**
-   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. int8 is
-   * ERR_NOT_SUPPORTED.
+   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. 'int8'
+   * takes a byte an element and 2 bytes for each token, layer and KV head of K and of V: about half of what bf16 takes.
+   * docs/models.md says how, and what it loses.
    */
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
   /**
@@ -126,6 +127,8 @@ export interface BaseInfo {
   parameters: number;
   /** Of the weights in memory. */
   dtype: string;
+  /** Of the KV cache. */
+  kvDtype: 'f32' | 'bf16' | 'f16' | 'int8';
   device: string;
   /** Longest sequence in tokens, prompt and answer. */
   contextLength: number;

@@ -36,7 +36,7 @@ inline std::string Describe(const AttentionCase& c) {
 }
 
 inline std::vector<AttentionCase> AttentionCases() {
-  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
   std::vector<AttentionCase> list;
   for (const DType dtype : kDTypes) {
     for (const int32_t head_dim : {8, 20, 32, 64, 80, 128})
@@ -64,14 +64,15 @@ inline std::vector<AttentionCase> AttentionCases() {
                     .sequences = {{1100, 1}, {1020, 9}, {1500, 2}},
                     .seed = 3});
   }
-  for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8, 11})
-    list.push_back({.name = "group",
-                    .heads = 2 * group,
-                    .kv_heads = 2,
-                    .head_dim = 32,
-                    .dtype = DType::kBF16,
-                    .sequences = {{140, 3}, {10, 1}, {127, 2}},
-                    .seed = 4});
+  for (const DType dtype : {DType::kBF16, DType::kI8})
+    for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8, 11})
+      list.push_back({.name = "group",
+                      .heads = 2 * group,
+                      .kv_heads = 2,
+                      .head_dim = 32,
+                      .dtype = dtype,
+                      .sequences = {{140, 3}, {10, 1}, {127, 2}},
+                      .seed = 4});
   for (const int32_t cached : {0, 1, 7, 14, 15, 16, 17, 62, 63, 64, 126, 127, 128, 129, 255, 256, 1023, 1024})
     list.push_back({.name = "decode at a border",
                     .heads = 4,
@@ -103,6 +104,14 @@ inline std::vector<AttentionCase> AttentionCases() {
                     .window = window,
                     .seed = 8});
   }
+  list.push_back({.name = "window",
+                  .heads = 2,
+                  .kv_heads = 1,
+                  .head_dim = 32,
+                  .dtype = DType::kI8,
+                  .sequences = {{150, 20}, {0, 9}},
+                  .window = 100,
+                  .seed = 7});
   for (const float cap : {1.0f, 30.0f})
     list.push_back({.name = "soft cap",
                     .heads = 8,
@@ -112,16 +121,17 @@ inline std::vector<AttentionCase> AttentionCases() {
                     .sequences = {{70, 4}, {300, 1}},
                     .soft_cap = cap,
                     .seed = 9});
-  list.push_back({.name = "all at once",
-                  .heads = 6,
-                  .kv_heads = 2,
-                  .head_dim = 80,
-                  .dtype = DType::kF16,
-                  .frame_tokens = 4,
-                  .sequences = {{1100, 3}, {0, 40}, {13, 1}, {500, 2}},
-                  .window = 600,
-                  .soft_cap = 20,
-                  .seed = 10});
+  for (const DType dtype : {DType::kF16, DType::kI8})
+    list.push_back({.name = "all at once",
+                    .heads = 6,
+                    .kv_heads = 2,
+                    .head_dim = 80,
+                    .dtype = dtype,
+                    .frame_tokens = 4,
+                    .sequences = {{1100, 3}, {0, 40}, {13, 1}, {500, 2}},
+                    .window = 600,
+                    .soft_cap = 20,
+                    .seed = 10});
   return list;
 }
 

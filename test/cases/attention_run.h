@@ -12,15 +12,17 @@
 
 namespace openlora::cases {
 
-// q, k and v of every token of every sequence, the cached ones included; k and v rounded to the dtype of the cache.
+// q, k and v of every token of every sequence, the cached ones included; k and v rounded to the dtype of the cache, but
+// for int8, which rounds by whole rows.
 struct AttentionData {
   explicit AttentionData(const AttentionCase& c) : shape(c) {
     Random random(c.seed);
+    const DType rounded = c.dtype == DType::kI8 ? DType::kF32 : c.dtype;
     for (const AttentionSequence& s : c.sequences) {
       const int64_t tokens = s.cached + s.rows;
       q.push_back(RandomValues(random, tokens * c.heads * c.head_dim, DType::kF32, 3));
-      k.push_back(RandomValues(random, tokens * c.kv_heads * c.head_dim, c.dtype, 2));
-      v.push_back(RandomValues(random, tokens * c.kv_heads * c.head_dim, c.dtype));
+      k.push_back(RandomValues(random, tokens * c.kv_heads * c.head_dim, rounded, 2));
+      v.push_back(RandomValues(random, tokens * c.kv_heads * c.head_dim, rounded));
     }
   }
 
@@ -38,7 +40,7 @@ struct AttentionRows {
 };
 
 // The sequences of a case in a cache of two layers, of which the second is used. Frames stand at shuffled places, NaN
-// between them; K that nothing has written is NaN too, V is zero.
+// between them; K that nothing has written is NaN too, V is zero, and so are the scales of both.
 class AttentionRun {
  private:
   struct Batch {
@@ -75,8 +77,13 @@ class AttentionRun {
     table_.assign(places.begin(), places.begin() + blocks * kLayers);
     pool_ = GuardedBytes(places.size() * static_cast<size_t>(frame_bytes_));
     for (const uint32_t frame : table_) std::memset(pool_.data() + frame * frame_bytes_ + bytes / 2, 0, bytes / 2);
-    kv_ = {pool_.data(), frame_bytes_,  c.frame_tokens,     c.dtype, kLayers, c.kv_heads,
-           c.head_dim,   table_.data(), table_begin_.data()};
+    const int64_t scales = KvScaleBytes(c.dtype, c.kv_heads, c.frame_tokens);
+    const int64_t scale_bytes = scales > 0 ? scales + 12 : 0;
+    scales_ = GuardedBytes(places.size() * static_cast<size_t>(scale_bytes));
+    for (const uint32_t frame : table_)
+      std::memset(scales_.data() + frame * scale_bytes + scales / 2, 0, static_cast<size_t>(scales / 2));
+    kv_ = {pool_.data(), frame_bytes_,  c.frame_tokens,      c.dtype,        kLayers,    c.kv_heads,
+           c.head_dim,   table_.data(), table_begin_.data(), scales_.data(), scale_bytes};
   }
   AttentionRun(AttentionRun&&) = delete;
 
@@ -118,9 +125,12 @@ class AttentionRun {
   std::vector<float> Attend(const std::vector<AttentionRows>& rows) {
     Step step(*this, rows);
     const std::vector<uint8_t> before(pool_.data(), pool_.data() + pool_.size());
+    const std::vector<uint8_t> scales_before(scales_.data(), scales_.data() + scales_.size());
     step.Run();
-    const bool is_same = std::memcmp(before.data(), pool_.data(), pool_.size()) == 0;
-    return is_same && pool_.IsIntact() && step.IsIntact() ? step.Values() : std::vector<float>{};
+    const bool is_same = std::equal(before.begin(), before.end(), pool_.data()) &&
+                         std::equal(scales_before.begin(), scales_before.end(), scales_.data());
+    const bool is_intact = pool_.IsIntact() && scales_.IsIntact() && step.IsIntact();
+    return is_same && is_intact ? step.Values() : std::vector<float>{};
   }
 
   // Every token of every sequence, and the rows of the step.
@@ -152,6 +162,7 @@ class AttentionRun {
   std::vector<uint32_t> table_;
   std::vector<int64_t> table_begin_;
   GuardedBytes pool_;
+  GuardedBytes scales_;
   KvView kv_;
 };
 

@@ -76,7 +76,7 @@ inline AttentionCase AttentionSpeedCase(const char* name, DType dtype, int32_t s
 
 inline std::vector<AttentionCase> AttentionSpeedCases() {
   std::vector<AttentionCase> list;
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     list.push_back(AttentionSpeedCase("decode", dtype, 1, {1023, 1}));
     list.push_back(AttentionSpeedCase("decode of 32", dtype, 32, {63, 1}));
     list.push_back(AttentionSpeedCase("decode of 32", dtype, 32, {1023, 1}));

@@ -127,6 +127,14 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(adaptersOf(int8) / adaptersOf(bf16)).toBeLessThan(0.75);
   });
 
+  it('decode: KV in int8 is read at a byte an element and its scales', async () => {
+    const words = ['decode', '--batch', '4', '--adapters', '0', '--model', 'tiny', '--kv-dtype'];
+    const [int8, f32] = [await report(...words, 'int8'), await report(...words, 'f32')];
+    expect(int8.sizes).toMatchObject({ dtype: 'bf16', KV: 'int8' });
+    expect(int8.lines[0]!.limits!.bytes).toBeLessThan(f32.lines[0]!.limits!.bytes);
+    expect((await report(...words, 'bf16')).sizes).not.toHaveProperty('KV');
+  });
+
   it('measures a config.json with all that random weights can have', async () => {
     for (const [family, more] of [
       ['qwen3', { head_dim: 16 }],

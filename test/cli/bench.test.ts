@@ -55,6 +55,7 @@ describe('the command line', () => {
     [['machine', '--batch', '1'], '--batch is for decode, not for machine'],
     [['prefill', '--context', '64'], '--context is for decode, not for prefill'],
     [['ops', '--model', 'tiny'], '--model is for decode and prefill, not for ops'],
+    [['ops', '--kv-dtype', 'int8'], '--kv-dtype is for decode and prefill, not for ops'],
     [['ops', '--compute', 'bf16'], '--compute is for decode and prefill, not for ops'],
     [['decode', '--compute', 'bf16', '--dtype', 'int8'], '--compute bf16 is for --dtype bf16, not for int8'],
     [['ops', '--adapter-dtype', 'int8'], '--adapter-dtype is for decode and prefill, not for ops'],

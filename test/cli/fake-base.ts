@@ -15,6 +15,7 @@ export class FakeBase {
     family: 'fake',
     parameters: 1,
     dtype: 'f32',
+    kvDtype: 'f32',
     device: 'cpu',
     contextLength: 64,
     vocabSize: 4,

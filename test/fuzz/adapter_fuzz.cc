@@ -285,7 +285,7 @@ void LoadAdapter(FuzzInput* input, Case* test, AdapterIdentity identity) {
   if (input->Bool()) FUZZ_CHECK(CreateCpuOps(SimdLevel::kScalar, 1, &ops).ok(), "no scalar ops");
   CpuDevice device;
   FramePool pool;
-  FUZZ_CHECK(pool.Open(&device, kFrameBytes, 160, true).ok(), "no memory for frames");
+  FUZZ_CHECK(pool.Open(&device, kFrameBytes, 0, 160, true).ok(), "no memory for frames");
   const DType dtype = input->Pick(kDTypes);
   const TileFormat format{ops.get(), dtype, FrameTileColumns(*ops, dtype, kFrameBytes), kFrameBytes};
   AdapterResidency residency(&pool, format, test->shapes);

@@ -74,7 +74,7 @@ const Fields kOpen = {
     {"tokenBytes", Type::kBytes},
     {"tokenOffsets", Type::kWords},
     {"dtype", Type::kName, {"f32", "f16", "bf16", "int8", "int4", "bf16-dot"}},
-    {"kvDtype", Type::kName, {"f32", "f16", "bf16"}},
+    {"kvDtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
     {"adapterDtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
     {"simd", Type::kText},
     {"threads", Type::kInt32},

@@ -287,7 +287,7 @@ EngineOptions ReadOptions(FuzzInput* input, const Case& test) {
   options.files = test.paths();
   options.tensors = test.tensors;
   options.dtype = input->OneIn(3) ? WeightFormat(WeightFormat::kInt8) : WeightFormat(test.dtype);
-  options.kv_dtype = input->Pick(kDTypes);
+  options.kv_dtype = input->OneIn(4) ? DType::kI8 : input->Pick(kDTypes);
   options.adapter_dtype = input->Pick(kDTypes);
   options.pool_bytes = input->OneIn(4) ? input->Any<int64_t>() | (int64_t{1} << 50) : input->Range(0, 255) * 4096;
   options.max_context = input->OneIn(4) ? input->Any<int32_t>() : input->Range(0, 80);

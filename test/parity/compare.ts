@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { readAdapterFolder } from '../../src/formats/adapter-folder.js';
 import { readBaseFolder } from '../../src/formats/base-folder.js';
 import type { Base, Result, TokenLogprob } from '../../src/index.js';
-import type { DType } from '../../src/native/binding.js';
+import type { HeldDType } from '../../src/native/binding.js';
 import type { Compute } from '../../src/sdk/load-options.js';
 import { tolerance, type Reference, type ReferenceSet } from './references.js';
 
@@ -15,7 +15,7 @@ export const LIMITS = { deviceMemory: '32MiB', maxBatchTokens: 48 } as const;
 export async function boundOf(
   set: ReferenceSet,
   reference: Reference,
-  kv: DType = 'f32',
+  kv: HeldDType = 'f32',
   compute: Compute = 'f32',
 ): Promise<number> {
   const folder = await readBaseFolder(set.path);

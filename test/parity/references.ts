@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { DType } from '../../src/native/binding.js';
+import type { DType, HeldDType } from '../../src/native/binding.js';
 import type { Compute } from '../../src/sdk/load-options.js';
 import type { AdapterFolder, BaseFolder } from '../../src/formats/types.js';
 
@@ -86,7 +86,7 @@ export function tolerance(
   reference: Reference,
   base: BaseFolder,
   adapter?: AdapterFolder,
-  kv: DType = 'f32',
+  kv: HeldDType = 'f32',
   compute: Compute = 'f32',
 ): number {
   const { layers, hidden, heads, headDim, intermediate } = base.spec;
@@ -96,7 +96,8 @@ export function tolerance(
   // Shrink and expand add sums of length H (or I) and R to a projection; three projections in a row have them.
   const extra = rank > 0 ? 3 * (Math.sqrt(Math.max(hidden, intermediate)) + Math.sqrt(rank)) : 0;
   const layer = sums.reduce((total, n) => total + Math.sqrt(n), extra);
-  const relative = UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, kv) + xError(layers, compute);
+  const relative =
+    UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, headDim, kv) + xError(layers, compute);
   const sigma = (relative * reference.hiddenNorm * reference.headNorm) / Math.sqrt(hidden);
   return 2 * Math.SQRT2 * 4 * sigma;
 }
@@ -104,10 +105,13 @@ export function tolerance(
 /**
  * K and V in 16 bits: each element is off by u / √3 of itself, as if at random. For V that is u / √3 of the attention's
  * output; for K the scores, of standard deviation about 1 in these checkpoints, move by as much, and the output with
- * them. The layers' errors add up at random.
+ * them. The layers' errors add up at random. In int8 an element is off by up to half a step, the row's largest / 254 (its scale is
+ * rounded up by at most 1/128), and the largest is at most √D times the root of the mean square.
  */
-function kvError(layers: number, kept: DType): number {
-  return kept === 'f32' ? 0 : 2 * (UNIT[kept] / Math.sqrt(3)) * Math.sqrt(layers);
+function kvError(layers: number, headDim: number, kept: HeldDType): number {
+  if (kept === 'f32') return 0;
+  const unit = kept === 'int8' ? ((1 + 1 / 128) * Math.sqrt(headDim)) / 254 : UNIT[kept];
+  return 2 * (unit / Math.sqrt(3)) * Math.sqrt(layers);
 }
 
 /**

@@ -1,4 +1,4 @@
-// The same references with other ways to keep and compute: each SIMD level, activations rounded to bf16, K and V in 16 bits, weights widened to
+// The same references with other ways to keep and compute: each SIMD level, activations rounded to bf16, K and V in 16 and 8 bits, weights widened to
 // float32, one thread and chunks of another size. Needs a built addon: npm run build:native.
 
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -71,6 +71,21 @@ describe("compute: 'bf16'", () => {
 });
 
 describe('K and V', () => {
+  test.each(['llama-gqa', 'llama3-rope-f16', 'gemma2', 'qwen3', 'phi3'])(
+    'in int8 are within the bound of that for %s with every adapter',
+    async (name) => {
+      const set = setOf(name);
+      await withBase(set, { kvDtype: 'int8' }, async (base) => {
+        for (const reference of set.cases) {
+          const bound = await boundOf(set, reference, 'int8');
+          const worst = compare(await generate(base, reference), reference, set.top, bound);
+          expect(worst).toBeLessThanOrEqual(bound);
+          expect(worst).toBeGreaterThan(await boundOf(set, reference)); // or nothing was rounded
+        }
+      });
+    },
+  );
+
   test.each(sets.filter(({ dtype }) => dtype !== 'f32'))(
     "in the base's own 16 bits are within the bound of that dtype for $name",
     async (set) => {

@@ -12,6 +12,7 @@ describe('loadBase', () => {
       family: 'llama',
       parameters: 1234,
       dtype: 'bf16',
+      kvDtype: 'bf16',
       device: 'cpu',
       contextLength: CONTEXT,
       vocabSize: 256,
@@ -31,11 +32,20 @@ describe('loadBase', () => {
     const { loadBase, engines } = fakeSdk();
     const limits = { deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3 };
     await using base = await loadBase({ dtype: 'f32', kvDtype: 'f16', simd: 'scalar', threads: 3, limits });
-    expect(base.info).toMatchObject({ dtype: 'f32', contextLength: 64 });
+    expect(base.info).toMatchObject({ dtype: 'f32', kvDtype: 'f16', contextLength: 64 });
     expect(engines[0]!.options).toMatchObject({
       dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3,
       limits: { poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3 },
     }); // prettier-ignore
+  });
+
+  test('holds KV in int8: a byte an element, and two for the scale of each head', async () => {
+    const { loadBase, engines } = fakeSdk();
+    await using base = await loadBase({ kvDtype: 'int8' });
+    expect(base.info).toMatchObject({ dtype: 'bf16', kvDtype: 'int8' });
+    expect(engines[0]!.options).toMatchObject({ dtype: 'bf16', kvDtype: 'int8', adapterDtype: 'bf16' });
+    // K and V of one head of 4.
+    expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * (4 + 2) + 2 ** 28);
   });
 
   test.each([undefined, 'auto', 'bf16'] as const)(

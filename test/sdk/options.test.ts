@@ -37,8 +37,12 @@ describe('loadBase refuses', () => {
       INVALID,
       /^dtype: got "fp32", wanted one of auto, f32, bf16, f16, int8, int4$/,
     ],
-    ['kvDtype int8', { path: 'x', kvDtype: 'int8' }, LATER, /^kvDtype: 'int8'/],
-    ['kvDtype int4', { path: 'x', kvDtype: 'int4' }, INVALID, /^kvDtype: got "int4"/],
+    [
+      'kvDtype int4',
+      { path: 'x', kvDtype: 'int4' },
+      INVALID,
+      /^kvDtype: got "int4", wanted one of auto, f32, bf16, f16, int8$/,
+    ],
     [
       'adapterDtype int4',
       { path: 'x', adapterDtype: 'int4' },

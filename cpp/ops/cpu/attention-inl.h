@@ -10,20 +10,30 @@ namespace {
 template <class V>
 struct KvF32 {
   using T = float;
+  static constexpr bool kHasScales = false;
   OPENLORA_INLINE static typename V::F Load(const T* p) { return V::Load(p); }
   OPENLORA_INLINE static typename V::F LoadPart(const T* p, int n) { return V::LoadPart(p, n); }
 };
 template <class V>
 struct KvF16 {
   using T = uint16_t;
+  static constexpr bool kHasScales = false;
   OPENLORA_INLINE static typename V::F Load(const T* p) { return V::LoadF16(p); }
   OPENLORA_INLINE static typename V::F LoadPart(const T* p, int n) { return V::LoadF16Part(p, n); }
 };
 template <class V>
 struct KvBF16 {
   using T = uint16_t;
+  static constexpr bool kHasScales = false;
   OPENLORA_INLINE static typename V::F Load(const T* p) { return V::LoadBF16(p); }
   OPENLORA_INLINE static typename V::F LoadPart(const T* p, int n) { return V::LoadBF16Part(p, n); }
+};
+template <class V>
+struct KvI8 {
+  using T = int8_t;
+  static constexpr bool kHasScales = true;
+  OPENLORA_INLINE static typename V::F Load(const T* p) { return V::LoadInt8(p); }
+  OPENLORA_INLINE static typename V::F LoadPart(const T* p, int n) { return V::LoadInt8Part(p, n); }
 };
 
 // Vectors beside `pairs` rows of accumulators.
@@ -58,10 +68,19 @@ void ScorePairs(const ScoreArgs& a) {
         for (int w = 0; w < kWide; ++w) sums[p][w] = V::Fma(q, key[w], sums[p][w]);
       }
     }
+    [[maybe_unused]] F scales[kWide];
+    if constexpr (Kv::kHasScales) {
+      OPENLORA_UNROLL
+      for (int w = 0; w < kWide; ++w)
+        scales[w] = V::LoadBF16(a.scales[(begin + w) / kPerGroup] + (begin + w) % kPerGroup * V::kLanes);
+    }
     OPENLORA_UNROLL
     for (int p = 0; p < kPairs; ++p) {
       OPENLORA_UNROLL
-      for (int w = 0; w < kWide; ++w) V::Store(a.scores + p * kBlockTokens + (begin + w) * V::kLanes, sums[p][w]);
+      for (int w = 0; w < kWide; ++w) {
+        if constexpr (Kv::kHasScales) sums[p][w] = V::Mul(sums[p][w], scales[w]);
+        V::Store(a.scores + p * kBlockTokens + (begin + w) * V::kLanes, sums[p][w]);
+      }
     }
   }
 }
@@ -201,8 +220,10 @@ void SoftmaxPair(const SoftmaxArgs& a) {
     OPENLORA_UNROLL
     for (int i = 0; i < kPerGroup; ++i) {
       const F p = ExpOfWeight<V>(V::Sub(V::Load(a.scores + t + i * V::kLanes), max));
-      V::Store(a.scores + t + i * V::kLanes, p);
       sums[i] = V::Add(sums[i], p);
+      F weight = p;
+      if (a.scales != nullptr) weight = V::Mul(p, V::LoadBF16(a.scales[t / kGroupTokens] + i * V::kLanes));
+      V::Store(a.scores + t + i * V::kLanes, weight);
     }
   }
   OPENLORA_UNROLL
@@ -236,9 +257,9 @@ void FinishPair(const AttentionState& state, float* out, int64_t head_dim) {
 template <class V>
 constexpr AttentionKernels MakeAttentionKernels() {
   return {
-      .scores = {&Scores<V, KvF32<V>>, &Scores<V, KvF16<V>>, &Scores<V, KvBF16<V>>},
+      .scores = {&Scores<V, KvF32<V>>, &Scores<V, KvF16<V>>, &Scores<V, KvBF16<V>>, &Scores<V, KvI8<V>>},
       .softmax = &SoftmaxPair<V>,
-      .values = {&Values<V, KvF32<V>>, &Values<V, KvF16<V>>, &Values<V, KvBF16<V>>},
+      .values = {&Values<V, KvF32<V>>, &Values<V, KvF16<V>>, &Values<V, KvBF16<V>>, &Values<V, KvI8<V>>},
       .merge = &MergeStates<V>,
       .finish = &FinishPair<V>,
   };

@@ -52,6 +52,7 @@ Shape ShapeOf(const AttentionArgs& args) {
   const KvView& kv = args.kv;
   OPENLORA_CHECK(args.heads % kv.kv_heads == 0);
   OPENLORA_CHECK(kv.frame_tokens > 0 && kGroupTokens % kv.frame_tokens == 0);
+  OPENLORA_CHECK(kv.scale_bytes >= KvScaleBytes(kv.dtype, kv.kv_heads, kv.frame_tokens));
   return {args.heads / kv.kv_heads, RoundUp(kv.head_dim, kGroupTokens),
           int64_t{kv.kv_heads} * kv.head_dim * kv.frame_tokens};
 }
@@ -107,6 +108,9 @@ class TileWorker {
     scores_ = Take<float>(scratch, int64_t{kBlockTokens} * kAttentionPairs);
     keys_ = Take<const void*>(scratch, kBlockGroups);
     values_ = Take<const void*>(scratch, kBlockTokens);
+    key_scales_ = Take<const uint16_t*>(scratch, kBlockGroups);
+    value_scales_ = Take<const uint16_t*>(scratch, kBlockGroups);
+    gathered_scales_ = Take<uint16_t>(scratch, 2 * kBlockTokens);
     state_ = StatesAt(shape, scratch);
     span_state_ = StatesAt(shape, scratch + StateBytes(shape));
     scratch += 2 * StateBytes(shape);
@@ -120,8 +124,8 @@ class TileWorker {
   static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
     const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
     const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
-    return q + kAttentionPairs * kBlockTokens * 4 + (kBlockGroups + kBlockTokens) * 8 + 2 * StateBytes(shape) +
-           gathered + 6 * 64;
+    return q + kAttentionPairs * kBlockTokens * 4 + (3 * kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 2 +
+           2 * StateBytes(shape) + gathered + 9 * 64;
   }
   static AttentionState* StatesAt(const Shape& shape, uint8_t* memory) {
     AttentionState* states = Take<AttentionState>(memory, kAttentionPairs);
@@ -222,6 +226,25 @@ class TileWorker {
     }
   }
 
+  // Likewise the scales of the same tokens.
+  void FindScales(const Tile& tile, int32_t block, int32_t begin, int32_t end) {
+    const int32_t frame_tokens = kv_.frame_tokens;
+    for (int32_t t = begin; t < end; t += frame_tokens) {
+      const uint16_t* key =
+          kv_.Scales(tile.sequence, (block + t) / frame_tokens, args_.layer) + int64_t{tile.kv_head} * frame_tokens;
+      const uint16_t* value = key + int64_t{kv_.kv_heads} * frame_tokens;
+      const int32_t group = t / kGroupTokens;
+      if (frame_tokens < kGroupTokens) {
+        std::copy_n(key, frame_tokens, gathered_scales_ + t);
+        std::copy_n(value, frame_tokens, gathered_scales_ + kBlockTokens + t);
+        key = gathered_scales_ + group * kGroupTokens;
+        value = key + kBlockTokens;
+      }
+      key_scales_[group] = key;
+      value_scales_[group] = value;
+    }
+  }
+
   // [head_dim][frame_tokens] into columns of [head_dim][kGroupTokens].
   void CopyKeys(const uint8_t* key, uint8_t* group, int64_t bytes) {
     const auto copy = [&](auto constant) {
@@ -229,6 +252,8 @@ class TileWorker {
         std::memcpy(group + d * kGroupTokens * element_, key + d * constant, static_cast<size_t>(constant));
     };
     switch (bytes) {
+      case 1:
+        return copy(std::integral_constant<int64_t, 1>{});
       case 2:
         return copy(std::integral_constant<int64_t, 2>{});
       case 4:
@@ -246,22 +271,29 @@ class TileWorker {
     const int32_t begin = std::max(0, tile.begin - block) / kGroupTokens * kGroupTokens;
     const int32_t end = std::min(kBlockTokens, tile.end - block);
     FindFrames(tile, block, begin, end);
-    // Groups beside [begin, end) that make the calls even: any K will do, nobody looks at the scores.
+    const bool has_scales = kv_.dtype == DType::kI8;
+    if (has_scales) FindScales(tile, block, begin, end);
+    // Groups beside [begin, end) that make the calls even: any K and scale will do, nobody looks at the scores.
     const int32_t first_group = begin / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce;
     const int32_t groups = (end - 1) / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce + kGroupsAtOnce - first_group;
-    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) keys_[g] = keys_[begin / kGroupTokens];
+    const auto copy_group = [&](int32_t to, int32_t from) {
+      keys_[to] = keys_[from];
+      if (has_scales) key_scales_[to] = key_scales_[from];
+    };
+    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) copy_group(g, begin / kGroupTokens);
     for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g)
-      keys_[g] = keys_[(end - 1) / kGroupTokens];
-    kernels_.scores[static_cast<int>(kv_.dtype)](
-        {q_, tile.pairs, kv_.head_dim, keys_ + first_group, groups, scores_ + first_group * kGroupTokens});
+      copy_group(g, (end - 1) / kGroupTokens);
+    kernels_.scores[static_cast<int>(kv_.dtype)]({q_, tile.pairs, kv_.head_dim, keys_ + first_group,
+                                                  key_scales_ + first_group, groups,
+                                                  scores_ + first_group * kGroupTokens});
     TokenRange seen[kAttentionPairs], common = {0, kBlockTokens};
     for (int p = 0; p < tile.pairs; ++p) {
       const TokenRange row = SeenBy(args_, RowOf(tile, p));
       seen[p] = {std::clamp(row.begin - block, 0, kBlockTokens), std::clamp(row.end - block, 0, kBlockTokens)};
       common = {std::max(common.begin, seen[p].begin), std::min(common.end, seen[p].end)};
       if (seen[p].begin >= seen[p].end) continue;
-      kernels_.softmax(
-          {scores_ + p * kBlockTokens, seen[p].begin, seen[p].end, args_.soft_cap, shape_.out_count, &states[p]});
+      kernels_.softmax({scores_ + p * kBlockTokens, has_scales ? value_scales_ : nullptr, seen[p].begin, seen[p].end,
+                        args_.soft_cap, shape_.out_count, &states[p]});
     }
     AddValues(tile, states, seen, common);
   }
@@ -284,14 +316,17 @@ class TileWorker {
   const KvView& kv_;
   const Shape& shape_;
   const AttentionKernels& kernels_;
-  const int64_t element_;       // bytes
-  float* q_;                    // [head_dim][kAttentionPairs]
-  float* scores_;               // [kAttentionPairs][kBlockTokens]
-  const void** keys_;           // [kBlockGroups]
-  const void** values_;         // [kBlockTokens / frame_tokens]
-  AttentionState* state_;       // [kAttentionPairs]
-  AttentionState* span_state_;  // [kAttentionPairs]
-  uint8_t* gathered_;           // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
+  const int64_t element_;          // bytes
+  float* q_;                       // [head_dim][kAttentionPairs]
+  float* scores_;                  // [kAttentionPairs][kBlockTokens]
+  const void** keys_;              // [kBlockGroups]
+  const void** values_;            // [kBlockTokens / frame_tokens]
+  const uint16_t** key_scales_;    // [kBlockGroups], int8 alone, as the next two
+  const uint16_t** value_scales_;  // [kBlockGroups]
+  uint16_t* gathered_scales_;      // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
+  AttentionState* state_;          // [kAttentionPairs]
+  AttentionState* span_state_;     // [kAttentionPairs]
+  uint8_t* gathered_;              // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
 };
 
 }  // namespace

@@ -15,14 +15,15 @@ inline constexpr int kBlockTokens = 128;  // one rescale for each; the scores of
 inline constexpr int kBlockGroups = kBlockTokens / kGroupTokens;
 inline constexpr int kGroupsAtOnce = 4;  // groups of a score call are a multiple
 
-// scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim.
+// scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim; in int8 times the token's scale.
 struct ScoreArgs {
   const float* q = nullptr;  // [head_dim][kAttentionPairs], scaled
   int32_t pairs = 0;
   int32_t head_dim = 0;
-  const void* const* keys = nullptr;  // [groups], each [head_dim][kGroupTokens]
-  int32_t groups = 0;                 // a multiple of kGroupsAtOnce
-  float* scores = nullptr;            // [kAttentionPairs][kBlockTokens]
+  const void* const* keys = nullptr;        // [groups], each [head_dim][kGroupTokens]
+  const uint16_t* const* scales = nullptr;  // int8: [groups], each [kGroupTokens] in bf16
+  int32_t groups = 0;                       // a multiple of kGroupsAtOnce
+  float* scores = nullptr;                  // [kAttentionPairs][kBlockTokens]
 };
 
 // The online softmax of one pair: Σ e^(s - max) in 16 lanes, and Σ e^(s - max) v.
@@ -32,9 +33,11 @@ struct AttentionState {
   float* out;  // [head_dim rounded up to kGroupTokens]
 };
 
-// Tokens [begin, end) of a block: scores become e^(s - max), state's max and sums take them in, out is rescaled.
+// Tokens [begin, end) of a block: scores become e^(s - max), state's max and sums take them in, out is rescaled. In
+// int8 the scores end as e^(s - max) times the scale of the token's V.
 struct SoftmaxArgs {
-  float* scores = nullptr;  // [kBlockTokens]
+  float* scores = nullptr;                  // [kBlockTokens]
+  const uint16_t* const* scales = nullptr;  // [kBlockGroups], each [kGroupTokens] in bf16; null: not int8
   int32_t begin = 0;
   int32_t end = 0;
   float soft_cap = 0;
@@ -56,9 +59,9 @@ struct ValueArgs {
 };
 
 struct AttentionKernels {
-  void (*scores[3])(const ScoreArgs& args);  // by DType
+  void (*scores[4])(const ScoreArgs& args);  // by DType
   void (*softmax)(const SoftmaxArgs& args);
-  void (*values[3])(const ValueArgs& args);
+  void (*values[4])(const ValueArgs& args);
   // into = into ∪ from
   void (*merge)(AttentionState* into, const AttentionState& from, int64_t out_count);
   // out[0, head_dim) = state.out / Σ state.sums

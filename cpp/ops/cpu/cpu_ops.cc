@@ -57,21 +57,6 @@ KernelTable KernelsOf(SimdLevel level) {
   }
 }
 
-// One token's K into [kv_heads][head_dim][frame_tokens], its V into [kv_heads][frame_tokens][head_dim] behind that.
-template <typename Element, typename Convert>
-void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame,
-                const Convert& convert) {
-  const int64_t tokens = kv.frame_tokens, head_dim = kv.head_dim;
-  Element* const keys = reinterpret_cast<Element*>(frame);
-  Element* const values = keys + kv.kv_heads * head_dim * tokens;
-  for (int64_t head = 0; head < kv.kv_heads; ++head) {
-    for (int64_t d = 0; d < head_dim; ++d)
-      keys[(head * head_dim + d) * tokens + slot] = convert(k[head * head_dim + d]);
-    for (int64_t d = 0; d < head_dim; ++d)
-      values[(head * tokens + slot) * head_dim + d] = convert(v[head * head_dim + d]);
-  }
-}
-
 }  // namespace
 
 Status CreateCpuOps(SimdLevel level, int threads, std::unique_ptr<Ops>* ops) {
@@ -144,33 +129,6 @@ void CpuOps::Rope(const TensorView& x, int32_t heads, int32_t head_dim, const Te
     for (int64_t i = begin; i < end; ++i)
       kernels_.rope(x.f32(i / heads) + i % heads * head_dim, cos_sin.f32(i / heads), cos_sin.cols / 2);
   });
-}
-
-void CpuOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv, int32_t layer) {
-  OPENLORA_CHECK(k.cols == int64_t{kv.kv_heads} * kv.head_dim && v.cols == k.cols && k.rows >= rows.rows);
-  Parallel(rows.rows, rows.rows * k.cols * 2, [&](int64_t begin, int64_t end) {
-    for (int32_t row = static_cast<int32_t>(begin); row < end; ++row) {
-      const int32_t block = rows.row_pos[row] / kv.frame_tokens, slot = rows.row_pos[row] % kv.frame_tokens;
-      uint8_t* const frame = kv.Frame(rows.row_sequence[row], block, layer);
-      switch (kv.dtype) {
-        case DType::kF32:
-          StoreToken<float>(k.f32(row), v.f32(row), kv, slot, frame, [](float value) { return value; });
-          break;
-        case DType::kF16:
-          StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToF16);
-          break;
-        case DType::kBF16:
-          StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16);
-          break;
-        case DType::kI8:
-          OPENLORA_CHECK(false);
-      }
-    }
-  });
-}
-
-int64_t CpuOps::KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const {
-  return 2 * int64_t{kv_heads} * head_dim * tokens * static_cast<int64_t>(SizeOf(dtype));
 }
 
 void CpuOps::GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) {

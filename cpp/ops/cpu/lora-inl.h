@@ -60,8 +60,8 @@ struct TileS8 {
   static constexpr int kBytes = 4;
   static OPENLORA_INLINE void Load(const uint8_t* quad, int ranks, int lane, int lanes, typename V::F (&w)[2]) {
     const int8_t* p = reinterpret_cast<const int8_t*>(quad) + lane;
-    w[0] = lanes == V::kLanes ? V::LoadS8(p) : V::LoadS8Part(p, lanes);
-    w[1] = lanes == V::kLanes ? V::LoadS8(p + 2 * ranks) : V::LoadS8Part(p + 2 * ranks, lanes);
+    w[0] = lanes == V::kLanes ? V::LoadInt8(p) : V::LoadInt8Part(p, lanes);
+    w[1] = lanes == V::kLanes ? V::LoadInt8(p + 2 * ranks) : V::LoadInt8Part(p + 2 * ranks, lanes);
   }
 };
 

@@ -169,7 +169,7 @@ PackFunction PackFromTo(DType from, WeightFormat to) {
       return PackTo<DType::kF16>(to);
     case DType::kBF16:
       return PackTo<DType::kBF16>(to);
-    case DType::kI8:
+    case DType::kI8:  // no source has it
       break;
   }
   return nullptr;

@@ -45,15 +45,17 @@ struct Simd : SimdX86 {
   static F LoadBF16Part(const uint16_t* p, int n) { return WidenBF16(Load16Part(p, n)); }
   static F LoadF16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm256_cvtph_ps(Load16Part(p, n)); }
+  static F LoadInt8(const int8_t* p) {
+    return FloatOf(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    int8_t lanes[8] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return LoadInt8(lanes);
+  }
 
   static F LoadBF16Twice(const uint16_t* p) { return Twice(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
   static F LoadBF16TwicePart(const uint16_t* p, int n) { return Twice(Load16Part(p, n / 2)); }
-  static F LoadS8(const int8_t* p) { return WidenS8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
-  static F LoadS8Part(const int8_t* p, int n) {  // nor one of bytes
-    alignas(16) int8_t lanes[16] = {};
-    for (int i = 0; i < n; ++i) lanes[i] = p[i];
-    return WidenS8(_mm_load_si128(reinterpret_cast<const __m128i*>(lanes)));
-  }
 
   static I SetInt(int32_t v) { return _mm256_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }
@@ -129,7 +131,6 @@ struct Simd : SimdX86 {
   static __m256i First(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
-  static F WidenS8(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)); }
   // Each of the first four goes to the upper halves of two lanes.
   static F Twice(__m128i v) {
     const I from = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 2, 3,  //

@@ -47,13 +47,17 @@ struct Simd : SimdX86 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static F LoadF16Part(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p)); }
+  static F LoadInt8(const int8_t* p) {
+    return FloatOf(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    return FloatOf(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(First(n), p)));
+  }
 
   static F LoadBF16Twice(const uint16_t* p) { return Twice(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F LoadBF16TwicePart(const uint16_t* p, int n) {
     return Twice(_mm_maskz_loadu_epi16(static_cast<__mmask8>((1u << n / 2) - 1), p));
   }
-  static F LoadS8(const int8_t* p) { return WidenS8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-  static F LoadS8Part(const int8_t* p, int n) { return WidenS8(_mm_maskz_loadu_epi8(First(n), p)); }
 
   static I SetInt(int32_t v) { return _mm512_set1_epi32(v); }
   static I AddInt(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -158,7 +162,6 @@ struct Simd : SimdX86 {
     return _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)));
   }
   static __mmask16 First(int n) { return static_cast<__mmask16>((1u << n) - 1); }
-  static F WidenS8(__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v)); }
   // Each goes to the upper halves of two lanes.
   static F Twice(__m128i v) {
     constexpr int kHigh = 1 << 16;

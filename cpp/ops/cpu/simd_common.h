@@ -22,7 +22,7 @@
 //   EvenBF16(i) OddBF16(i)     the low and the high 16 bits of each lane as bf16
 //   LoadBF16(p) LoadBF16Part(p, n) LoadF16(p) LoadF16Part(p, n)   kLanes consecutive 16-bit floats
 //   LoadBF16Twice(p) LoadBF16TwicePart(p, n)   bf16: p[0], p[0], p[1], p[1], …; n is even
-//   LoadS8(p) LoadS8Part(p, n) kLanes consecutive signed bytes, as f32
+//   LoadInt8(p) LoadInt8Part(p, n)   kLanes consecutive signed bytes, as f32
 //   SetInt(i) AddInt SubInt ShiftLeft<n>(i) ShiftRight<n>(i)      32 bits, ShiftRight keeps the sign
 //   BitsOf(f) FromBits(i)      reinterpret
 //   FloatOf(i)                 exact for |i| < 2^24

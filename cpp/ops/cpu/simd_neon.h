@@ -59,6 +59,16 @@ struct Simd {
     const Lanes16 lanes(p, n);
     return LoadF16(lanes.v);
   }
+  static F LoadInt8(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return FloatOf(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+  }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    int8_t lanes[4] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return LoadInt8(lanes);
+  }
 
   static F LoadBF16Twice(const uint16_t* p) { return LoadBF16TwicePart(p, 4); }
   static F LoadBF16TwicePart(const uint16_t* p, int n) {
@@ -66,12 +76,6 @@ struct Simd {
     __builtin_memcpy(&bits, p, static_cast<size_t>(n));
     const uint16x4_t two = vcreate_u16(bits);
     return FromBits(vreinterpretq_s32_u32(vshll_n_u16(vzip1_u16(two, two), 16)));
-  }
-  static F LoadS8(const int8_t* p) { return LoadS8Part(p, 4); }
-  static F LoadS8Part(const int8_t* p, int n) {
-    uint64_t bits = 0;
-    __builtin_memcpy(&bits, p, static_cast<size_t>(n));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(bits)))));
   }
 
   static I SetInt(int32_t v) { return vdupq_n_s32(v); }

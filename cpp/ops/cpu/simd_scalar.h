@@ -75,14 +75,14 @@ struct Simd {
   static F LoadF16Part(const uint16_t* p, int n) {
     return Map([=](int i) { return i < n ? F16(p[i]) : 0.0f; });
   }
+  static F LoadInt8(const int8_t* p) { return LoadInt8Part(p, 4); }
+  static F LoadInt8Part(const int8_t* p, int n) {
+    return Map([=](int i) { return i < n ? static_cast<float>(p[i]) : 0.0f; });
+  }
 
   static F LoadBF16Twice(const uint16_t* p) { return LoadBF16TwicePart(p, 4); }
   static F LoadBF16TwicePart(const uint16_t* p, int n) {
     return FromBits(MapInt([=](int i) { return i < n ? uint32_t{p[i / 2]} << 16 : 0; }));
-  }
-  static F LoadS8(const int8_t* p) { return LoadS8Part(p, 4); }
-  static F LoadS8Part(const int8_t* p, int n) {
-    return Map([=](int i) { return i < n ? static_cast<float>(p[i]) : 0.0f; });
   }
 
   static I SetInt(int32_t v) {

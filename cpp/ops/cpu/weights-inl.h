@@ -42,10 +42,10 @@ struct WeightS8 {  // codes: the scales stand before them
   static constexpr int kGroup = 1;
   static constexpr int kGroupElement = 1;
   static OPENLORA_INLINE void Load(const uint8_t* group, int output, F (&w)[kGroup]) {
-    w[0] = V::LoadS8(reinterpret_cast<const int8_t*>(group) + output);
+    w[0] = V::LoadInt8(reinterpret_cast<const int8_t*>(group) + output);
   }
   static OPENLORA_INLINE void LoadPart(const uint8_t* group, int output, int lanes, F (&w)[kGroup]) {
-    w[0] = V::LoadS8Part(reinterpret_cast<const int8_t*>(group) + output, lanes);
+    w[0] = V::LoadInt8Part(reinterpret_cast<const int8_t*>(group) + output, lanes);
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace openlora::reference {
@@ -22,19 +23,55 @@ Place Find(const KvView& kv, Part part, int32_t sequence, int32_t position, int3
   return {kv.Frame(sequence, position / kv.frame_tokens, layer), index + (part == Part::kValue ? elements : 0)};
 }
 
+// The scale of a row of int8.
+uint16_t& ScaleOf(const KvView& kv, Part part, int32_t sequence, int32_t position, int32_t layer, int32_t kv_head) {
+  const int32_t head = part == Part::kValue ? kv.kv_heads + kv_head : kv_head;
+  return kv.Scales(sequence, position / kv.frame_tokens, layer)[head * kv.frame_tokens + position % kv.frame_tokens];
+}
+
 double Load(const KvView& kv, Part part, int32_t sequence, int32_t position, int32_t layer, int32_t kv_head,
             int32_t d) {
   const Place place = Find(kv, part, sequence, position, layer, kv_head, d);
-  return LoadAsFloat(place.frame, kv.dtype, place.index);
+  const double value = LoadAsFloat(place.frame, kv.dtype, place.index);
+  return kv.dtype == DType::kI8 ? value * BF16ToFloat(ScaleOf(kv, part, sequence, position, layer, kv_head)) : value;
+}
+
+// The least bf16 that isn't below `value`, which is finite and positive.
+uint16_t BF16Above(float value) {
+  uint16_t bits = FloatToBF16(value);
+  if (BF16ToFloat(bits) < value) ++bits;
+  return bits;
+}
+
+// A row of head_dim as int8; returns its scale.
+uint16_t Quantise(const float* row, int32_t head_dim, std::vector<float>* q) {
+  q->assign(static_cast<size_t>(head_dim), 0);
+  float largest = 0;
+  for (int32_t d = 0; d < head_dim; ++d) {
+    if (!std::isfinite(row[d])) return FloatToBF16(std::numeric_limits<float>::quiet_NaN());
+    largest = std::max(largest, std::abs(row[d]));
+  }
+  if (largest / 127 == 0) return 0;
+  const uint16_t scale = BF16Above(largest / 127);
+  for (int32_t d = 0; d < head_dim; ++d) (*q)[static_cast<size_t>(d)] = std::nearbyint(row[d] / BF16ToFloat(scale));
+  return scale;
 }
 
 void Store(const KvView& kv, Part part, const RowsView& rows, const TensorView& from, int32_t layer) {
+  std::vector<float> q;
   for (int32_t row = 0; row < rows.rows; ++row)
-    for (int32_t head = 0; head < kv.kv_heads; ++head)
-      for (int32_t d = 0; d < kv.head_dim; ++d) {
-        const Place place = Find(kv, part, rows.row_sequence[row], rows.row_pos[row], layer, head, d);
-        StoreFromFloat(place.frame, kv.dtype, place.index, from.f32(row)[head * kv.head_dim + d]);
+    for (int32_t head = 0; head < kv.kv_heads; ++head) {
+      const int32_t sequence = rows.row_sequence[row], position = rows.row_pos[row];
+      const float* values = from.f32(row) + int64_t{head} * kv.head_dim;
+      if (kv.dtype == DType::kI8) {
+        ScaleOf(kv, part, sequence, position, layer, head) = Quantise(values, kv.head_dim, &q);
+        values = q.data();
       }
+      for (int32_t d = 0; d < kv.head_dim; ++d) {
+        const Place place = Find(kv, part, sequence, position, layer, head, d);
+        StoreFromFloat(place.frame, kv.dtype, place.index, values[d]);
+      }
+    }
 }
 
 void AttendHead(const AttentionArgs& args, int32_t row, int32_t head) {

@@ -13,7 +13,9 @@ const LIMIT_ROUNDS = 3;
 const FRAME_TOKENS = 16;
 const FRAME_BYTES_MIN = 4096;
 const POOL_SPARE = 64 * 2 ** 20;
-const KV_BYTES = { f32: 4, bf16: 2, f16: 2, int8: 2, int4: 2 } as const;
+const KV_BYTES = { f32: 4, bf16: 2, f16: 2, int8: 1 } as const;
+/** In int8, of each head. */
+const KV_SCALE_BYTES = 2;
 /** The instruction that products are computed with. */
 const PEAK_OF = { f32: 'f32 fma', bf16: 'f32 fma', f16: 'f32 fma', int8: 'int8 dot', int4: 'int8 dot' } as const;
 
@@ -44,9 +46,10 @@ export class ModelSession {
     io: Io,
   ): Promise<ModelSession> {
     const began = performance.now();
-    const { dtype, compute, adapterDtype, threads, simd } = settings;
+    const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
     const memory = String(poolBytes(settings, folder, room));
-    const options = { dtype, compute, 'adapter-dtype': adapterDtype, threads, simd, memory, context: room.context };
+    const held = { dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype };
+    const options = { ...held, compute, threads, simd, memory, context: room.context };
     let [packing, packed] = [began, began];
     const base = await openBase(folder.base, options, io, (phase) => {
       if (phase === 'weights') packing = performance.now();
@@ -137,24 +140,34 @@ export async function measureSecondStart(folder: ModelFolder, settings: ModelSet
 }
 
 /** Of the pool: the KV of all sequences, in frames as the engine cuts them, and every adapter. */
-function poolBytes({ shape, dtype, adapters }: ModelSettings, folder: { adapterBytes: number }, room: Room): number {
-  const tokenBytes = kvBytes(shape, dtype);
-  const frame = Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(FRAME_TOKENS * tokenBytes)));
+function poolBytes({ shape, kvDtype, adapters }: ModelSettings, folder: { adapterBytes: number }, room: Room): number {
+  const scaleBytes = FRAME_TOKENS * kvScaleBytes(shape, kvDtype);
+  const codeBytes = FRAME_TOKENS * kvBytes(shape, kvDtype) - scaleBytes;
+  const frame = Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(codeBytes))) + scaleBytes;
   const frames = (Math.ceil(room.context / FRAME_TOKENS) + 1) * shape.layers * room.sequences;
-  // Held in the dtype of the weights, which may be that of the files; ranks that aren't multiples of 8 take 10 % more.
-  const held = adapters * (1.1 * folder.adapterBytes + frame);
+  // Held in the dtype of the weights, which may be that of the files; ranks that aren't multiples of 8 take 10 % more. A
+  // frame of theirs pays for scales as well.
+  const held = adapters * (1.1 * folder.adapterBytes * (frame / (frame - scaleBytes)) + frame);
   return Math.ceil(frames * frame + held + POOL_SPARE);
 }
 
 /** Of one token in one layer. */
-function kvBytes({ kvHeads, headDim }: Shape, dtype: ModelSettings['dtype']): number {
-  return 2 * kvHeads * headDim * KV_BYTES[dtype];
+function kvBytes(shape: Shape, kvDtype: ModelSettings['kvDtype']): number {
+  return 2 * shape.kvHeads * shape.headDim * KV_BYTES[kvDtype] + kvScaleBytes(shape, kvDtype);
+}
+
+/** The part of it that stands beside the frames. */
+function kvScaleBytes({ kvHeads }: Shape, kvDtype: ModelSettings['kvDtype']): number {
+  return kvDtype === 'int8' ? 2 * kvHeads * KV_SCALE_BYTES : 0;
 }
 
 /** Bytes and operations of attention for rows that see `tokens` tokens altogether. */
-export function attentionWork({ shape, dtype }: ModelSettings, tokens: number): { bytes: number; operations: number } {
+export function attentionWork(
+  { shape, kvDtype }: ModelSettings,
+  tokens: number,
+): { bytes: number; operations: number } {
   return {
-    bytes: tokens * shape.layers * kvBytes(shape, dtype),
+    bytes: tokens * shape.layers * kvBytes(shape, kvDtype),
     operations: 4 * tokens * shape.layers * shape.heads * shape.headDim,
   };
 }

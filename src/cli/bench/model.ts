@@ -8,7 +8,7 @@ import { withModelFolder } from './model-folder.js';
 import { measureSecondStart, ModelSession, type Room } from './model-session.js';
 import { benchPrefill, prefillRoom } from './prefill.js';
 import type { Line } from './report.js';
-import { BATCH_ROWS, type ModelSettings } from './settings.js';
+import { BATCH_ROWS, kvDtypeOf, type ModelSettings } from './settings.js';
 import { weightsOf } from './shapes.js';
 
 export async function benchModel(settings: ModelSettings, io: Io, onLine: OnLine): Promise<Measured> {
@@ -37,11 +37,13 @@ function checkContext({ bench, shape, prompts }: ModelSettings, room: Room): voi
 }
 
 function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {
-  const { shape, dtype, compute, adapterDtype, adapters, rank, bench, batches, prompts, repeats } = settings;
+  const { shape, dtype, kvDtype, compute, adapterDtype, adapters, rank } = settings;
+  const { bench, batches, prompts, repeats } = settings;
   const { layers, head } = weightsOf(shape, rank);
   return {
     model: shape.name,
     dtype,
+    ...(kvDtype !== kvDtypeOf(dtype) ? { KV: kvDtype } : {}),
     ...(compute === 'bf16' ? { compute } : {}),
     weights: layers + head * (shape.isTied ? 1 : 2),
     hidden: shape.hidden,

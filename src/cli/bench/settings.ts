@@ -9,6 +9,7 @@ import { MODEL_NAMES, namedShape, readShape, type Shape } from './shapes.js';
 
 const DTYPES = BASE_OPTIONS.dtype.choices.filter((name) => name !== 'auto');
 export type BenchDtype = (typeof DTYPES)[number];
+const KV_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
 
 export const BENCH_OPTIONS = {
   quick: { kind: 'flag', summary: 'seconds in place of minutes: does it still run? The numbers mean little' },
@@ -30,6 +31,13 @@ export const BENCH_OPTIONS = {
     value: 'TYPE',
     choices: DTYPES,
     summary: 'decode, prefill: of the weights (default: bf16)',
+  },
+  'kv-dtype': {
+    kind: 'text',
+    value: 'TYPE',
+    choices: KV_DTYPES,
+    summary:
+      'decode, prefill: of the KV cache: f32, bf16, f16 or int8 (default: that of the weights, bf16 beside int8 and int4)',
   },
   compute: { ...BASE_OPTIONS.compute, summary: `decode, prefill: ${BASE_OPTIONS.compute.summary}` },
   'adapter-dtype': {
@@ -75,6 +83,7 @@ const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
   model: MODEL_BENCHES,
   config: MODEL_BENCHES,
   dtype: MODEL_BENCHES,
+  'kv-dtype': MODEL_BENCHES,
   compute: MODEL_BENCHES,
   'adapter-dtype': MODEL_BENCHES,
   batch: ['decode'],
@@ -107,6 +116,7 @@ export interface ModelSettings {
   bench: 'decode' | 'prefill';
   shape: Shape;
   dtype: BenchDtype;
+  kvDtype: (typeof KV_DTYPES)[number];
   compute: 'f32' | 'bf16';
   adapterDtype: 'auto' | 'int8';
   threads: number | undefined;
@@ -120,6 +130,9 @@ export interface ModelSettings {
   folder: string | undefined;
   isQuick: boolean;
 }
+
+/** The KV dtype that goes with weights of `dtype`, written as bf16 where they are int8 and int4. */
+export const kvDtypeOf = (dtype: BenchDtype) => (dtype === 'int8' || dtype === 'int4' ? 'bf16' : dtype);
 
 /** Rows of a step, as the SDK chooses them: with more requests a step can't have a row for each. */
 export const BATCH_ROWS = 256;
@@ -143,6 +156,7 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
   return {
     ...{ bench, shape, prompts, isQuick: quick, dtype, compute },
     adapterDtype: values['adapter-dtype'] ?? 'auto',
+    kvDtype: values['kv-dtype'] ?? kvDtypeOf(dtype),
     threads: values.threads,
     simd: values.simd ?? 'auto',
     batches: bench === 'decode' ? counts('batch', values.batch ?? (quick ? '1,4' : '1,8,32'), BATCH_ROWS) : [1],

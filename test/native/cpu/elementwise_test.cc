@@ -153,6 +153,94 @@ TEST(CpuElementwise, KvAppendPutsTokensInLanesOfKAndInRowsOfV) {
   }
 }
 
+// Of rows of one KV head of `head_dim`, one after another: their scales, and their integers as [row][d].
+struct Int8Rows {
+  std::vector<float> scales;
+  std::vector<int8_t> q;
+};
+Int8Rows AppendInt8(Ops* ops, const std::vector<float>& k, const std::vector<float>& v, int32_t head_dim, bool is_key) {
+  const auto tokens = static_cast<int32_t>(k.size()) / head_dim;
+  EXPECT_LE(tokens, 16);
+  const int64_t bytes = ops->KvBytes(DType::kI8, 1, head_dim, 16), scale_bytes = KvScaleBytes(DType::kI8, 1, 16);
+  EXPECT_EQ(bytes, 2 * 16 * head_dim);
+  EXPECT_EQ(scale_bytes, 2 * 16 * 2);
+  std::vector<uint8_t> pool(static_cast<size_t>(bytes) * 2, 0x55), scales(static_cast<size_t>(scale_bytes) * 2, 0x55);
+  const uint32_t frame = 1;
+  const int64_t begin = 0;
+  const KvView kv{pool.data(), bytes, 16, DType::kI8, 1, 1, head_dim, &frame, &begin, scales.data(), scale_bytes};
+  std::vector<int32_t> positions, sequence(static_cast<size_t>(tokens));
+  for (int32_t t = 0; t < tokens; ++t) positions.push_back(t);
+  std::vector<float> key = k, value = v;
+  ops->KvAppend(F32View(key.data(), tokens, head_dim), F32View(value.data(), tokens, head_dim),
+                {tokens, nullptr, positions.data(), sequence.data()}, kv, 0);
+  EXPECT_TRUE(std::all_of(pool.begin(), pool.begin() + bytes, [](uint8_t byte) { return byte == 0x55; }));
+  EXPECT_TRUE(std::all_of(scales.begin(), scales.begin() + scale_bytes, [](uint8_t byte) { return byte == 0x55; }));
+  const auto* q = reinterpret_cast<const int8_t*>(pool.data() + bytes);
+  const auto* scale = reinterpret_cast<const uint16_t*>(scales.data() + scale_bytes);
+  Int8Rows rows;
+  for (int32_t t = 0; t < tokens; ++t) {
+    rows.scales.push_back(BF16ToFloat(scale[is_key ? t : 16 + t]));
+    for (int32_t d = 0; d < head_dim; ++d) rows.q.push_back(is_key ? q[d * 16 + t] : q[(16 + t) * head_dim + d]);
+  }
+  return rows;
+}
+
+// Rows of every size that an f32 has, their largest element where it is hardest to scale.
+TEST(CpuElementwise, KvAppendInInt8RoundsEachRowByItselfToNearest) {
+  constexpr int32_t kHeadDim = 37;
+  const auto ops = MakeOps(SimdLevel::kAuto, 1);
+  for (int exponent = -149; exponent < 128; ++exponent) {
+    std::vector<float> rows = Values(static_cast<uint64_t>(exponent + 200), 3 * kHeadDim);
+    for (float& value : rows) value = std::ldexp(value, exponent);
+    rows[3] = std::ldexp(1.0f, exponent);                   // / 127 is rounded
+    rows[kHeadDim + 4] = -std::ldexp(0x1.fcp0f, exponent);  // 127 / 64: the scale is a power of two
+    rows[2 * kHeadDim + 5] = std::ldexp(0x1.fffffep0f, exponent);
+    for (const bool is_key : {true, false}) {
+      const std::vector<float> other(rows.size(), 1.0f);
+      const Int8Rows got = AppendInt8(ops.get(), is_key ? rows : other, is_key ? other : rows, kHeadDim, is_key);
+      for (size_t row = 0; row < 3; ++row) {
+        const float* const values = &rows[row * kHeadDim];
+        double largest = 0;
+        for (int32_t d = 0; d < kHeadDim; ++d) largest = std::max(largest, double{std::abs(values[d])});
+        const double scale = got.scales[row], exact = largest / 127;
+        // The next bf16 upwards; f32 rounds what is smaller than any other number to zero, and the row with it.
+        EXPECT_TRUE(std::isfinite(scale));
+        EXPECT_GE(scale, exact * (1 - 0x1.0p-24) - 0x1.0p-150) << exponent;
+        EXPECT_LE(scale, std::max(exact * (1 + 0x1.01p-7), exact + 0x1.0p-133)) << exponent;
+        for (int32_t d = 0; d < kHeadDim; ++d) {
+          const int q = got.q[row * kHeadDim + static_cast<size_t>(d)];
+          EXPECT_LE(std::abs(q), 127);
+          if (scale == 0) {
+            EXPECT_EQ(q, 0);
+          } else {
+            const double ratio = double{values[d]} / scale;
+            EXPECT_LE(std::abs(q - ratio), 0.5 + 127 * 0x1.0p-24) << exponent;
+          }
+        }
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(CpuElementwise, KvAppendInInt8TakesTiesToEvenAndKnowsZeroNaNAndInfinity) {
+  const auto ops = MakeOps(SimdLevel::kAuto, 1);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> rows = {
+      127, 0.5f,  1.5f, -2.5f, -126.5f,  // scale 1
+      0,   -0.0f, 0,    0,     0,        //
+      1,   kNaN,  2,    3,     4,        //
+      1,   2,     3,    4,     -kInfinity,
+  };
+  const Int8Rows got = AppendInt8(ops.get(), rows, rows, 5, true);
+  EXPECT_EQ(got.scales[0], 1);
+  EXPECT_EQ(got.scales[1], 0);
+  EXPECT_TRUE(std::isnan(got.scales[2]));
+  EXPECT_TRUE(std::isnan(got.scales[3]));
+  EXPECT_EQ(got.q, (std::vector<int8_t>{127, 0, 2, -2, -126, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+}
+
 TEST(CpuElementwise, GatherRowsCopies) {
   const auto ops = MakeOps(SimdLevel::kAuto, 2);
   std::vector<float> x = Values(1, 6 * 10), out(3 * 10);

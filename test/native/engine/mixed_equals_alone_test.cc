@@ -51,11 +51,22 @@ void RegisterAll(const TestFolder& folder, const ModelConfig& model, CoreDriver*
                                         i % 3, 100 + static_cast<uint64_t>(i), model));
 }
 
+// None: what stands beside the weights.
+struct HeldDTypes {
+  std::optional<DType> kv = {};
+  std::optional<DType> adapter = {};
+
+  void SetIn(EngineOptions* options) const {
+    options->kv_dtype = kv.value_or(options->kv_dtype);
+    options->adapter_dtype = adapter.value_or(options->adapter_dtype);
+  }
+};
+
 // Each request by itself, one after another.
 std::vector<Answer> Alone(const TestFolder& folder, WeightFormat dtype = DType::kF32,
-                          const ModelConfig& model = TinyConfig(), std::optional<DType> adapter_dtype = {}) {
+                          const ModelConfig& model = TinyConfig(), const HeldDTypes& held = {}) {
   EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model);
-  options.adapter_dtype = adapter_dtype.value_or(options.adapter_dtype);
+  held.SetIn(&options);
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, model, &driver);
@@ -79,7 +90,7 @@ struct MixedRun {
   SimdLevel simd = SimdLevel::kAuto;
   WeightFormat dtype = DType::kF32;
   ModelConfig model = TinyConfig();
-  std::optional<DType> adapter_dtype = {};  // none: that beside the weights
+  HeldDTypes held = {};
 };
 
 // All at once: random arrival, and cancels of some. Returns the engine's counters.
@@ -90,7 +101,7 @@ EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer>& alon
   options.max_batch_tokens = run.max_batch_tokens;
   options.pool_bytes = run.pool_bytes;
   options.max_context = 128;
-  options.adapter_dtype = run.adapter_dtype.value_or(options.adapter_dtype);
+  run.held.SetIn(&options);
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, run.model, &driver);
@@ -186,9 +197,9 @@ TEST(MixedEqualsAloneTest, WithAdaptersInInt8) {
   const TestFolder folder("int8-adapters");
   for (const WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kInt8}) {
     SCOPED_TRACE(NameOf(dtype));
-    const std::vector<Answer> alone = Alone(folder, dtype, TinyConfig(), DType::kI8);
+    const std::vector<Answer> alone = Alone(folder, dtype, TinyConfig(), {.adapter = DType::kI8});
     MixedRun run{.seed = 20, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype};
-    run.adapter_dtype = DType::kI8;
+    run.held.adapter = DType::kI8;
     ExpectSame(folder, alone, run);
     for (const SimdLevel level : AvailableSimdLevels()) {
       if (IsSmall()) continue;
@@ -200,6 +211,43 @@ TEST(MixedEqualsAloneTest, WithAdaptersInInt8) {
     run.seed = 21;
     run.pool_bytes = 60 * 4096;
     EXPECT_GT(ExpectSame(folder, alone, run).adapter_evictions, 0u);
+  }
+}
+
+// Chunks, threads, preemption with recomputing, frames freed and taken again (poisoned in between, as are their
+// scales), windows and soft caps; heads with a tail, and frames of fewer than 16 tokens.
+TEST(MixedEqualsAloneTest, WithKVInInt8) {
+  ModelConfig windows = TinyConfig();
+  windows.layer_options = {{13, 0}, {0, -1}};
+  windows.attention_soft_cap = 2;
+  ModelConfig wide = TinyConfig();  // a frame holds 8 tokens: 16 would take 84 KiB
+  wide.kv_heads = 4;
+  wide.heads = 4;
+  wide.head_dim = 660;
+  for (const auto& [name, model] :
+       {std::pair{"int8-kv", TinyConfig()}, {"int8-kv-windows", windows}, {"int8-kv-wide", wide}}) {
+    SCOPED_TRACE(name);
+    const TestFolder folder(name);
+    const std::vector<Answer> alone = Alone(folder, DType::kF32, model, {.kv = DType::kI8});
+    const bool is_wide = model.head_dim > 12;
+    MixedRun run{
+        .seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model, .held = {.kv = DType::kI8}};
+    if (is_wide) run.pool_bytes = 16 << 20;
+    ExpectSame(folder, alone, run);
+    if (is_wide) continue;
+    run.seed = 22;
+    run.max_batch_tokens = 32;
+    run.pool_bytes = 60 * (4096 + 128);  // as many frames as the other dtypes have under pressure
+    const EngineStats stats = ExpectSame(folder, alone, run);
+    EXPECT_GT(stats.adapter_evictions, 0u);
+    EXPECT_GT(stats.preemptions, 0u);
+    if (IsSmall()) continue;
+    run = {.seed = 23, .threads = 3, .max_batch_tokens = 5, .model = model, .held = {.kv = DType::kI8}};
+    ExpectSame(folder, alone, run);
+    for (const SimdLevel level : AvailableSimdLevels()) {
+      run = {.seed = 24, .simd = level, .model = model, .held = {.kv = DType::kI8}};
+      ExpectSame(folder, alone, run);
+    }
   }
 }
 

@@ -12,13 +12,15 @@ namespace openlora {
 namespace {
 
 constexpr int64_t kFrameBytes = 4096;
+constexpr int64_t kBesideBytes = 72;
 
 class FramePoolTest : public testing::Test {
  protected:
-  void SetUp() override { ASSERT_TRUE(pool_.Open(&device_, kFrameBytes, 8, true).ok()); }
+  void SetUp() override { ASSERT_TRUE(pool_.Open(&device_, kFrameBytes, kBesideBytes, 8, true).ok()); }
   bool IsFilled(uint32_t frame, uint8_t value) const {
-    return std::all_of(pool_.Frame(frame), pool_.Frame(frame) + kFrameBytes,
-                       [value](uint8_t byte) { return byte == value; });
+    const auto is_value = [value](uint8_t byte) { return byte == value; };
+    return std::all_of(pool_.Frame(frame), pool_.Frame(frame) + kFrameBytes, is_value) &&
+           std::all_of(pool_.Beside(frame), pool_.Beside(frame) + kBesideBytes, is_value);
   }
 
   CpuDevice device_;
@@ -59,6 +61,22 @@ TEST_F(FramePoolTest, FreedFramesArePoisonedAndKvFramesComeZeroed) {
   ASSERT_TRUE(pool_.Take(1, FrameUse::kKv, &frames));
   EXPECT_EQ(frames[0], frame);
   EXPECT_TRUE(IsFilled(frame, 0));
+}
+
+TEST_F(FramePoolTest, WhatStandsBesideAFrameIsItsOwnAndIsCounted) {
+  EXPECT_EQ(pool_.BytesOf(3), 3 * (kFrameBytes + kBesideBytes));
+  std::vector<uint32_t> frames;
+  ASSERT_TRUE(pool_.Take(8, FrameUse::kKv, &frames));
+  for (const uint32_t frame : frames) std::fill_n(pool_.Beside(frame), kBesideBytes, static_cast<uint8_t>(frame + 1));
+  for (const uint32_t frame : frames) {
+    EXPECT_EQ(pool_.Beside(frame)[0], frame + 1);
+    EXPECT_EQ(pool_.Beside(frame)[kBesideBytes - 1], frame + 1);
+    EXPECT_EQ(pool_.Frame(frame)[0], 0);
+  }
+  FramePool plain;
+  ASSERT_TRUE(plain.Open(&device_, kFrameBytes, 0, 8, true).ok());
+  EXPECT_EQ(plain.beside(), nullptr);
+  EXPECT_EQ(plain.BytesOf(3), 3 * kFrameBytes);
 }
 
 TEST_F(FramePoolTest, CountsAddUpOverARandomLife) {

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "cases/attention_run.h"
 #include "native/ops/ops_under_test.h"
 #include "native/test_size.h"
@@ -18,11 +20,21 @@ std::vector<AttentionCase> Cases() {
   return OneOfEachKind(all, [](const AttentionCase& c) { return std::pair{std::string(c.name), c.dtype}; });
 }
 
+double Largest(const float* values, int64_t count) {
+  double largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, double{std::abs(values[i])});
+  return largest;
+}
+
 // Error of one output, relative to the largest |v| (the weights add up to 1). With S = scale·‖q‖·max‖k‖ >= |s|:
 // a score is off by ds = u·(chain over head_dim + 3)·S, s - max by u·2S more, and a cap by 8u·cap; a weight's relative
-// error is that plus e^x's few u; the sums are chains over n tokens, rescaled once a block of at least 16 tokens.
+// error is that plus e^x's few u; the sums are chains over n tokens, rescaled once a block of at least 16 tokens. In
+// int8 a score and a weight are multiplied by a scale, one u each, and a row grows by half a step for each element at
+// most: a step is the scale, largest / 127 rounded up to bf16.
 std::vector<double> Tolerances(const AttentionData& data, const std::vector<AttentionRows>& rows) {
+  constexpr double kHalfStep = (1 + 0x1.0p-7) / 254;  // of the largest
   const AttentionCase& c = data.shape;
+  const int is_int8 = c.dtype == DType::kI8 ? 1 : 0;
   const int64_t q_cols = int64_t{c.heads} * c.head_dim, kv_cols = int64_t{c.kv_heads} * c.head_dim;
   std::vector<double> tolerance;
   for (const AttentionRows& r : rows)
@@ -31,16 +43,18 @@ std::vector<double> Tolerances(const AttentionData& data, const std::vector<Atte
         const int64_t kv_begin = int64_t{head / (c.heads / c.kv_heads)} * c.head_dim;
         double k_norm = 0, v_max = 0;
         for (int32_t j = 0; j <= position; ++j) {
-          k_norm = std::max(k_norm, Norm(&data.k[r.sequence][j * kv_cols + kv_begin], c.head_dim));
-          for (int32_t d = 0; d < c.head_dim; ++d)
-            v_max = std::max(v_max, double{std::abs(data.v[r.sequence][j * kv_cols + kv_begin + d])});
+          const float* k = &data.k[r.sequence][j * kv_cols + kv_begin];
+          const float* v = &data.v[r.sequence][j * kv_cols + kv_begin];
+          const double grown = is_int8 ? std::sqrt(c.head_dim) * Largest(k, c.head_dim) * kHalfStep : 0;
+          k_norm = std::max(k_norm, Norm(k, c.head_dim) + grown);
+          v_max = std::max(v_max, Largest(v, c.head_dim) * (is_int8 ? 1 + kHalfStep : 1));
         }
         const double q_norm = Norm(&data.q[r.sequence][position * q_cols + int64_t{head} * c.head_dim], c.head_dim);
         const double s = AttentionRun::Scale(c) * q_norm * k_norm;
-        const double ds = (ChainError(c.head_dim) + 3) * s + 2 * s + 8 * c.soft_cap;
+        const double ds = (ChainError(c.head_dim) + 3 + is_int8) * s + 2 * s + 8 * c.soft_cap;
         const double n = position + 1;
         tolerance.insert(tolerance.end(), c.head_dim,
-                         kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10) * v_max);
+                         kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10 + is_int8) * v_max);
       }
   return tolerance;
 }
@@ -114,22 +128,104 @@ TEST(Attention, OfOneTokenReturnsItsValueAsTheCacheRoundsIt) {
     }
 }
 
-TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
-  const AttentionCase c{.name = "long",
-                        .heads = 7,
-                        .kv_heads = 1,
-                        .head_dim = 64,
-                        .dtype = DType::kBF16,
-                        .sequences = {{5000, 1}},
-                        .seed = 3};
-  const AttentionData data(c);
-  std::vector<float> first;
-  for (const int threads : {1, 2, 3, 8}) {
-    AttentionRun run(CpuOpsFor(SimdLevel::kAuto, threads), data);
+// What int8 makes of a row, in double.
+std::vector<double> Int8Row(const float* row, int32_t count) {
+  const auto exact = static_cast<float>(Largest(row, count)) / 127;
+  double scale = BF16ToFloat(FloatToBF16(exact));
+  if (scale < double{exact}) scale = BF16ToFloat(static_cast<uint16_t>(FloatToBF16(exact) + 1));
+  std::vector<double> rounded;
+  for (int32_t d = 0; d < count; ++d)
+    rounded.push_back(scale > 0 ? std::nearbyint(static_cast<float>(row[d] / scale)) * scale : 0.0);
+  return rounded;
+}
+
+TEST(Attention, OfOneTokenReturnsItsValueInInt8) {
+  constexpr int32_t kHeadDim = 40;
+  for (Ops* ops : AllCpuOps()) {
+    AttentionData data({.name = "one token",
+                        .heads = 3,
+                        .kv_heads = 3,
+                        .head_dim = kHeadDim,
+                        .dtype = DType::kI8,
+                        .sequences = {{0, 1}}});
+    std::fill_n(data.v[0].begin() + kHeadDim, kHeadDim, 0.0f);                    // a row of zeros
+    for (int32_t d = 0; d < kHeadDim; ++d) data.v[0][2 * kHeadDim + d] *= 3e38f;  // near the largest f32
+    AttentionRun run(*ops, data);
     run.Append(run.AllTokens());
     const std::vector<float> out = run.Attend(run.StepRows());
-    if (first.empty()) first = out;
-    EXPECT_TRUE(AreSameBits(out, first)) << threads;
+    ASSERT_EQ(out.size(), 3u * kHeadDim);
+    for (int32_t head = 0; head < 3; ++head) {
+      const std::vector<double> expected = Int8Row(&data.v[0][head * kHeadDim], kHeadDim);
+      for (int32_t d = 0; d < kHeadDim; ++d)
+        EXPECT_EQ(out[head * kHeadDim + d], static_cast<float>(expected[d])) << ops->name() << " head " << head;
+    }
+  }
+}
+
+// A token that isn't finite, in each dtype: NaN for the rows that see it with every weight, nothing for the others.
+TEST(Attention, OfKOrVThatIsNaNIsNaNForWhoeverSeesItAlone) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8})
+    for (const bool is_key : {true, false})
+      for (Ops* ops : AllCpuOps()) {
+        SCOPED_TRACE(std::string(NameOf(dtype)) + (is_key ? " K " : " V ") + ops->name());
+        AttentionData data({.name = "NaN",
+                            .heads = 4,
+                            .kv_heads = 2,
+                            .head_dim = 24,
+                            .dtype = dtype,
+                            .sequences = {{0, 40}, {0, 3}},
+                            .window = 17});
+        AttentionRun clean(*ops, data);
+        clean.Append(clean.AllTokens());
+        const std::vector<float> expected = clean.Attend(clean.StepRows());
+        constexpr int32_t kBad = 9, kCols = 48;  // token 9, the first KV head
+        auto& spoilt = (is_key ? data.k : data.v)[0];
+        spoilt[kBad * kCols + 5] = std::numeric_limits<float>::quiet_NaN();
+        AttentionRun run(*ops, data);
+        run.Append(run.AllTokens());
+        const std::vector<float> out = run.Attend(run.StepRows());
+        ASSERT_EQ(out.size(), expected.size());
+        for (int32_t row = 0; row < 43; ++row)
+          for (int32_t i = 0; i < 96; ++i) {
+            const int32_t at = row * 96 + i;
+            const bool sees = row >= kBad && row < kBad + 17 && i < 48;
+            const bool is_hurt = sees && (is_key || dtype == DType::kI8 || i % 24 == 5);
+            EXPECT_EQ(std::isnan(out[at]), is_hurt) << "row " << row << " column " << i;
+            if (!is_hurt) {
+              EXPECT_EQ(out[at], expected[at]) << "row " << row << " column " << i;
+            }
+            if (HasFailure()) return;
+          }
+      }
+}
+
+// Elsewhere infinite K is plus or minus infinity times q; int8 has no infinity.
+TEST(Attention, OfAnInfinityInInt8IsNaN) {
+  for (const bool is_key : {true, false})
+    for (Ops* ops : AllCpuOps()) {
+      AttentionData data({.name = "infinity", .dtype = DType::kI8, .sequences = {{0, 6}}});
+      (is_key ? data.k : data.v)[0][3 * 64 + 1] = -std::numeric_limits<float>::infinity();
+      AttentionRun run(*ops, data);
+      run.Append(run.AllTokens());
+      const std::vector<float> out = run.Attend(run.StepRows());
+      ASSERT_EQ(out.size(), 6u * 128);
+      for (size_t i = 0; i < out.size(); ++i) EXPECT_EQ(std::isnan(out[i]), i >= 3 * 128) << ops->name() << " at " << i;
+    }
+}
+
+TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
+  for (const DType dtype : {DType::kBF16, DType::kI8}) {
+    const AttentionCase c{
+        .name = "long", .heads = 7, .kv_heads = 1, .head_dim = 64, .dtype = dtype, .sequences = {{5000, 1}}, .seed = 3};
+    const AttentionData data(c);
+    std::vector<float> first;
+    for (const int threads : {1, 2, 3, 8}) {
+      AttentionRun run(CpuOpsFor(SimdLevel::kAuto, threads), data);
+      run.Append(run.AllTokens());
+      const std::vector<float> out = run.Attend(run.StepRows());
+      if (first.empty()) first = out;
+      EXPECT_TRUE(AreSameBits(out, first)) << threads;
+    }
   }
 }
 
