@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/nearest.h"
 
 namespace openlora {
 namespace {
@@ -32,8 +33,7 @@ uint16_t Int8Scale(const float* row, int64_t head_dim) {
   uint32_t largest = 0;  // magnitudes are ordered as their bits are, infinity and NaN above all others
   for (int64_t d = 0; d < head_dim; ++d) largest = std::max(largest, std::bit_cast<uint32_t>(row[d]) & 0x7fffffffu);
   if (largest >= 0x7f800000u) return 0x7fc0;
-  const uint32_t scale = std::bit_cast<uint32_t>(std::bit_cast<float>(largest) / 127);
-  return static_cast<uint16_t>((scale + 0xffffu) >> 16);
+  return BF16NoLess(std::bit_cast<float>(largest) / 127);
 }
 
 // As int8: put(d, q).
@@ -44,8 +44,7 @@ void QuantiseRow(const float* row, int64_t head_dim, uint16_t stored_scale, cons
     for (int64_t d = 0; d < head_dim; ++d) put(d, int8_t{0});
     return;
   }
-  constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
-  for (int64_t d = 0; d < head_dim; ++d) put(d, static_cast<int8_t>(std::bit_cast<uint32_t>(row[d] / scale + kRound)));
+  for (int64_t d = 0; d < head_dim; ++d) put(d, static_cast<int8_t>(NearestInteger(row[d] / scale)));
 }
 
 void StoreTokenInt8(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame, uint16_t* scales) {

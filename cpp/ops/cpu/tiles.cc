@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -10,18 +9,12 @@
 namespace openlora {
 namespace {
 
-// Finite, not negative, rounded up; 0 where the scale would be subnormal.
-uint16_t ScaleBits(float scale) {
-  if (scale < 0x1p-126f) return 0;
-  return static_cast<uint16_t>((std::bit_cast<uint32_t>(scale) + 0xffff) >> 16);
-}
-
 // Quantises `count` values, at most a group, that stand `stride` apart; the scale.
 uint16_t QuantiseGroup(const float* values, int64_t stride, int64_t count, int8_t* q) {
   float largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i * stride]));
-  const uint16_t bits = ScaleBits(largest / 127);
-  if (bits == 0) return 0;
+  if (largest / 127 < 0x1p-126f) return 0;  // the scale would be subnormal
+  const uint16_t bits = BF16NoLess(largest / 127);
   const float scale = BF16ToFloat(bits);
   for (int64_t i = 0; i < count; ++i) q[i] = static_cast<int8_t>(NearestInteger(values[i * stride] / scale));
   return bits;

@@ -58,19 +58,6 @@ class Q8TileOps : public ScoringOps {
   }
 };
 
-ModelConfig DemoConfig() {
-  ModelConfig config;
-  config.layers = 4;
-  config.hidden = 128;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 32;
-  config.intermediate = 384;
-  config.vocab = 260;
-  config.context = 256;
-  return config;
-}
-
 // What stands behind "key": in a JSON file.
 std::string Behind(const std::filesystem::path& file, const std::string& key) {
   std::ifstream stream(file);

@@ -188,16 +188,7 @@ void Compare(const TrainedModel& trained, const std::string& name, int32_t first
 }
 
 TEST(Quality, OfTheDemosBaseIsThatOfQ8AndQ4OrBetter) {
-  ModelConfig config;
-  config.layers = 4;
-  config.hidden = 128;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 32;
-  config.intermediate = 384;
-  config.vocab = 260;
-  config.context = 256;
-  Compare(TrainedModel(config, 1000, RepositoryRoot() / "demo/base/model.safetensors"), "demo", 0);
+  Compare(TrainedModel(DemoConfig(), 1000, RepositoryRoot() / "demo/base/model.safetensors"), "demo", 0);
 }
 
 TEST(Quality, OfATrainedModelIsThatOfQ8AndQ4OrBetter) {

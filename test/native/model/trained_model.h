@@ -154,4 +154,18 @@ class TrainedModel {
   uint64_t draws_ = 0;
 };
 
+// Of demo/base.
+inline ModelConfig DemoConfig() {
+  ModelConfig config;
+  config.layers = 4;
+  config.hidden = 128;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 32;
+  config.intermediate = 384;
+  config.vocab = 260;
+  config.context = 256;
+  return config;
+}
+
 }  // namespace openlora
