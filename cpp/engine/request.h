@@ -36,7 +36,9 @@ struct Request {
   std::vector<int32_t> eos_tokens;
   int32_t logprobs = -1;
   int32_t prompt_logprobs = -1;
-  int32_t priority = 0;    // larger goes first
+  std::string tenant;      // whose it is; empty: nobody's. Service is shared among tenants
+  std::string cache_salt;  // who may share its prefix; empty: its tenant's
+  int32_t priority = 0;    // of its tenant's requests, larger goes first
   double deadline_ms = 0;  // from submission; 0: none
   double submitted_ms = 0;
 

@@ -205,6 +205,8 @@ std::string ReadRequest(Napi::Object object, Request* request) {
   request->eos_tokens = reader.Int32s("eosTokens");
   request->logprobs = reader.Int32("logprobs");
   request->prompt_logprobs = reader.Int32("promptLogprobs");
+  request->tenant = reader.String("tenant");
+  request->cache_salt = reader.String("cacheSalt");
   request->priority = reader.Int32("priority");
   request->deadline_ms = reader.Number("deadlineMs");
   return reader.error();

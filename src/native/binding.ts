@@ -218,7 +218,11 @@ export interface RequestSpec {
   /** -1: none; n: the chosen token's and the n most likely. */
   logprobs: number;
   promptLogprobs: number;
-  /** Larger goes first. */
+  /** Whose it is; empty: nobody's. Service is shared among tenants. */
+  tenant: string;
+  /** Who may share its prefix; empty: its tenant's requests. */
+  cacheSalt: string;
+  /** Of its tenant's requests, larger goes first. */
   priority: number;
   /** From now; 0: none. */
   deadlineMs: number;

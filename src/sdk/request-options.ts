@@ -109,6 +109,8 @@ function checkSampling(o: Given, rules: RequestRules): Sampling {
     logprobs: o.logprobs === undefined ? -1 : checkInteger('logprobs', o.logprobs, 0, LOGPROBS_MAX),
     promptLogprobs:
       o.promptLogprobs === undefined ? -1 : checkInteger('promptLogprobs', o.promptLogprobs, 0, LOGPROBS_MAX),
+    tenant: o.tenant === undefined ? '' : checkName('tenant', o.tenant),
+    cacheSalt: '',
     priority: checkInteger('priority', o.priority ?? 0, -INT32_MAX - 1, INT32_MAX),
     deadlineMs: o.deadlineMs === undefined ? 0 : checkInteger('deadlineMs', o.deadlineMs, 1, INT32_MAX),
   };

@@ -119,6 +119,8 @@ const Fields kRequest = {
     {"eosTokens", Type::kInt32s},
     {"logprobs", Type::kInt32},
     {"promptLogprobs", Type::kInt32},
+    {"tenant", Type::kText},
+    {"cacheSalt", Type::kText},
     {"priority", Type::kInt32},
     {"deadlineMs", Type::kNumber},
 };
@@ -208,7 +210,10 @@ Content ContentOf(const Request& r) {
   content.Texts(r.stop);
   content.Wholes(r.stop_tokens);
   content.Wholes(r.eos_tokens);
-  for (const int32_t number : {r.logprobs, r.prompt_logprobs, r.priority}) content.Whole(number);
+  for (const int32_t number : {r.logprobs, r.prompt_logprobs}) content.Whole(number);
+  content.Text(r.tenant);
+  content.Text(r.cache_salt);
+  content.Whole(r.priority);
   content.Real(r.deadline_ms);
   return content;
 }

@@ -246,6 +246,8 @@ const request: RequestSpec = {
   eosTokens: [2],
   logprobs: 2,
   promptLogprobs: -1,
+  tenant: 't',
+  cacheSalt: '',
   priority: 0,
   deadlineMs: 0,
 };

@@ -372,7 +372,7 @@ describe('what the engine is asked for', () => {
     expect(engine.submitted[0]).toMatchObject({
       maxTokens: CONTEXT - 3, minTokens: 0, temperature: 0, topK: 0, topP: 1, minP: 0, stop: [], stopTokens: [], eosTokens: [1],
       repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0, biasTokens: new Uint32Array(), biasValues: new Float32Array(),
-      logprobs: -1, promptLogprobs: -1, priority: 0, deadlineMs: 0, adapters: [],
+      logprobs: -1, promptLogprobs: -1, tenant: '', cacheSalt: '', priority: 0, deadlineMs: 0, adapters: [],
     }); // prettier-ignore
     expect(Number.isSafeInteger(result.seed)).toBe(true);
   });

@@ -30,6 +30,8 @@ const request: RequestSpec = {
   eosTokens: [],
   logprobs: -1,
   promptLogprobs: -1,
+  tenant: '',
+  cacheSalt: '',
   priority: 0,
   deadlineMs: 0,
 };
