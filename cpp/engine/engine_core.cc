@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <unordered_set>
 
 #include "base/check.h"
@@ -79,6 +80,11 @@ Status CheckLogitChanges(const Request& request, int32_t vocab) {
   return Ok();
 }
 
+std::optional<double> DeadlineOf(const Request& request) {
+  if (request.deadline_ms <= 0) return std::nullopt;
+  return request.submitted_ms + request.deadline_ms;
+}
+
 }  // namespace
 
 Status EngineCore::CheckRequest(const Request& request) const {
@@ -119,6 +125,15 @@ Status EngineCore::FindAdapters(const Request& request, std::vector<Adapter*>* a
                static_cast<long long>(pool_.BytesOf(pool_.frames_total())));
 }
 
+Status EngineCore::CheckTenant(const Request& request) const {
+  const int32_t max = options_.max_queued_per_tenant;
+  if (request.tenant.empty() || max == 0) return Ok();
+  const int64_t count = scheduler_->SequencesOf(request.tenant);
+  if (count < max) return Ok();
+  return Error(kErrOverloaded, "%lld requests of this tenant wait or run, maxQueuedPerTenant is %d",
+               static_cast<long long>(count), max);
+}
+
 void EngineCore::Submit(Request request) {
   std::vector<Adapter*> adapters;
   Status status = CheckRequest(request);
@@ -126,6 +141,7 @@ void EngineCore::Submit(Request request) {
   if (status.ok() && requests() >= options_.max_queued)
     status = Error(kErrOverloaded, "%lld requests wait or run, maxQueued is %d", static_cast<long long>(requests()),
                    options_.max_queued);
+  if (status.ok()) status = CheckTenant(request);
   if (!status.ok()) return outbox_->Push(FailedEvent{request.id, status});
 
   auto sequence = std::make_unique<Sequence>();
@@ -141,6 +157,7 @@ void EngineCore::Submit(Request request) {
   sequence->early_bias = ForbidEnds(request);
   sequence->seen = CountPrompt(request);
   sequence->request = std::move(request);
+  if (const std::optional<double> at = DeadlineOf(sequence->request)) deadlines_.emplace(*at, sequence->request.id);
   stats_.tokens_in += static_cast<uint64_t>(sequence->prompt());
   scheduler_->Add(sequence.get());
   sequences_.emplace(sequence->request.id, std::move(sequence));
@@ -199,23 +216,19 @@ void EngineCore::FinishLoader(LoaderResult result) {
   if (failed.empty()) ReleaseAdapter(adapter);
 }
 
-bool EngineCore::IsReady(Sequence* sequence, uint64_t epoch) const {
-  if (sequence->delivery_epoch != epoch) {
-    sequence->delivery_epoch = epoch;
-    sequence->undelivered = 0;
-  }
-  return sequence->undelivered < kUndeliveredMax;
+bool EngineCore::IsReady(const Sequence& sequence) const {
+  return sequence.delivery_epoch != epoch_ || sequence.undelivered < kUndeliveredMax;
 }
 
 bool EngineCore::Step() {
   ExpireRequests();
   pool_.Reclaim(step_);  // what adapters gave back since the last step: none is in flight
   // Once: the reader may take what there is at any moment, and whoever asks later must see what the plan saw.
-  const uint64_t epoch = outbox_->epoch();
-  const StepPlan plan = scheduler_->Plan([&](Sequence* sequence) { return IsReady(sequence, epoch); });
+  epoch_ = outbox_->epoch();
+  const StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
   scheduler_->Commit(plan, step_);
   for (Adapter* adapter : plan.loads) loader_.load(adapter);
-  if (plan.rows.empty()) return HandleStuck(plan, epoch);
+  if (plan.rows.empty()) return HandleStuck(plan);
   RunBatch(plan);
   if (options_.checks_invariants) {
     const Status status = CheckInvariants();
@@ -225,19 +238,17 @@ bool EngineCore::Step() {
 }
 
 void EngineCore::ExpireRequests() {
+  if (deadlines_.empty()) return;
   const double now = NowMs();
-  std::vector<Sequence*> late;
-  for (const auto& [id, sequence] : sequences_) {
-    const Request& request = sequence->request;
-    if (request.deadline_ms > 0 && now - request.submitted_ms > request.deadline_ms) late.push_back(sequence.get());
-  }
-  for (Sequence* sequence : late)
+  while (!deadlines_.empty() && deadlines_.begin()->first < now) {
+    Sequence* sequence = sequences_.at(deadlines_.begin()->second).get();
     Fail(sequence, Error(kErrDeadline, "the answer wasn't complete within deadlineMs = %g; %d tokens were generated",
                          sequence->request.deadline_ms, sequence->output()));
+  }
 }
 
 // Nothing was planned. True if that was resolved here and another plan may do better.
-bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
+bool EngineCore::HandleStuck(const StepPlan& plan) {
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
   if (residency_->adapters_loading() > 0) return false;  // the loader will call; what it checks holds no frames
   Sequence* stuck = plan.starved;
@@ -251,7 +262,7 @@ bool EngineCore::HandleStuck(const StepPlan& plan, uint64_t epoch) {
     return true;
   }
   for (const auto& [id, sequence] : sequences_) {
-    const bool can_run = !sequence->is_paused && IsReady(sequence.get(), epoch);
+    const bool can_run = !sequence->is_paused && IsReady(*sequence);
     if (can_run && (stuck == nullptr || sequence->arrival < stuck->arrival)) stuck = sequence.get();
   }
   if (stuck == nullptr) return false;  // idle, or every reader is behind
@@ -347,6 +358,7 @@ void EngineCore::SwitchRope(Sequence* sequence) {
 void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
                             std::string_view text) {
   outbox_->PushRecord(kind, sequence->request.id, result, has_logprob, text);
+  if (std::exchange(sequence->delivery_epoch, epoch_) != epoch_) sequence->undelivered = 0;
   ++sequence->undelivered;
 }
 
@@ -384,6 +396,7 @@ void EngineCore::Forget(Sequence* sequence) {
   // No step is in flight: its frames may be reused at once.
   scheduler_->Remove(sequence, step_);
   pool_.Reclaim(step_);
+  if (const std::optional<double> at = DeadlineOf(sequence->request)) deadlines_.erase({*at, sequence->request.id});
   const std::vector<Adapter*> adapters = sequence->adapters;
   sequences_.erase(sequence->request.id);
   for (Adapter* adapter : adapters) --adapter->references;
@@ -406,14 +419,7 @@ void EngineCore::Close(const Status& status) {
 }
 
 double EngineCore::NextDeadlineMs() const {
-  double next = -1;
-  const double now = NowMs();
-  for (const auto& [id, sequence] : sequences_) {
-    if (sequence->request.deadline_ms <= 0) continue;
-    const double left = std::max(0.0, sequence->request.submitted_ms + sequence->request.deadline_ms - now);
-    if (next < 0 || left < next) next = left;
-  }
-  return next;
+  return deadlines_.empty() ? -1 : std::max(0.0, deadlines_.begin()->first - NowMs());
 }
 
 Tier EngineCore::TierOf(const Adapter& adapter) const {
@@ -431,8 +437,8 @@ EngineStats EngineCore::Stats() const {
   stats.preemptions = scheduler_->preemptions();
   stats.adapter_loads = residency_->loads();
   stats.adapter_evictions = residency_->evictions();
-  stats.requests_queued = static_cast<int64_t>(scheduler_->waiting().size());
-  stats.requests_running = static_cast<int64_t>(scheduler_->admitted().size());
+  stats.requests_queued = scheduler_->waiting();
+  stats.requests_running = scheduler_->admitted();
   stats.adapters_resident = residency_->adapters_resident();
   stats.bytes_base = weights_.bytes();
   stats.bytes_kv = pool_.BytesOf(pool_.frames(FrameUse::kKv));

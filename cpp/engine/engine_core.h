@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/adapter_loader.h"
@@ -68,9 +70,10 @@ class EngineCore {
   OnLoadProgress Reporting(LoadPhase phase);
   Status ChooseContext(int64_t frames);
   Status CheckRequest(const Request& request) const;
+  Status CheckTenant(const Request& request) const;
   Status FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const;
   void ExpireRequests();
-  bool HandleStuck(const StepPlan& plan, uint64_t epoch);
+  bool HandleStuck(const StepPlan& plan);
   void RunBatch(const StepPlan& plan);
   void Deliver();
   void AcceptToken(Sequence* sequence, const SampleResult& result);
@@ -82,7 +85,7 @@ class EngineCore {
   void Fail(Sequence* sequence, const Status& status);
   void Forget(Sequence* sequence);
   void ReleaseAdapter(Adapter* adapter);
-  bool IsReady(Sequence* sequence, uint64_t epoch) const;
+  bool IsReady(const Sequence& sequence) const;
   std::string_view TextOf(int32_t token) const;
 
   EngineOptions options_;
@@ -105,8 +108,10 @@ class EngineCore {
   std::unique_ptr<Scheduler> scheduler_;
 
   std::unordered_map<int64_t, std::unique_ptr<Sequence>> sequences_;
+  std::set<std::pair<double, int64_t>> deadlines_;  // moment, request
   uint64_t arrivals_ = 0;
-  uint64_t step_ = 0;  // the last completed one
+  uint64_t step_ = 0;   // the last completed one
+  uint64_t epoch_ = 0;  // of the outbox when the step began
   Batch batch_;
   std::vector<SampleRow> sample_rows_;
   std::vector<SampleResult> results_;

@@ -96,9 +96,9 @@ Status EngineCore::PackWeights() {
 Status EngineCore::OpenMemory() {
   const ModelConfig& model = options_.model;
   Ops& ops = *backend_.ops;
-  if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0)
-    return Status(kErrLimits,
-                  "maxBatchTokens and maxQueued must be at least 1, deviceMemory and maxContext at least 0");
+  if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0 ||
+      options_.max_queued_per_tenant < 0 || options_.batch_lora_bytes < 0)
+    return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, all other limits at least 0");
   frame_tokens_ = ChooseFrameTokens(ops, options_.kv_dtype, model);
   const auto kv_bytes =
       static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
@@ -119,7 +119,12 @@ Status EngineCore::OpenMemory() {
   const int32_t rows = options_.max_batch_tokens;
   const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
   const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
-  scheduler_ = std::make_unique<Scheduler>(SchedulerLimits{rows, logit_rows}, &pool_, kv_.get(), residency_.get());
+  SchedulerLimits limits;
+  limits.rows = rows;
+  limits.logit_rows = logit_rows;
+  limits.weight_bytes = std::max<int64_t>(1, weights_.bytes());
+  limits.lora_bytes = options_.batch_lora_bytes > 0 ? options_.batch_lora_bytes : 2 * limits.weight_bytes;
+  scheduler_ = std::make_unique<Scheduler>(limits, &pool_, kv_.get(), residency_.get());
   buffer_bytes_ = DecoderBufferBytes(model, rows, logit_rows);
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
   buffers_ = MakeDecoderBuffers(model, rows, logit_rows, buffer_memory_);

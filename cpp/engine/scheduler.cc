@@ -1,20 +1,22 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "base/check.h"
 
 namespace openlora {
 namespace {
 
-bool GoesBefore(const Sequence* a, const Sequence* b) {
-  if (a->request.priority != b->request.priority) return a->request.priority > b->request.priority;
-  return a->arrival < b->arrival;
-}
+// Of service: computing a token of the prompt is 1, of the answer 2, as in the paper of FairQueue.
+constexpr double kAnswerCost = 2;
+
+bool CameBefore(const Sequence* a, const Sequence* b) { return a->arrival < b->arrival; }
 
 void Insert(std::vector<Sequence*>* list, Sequence* sequence) {
-  list->insert(std::upper_bound(list->begin(), list->end(), sequence, GoesBefore), sequence);
+  list->insert(std::upper_bound(list->begin(), list->end(), sequence, CameBefore), sequence);
 }
 
 bool Erase(std::vector<Sequence*>* list, const Sequence* sequence) {
@@ -43,20 +45,49 @@ int32_t LogitRows(const Sequence& sequence, int32_t rows) {
 // The scratch counters of one plan.
 class Scheduler::Ledger {
  public:
-  Ledger(Scheduler* scheduler, StepPlan* plan)
+  Ledger(Scheduler* scheduler, StepPlan* plan, const std::function<bool(const Sequence&)>& is_ready)
       : rows_left(scheduler->limits_.rows),
         logit_rows_left(scheduler->limits_.logit_rows),
+        lora_bytes_left(scheduler->limits_.lora_bytes),
         scheduler_(scheduler),
         plan_(plan),
+        is_ready_(is_ready),
         frames_free_(scheduler->pool_->frames_free()) {}
 
   StepPlan* plan() { return plan_; }
+  bool CanRun(const Sequence& sequence) const { return !sequence.is_paused && is_ready_(sequence); }
   bool IsPreempted(const Sequence* sequence) const { return preempted_.contains(sequence); }
   bool IsTakenBack(const Sequence* sequence) const { return taken_back_.contains(sequence); }
   bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
+  // A waiting one's turn has come.
+  void Visit(const Sequence* sequence) { visited_.insert(sequence); }
   // The adapter is wanted by this plan: it isn't a victim, or not any more.
   void Keep(Adapter* adapter) { kept_.insert(adapter); }
   bool IsEvicted(const Adapter* adapter) const { return evicted_.contains(adapter); }
+  // From now on who came first may take from whoever came later, whatever their tenants hold.
+  void IgnoreShares() { has_shares_ = false; }
+
+  // Keeps a quarter of each budget for prompts, until Release.
+  void HoldBack() {
+    const auto hold = [](auto* left, auto* held) {
+      *held = *left / 4;
+      *left -= *held;
+    };
+    hold(&rows_left, &rows_held_);
+    hold(&logit_rows_left, &logit_rows_held_);
+    hold(&lora_bytes_left, &lora_bytes_held_);
+  }
+  void Release() {
+    rows_left += std::exchange(rows_held_, 0);
+    logit_rows_left += std::exchange(logit_rows_held_, 0);
+    lora_bytes_left += std::exchange(lora_bytes_held_, 0);
+  }
+
+  // Whether the step may read the sequence's adapters. The first are read whatever they take.
+  bool MayRead(const Sequence& sequence) const {
+    const int64_t bytes = NewBytes(sequence);
+    return bytes == 0 || read_.empty() || bytes <= lora_bytes_left;
+  }
 
   // Takes frames, evicting unpinned adapters as far as needed; nothing changes when even that isn't enough.
   bool Take(int64_t frames) {
@@ -65,42 +96,37 @@ class Scheduler::Ledger {
     return true;
   }
 
-  // The same where others have to give way: those that can't run at present (paused, or their reader is behind); for a
-  // sequence that has rows, also the reservations of the waiting and younger sequences; and where nobody has rows, the
-  // reservations of those behind the taker.
+  // The same where others have to give way: reservations of the waiting to a sequence that has rows, and to any where
+  // nobody has rows, if their turn comes later; those that can't run at present (paused, or their reader is behind);
+  // and of those that can, whoever GivesWay says.
   bool TakeByForce(const Sequence* taker, int64_t frames) {
     if (Take(frames)) return true;
-    for (auto it = scheduler_->waiting_.rbegin(); it != scheduler_->waiting_.rend(); ++it) {
+    const std::vector<Sequence*>&reserved = scheduler_->reserved_, &admitted = scheduler_->admitted_;
+    for (auto it = reserved.rbegin(); it != reserved.rend(); ++it) {
       Sequence* other = *it;
-      const bool gives_way = taker->is_admitted || !scheduler_->can_run_[other] ||
-                             (scheduler_->admitted_.empty() && GoesBefore(taker, other));
-      if (other == taker || !gives_way || !other->has_pins || IsTakenBack(other) || !AreResident(*other)) continue;
+      const bool gives_way = taker->is_admitted || !CanRun(*other) || (admitted.empty() && !visited_.contains(other));
+      if (other == taker || !gives_way || IsTakenBack(other) || !AreResident(*other)) continue;
       TakeBack(other);
       if (Take(frames)) return true;
     }
-    for (const bool can_run : {false, true}) {
-      for (auto it = scheduler_->admitted_.rbegin(); it != scheduler_->admitted_.rend(); ++it) {
-        Sequence* other = *it;
-        const bool gives_way = !can_run || (taker->is_admitted && GoesBefore(taker, other));
-        if (other == taker || !gives_way || scheduler_->can_run_[other] != can_run || IsPlanned(other) ||
-            IsPreempted(other))
-          continue;
-        preempted_.insert(other);
-        plan_->preemptions.push_back(other);
-        frames_free_ += static_cast<int64_t>(other->kv.frames.size());
-        if (Take(frames)) return true;
-      }
+    for (auto it = admitted.rbegin(); it != admitted.rend(); ++it) {
+      if (*it == taker || CanRun(**it) || IsPreempted(*it)) continue;
+      Preempt(*it);
+      if (Take(frames)) return true;
     }
-    return false;
+    return TakeFromRunning(taker, frames);
   }
 
   void Give(int64_t frames) { frames_free_ += frames; }
 
-  void Plan(Sequence* sequence, int32_t rows) {
-    planned_.insert(sequence);
+  // `frames` were taken for it.
+  void Plan(Sequence* sequence, int32_t rows, int64_t frames) {
+    planned_[sequence] = frames;
     plan_->rows.push_back({sequence, rows});
     rows_left -= rows;
     logit_rows_left -= LogitRows(*sequence, rows);
+    lora_bytes_left -= NewBytes(*sequence);
+    read_.insert(sequence->adapters.begin(), sequence->adapters.end());
   }
 
   void Starve(Sequence* sequence, int64_t frames) {
@@ -111,19 +137,104 @@ class Scheduler::Ledger {
 
   int32_t rows_left;
   int32_t logit_rows_left;
+  int64_t lora_bytes_left;
 
  private:
-  // Plans evictions until `frames` are free. Most steps need none, so the victims are listed when they are first
-  // needed.
-  bool Evict(int64_t frames) {
-    if (!has_victims_) {
-      const std::vector<Adapter*> unpinned = scheduler_->residency_->Victims();
-      victims_.insert(victims_.begin(), unpinned.begin(), unpinned.end());
-      has_victims_ = true;
+  // Of the sequence's adapters those that this step doesn't read yet.
+  int64_t NewBytes(const Sequence& sequence) const {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < sequence.adapters.size(); ++i) {
+      const auto begin = sequence.adapters.begin(), at = begin + static_cast<std::ptrdiff_t>(i);
+      if (!read_.contains(*at) && std::find(begin, at, *at) == at) bytes += (*at)->bytes;
     }
+    return bytes;
+  }
+
+  // Preempts running sequences, the youngest first, if that brings enough.
+  bool TakeFromRunning(const Sequence* taker, int64_t frames) {
+    const std::vector<Sequence*>& admitted = scheduler_->admitted_;
+    std::vector<Sequence*> victims;
+    std::unordered_map<const Tenant*, int64_t> held = held_frames();
+    int64_t reachable = Reachable();
+    for (auto it = admitted.rbegin(); it != admitted.rend() && reachable < frames; ++it) {
+      if (*it == taker || IsPreempted(*it) || !GivesWay(*taker, frames, **it, held)) continue;
+      victims.push_back(*it);
+      reachable += FramesOf(*it);
+      held[(*it)->flow->tenant] -= FramesOf(*it);
+    }
+    if (reachable < frames) return false;
+    for (Sequence* victim : victims) {
+      if (!CameBefore(taker, victim)) plan_->given_way.push_back(victim);
+      Preempt(victim);
+    }
+    return Take(frames);
+  }
+
+  // Whether a running sequence loses its KV to `taker`. Within a tenant the younger does. Where several tenants are at
+  // work each has an equal share of the pool: one that holds no more loses nothing to another, and one that holds more
+  // loses to a younger taker that stays within its share, but no sequence more than once.
+  bool GivesWay(const Sequence& taker, int64_t frames, const Sequence& other,
+                const std::unordered_map<const Tenant*, int64_t>& held) const {
+    const Tenant *mine = taker.flow->tenant, *its = other.flow->tenant;
+    const bool is_older = CameBefore(&taker, &other);
+    if (mine == its || !has_shares_) return taker.is_admitted && is_older;
+    const int64_t share = scheduler_->pool_->frames_total() / scheduler_->queue_.tenants();
+    const auto of = [&held](const Tenant* tenant) {
+      const auto found = held.find(tenant);
+      return found == held.end() ? 0 : found->second;
+    };
+    if (of(its) <= share) return false;
+    if (taker.is_admitted && is_older) return true;
+    return !other.has_given_way && of(mine) + frames <= share;
+  }
+
+  // KV frames that tenants' running sequences keep in this plan.
+  std::unordered_map<const Tenant*, int64_t> held_frames() const {
+    std::unordered_map<const Tenant*, int64_t> held;
+    for (const Sequence* sequence : scheduler_->admitted_) {
+      if (!IsPreempted(sequence)) held[sequence->flow->tenant] += FramesOf(sequence);
+    }
+    return held;
+  }
+
+  int64_t FramesOf(const Sequence* sequence) const {
+    const auto planned = planned_.find(sequence);
+    const int64_t taken = planned == planned_.end() ? 0 : planned->second;
+    return static_cast<int64_t>(sequence->kv.frames.size()) + taken;
+  }
+
+  // It loses its frames, and its rows in this plan, if it had some.
+  void Preempt(Sequence* sequence) {
+    frames_free_ += FramesOf(sequence);
+    preempted_.insert(sequence);
+    plan_->preemptions.push_back(sequence);
+    if (planned_.erase(sequence) == 0) return;
+    const auto found = std::find_if(plan_->rows.begin(), plan_->rows.end(),
+                                    [sequence](const PlannedRows& planned) { return planned.sequence == sequence; });
+    rows_left += found->rows;
+    logit_rows_left += LogitRows(*sequence, found->rows);
+    plan_->rows.erase(found);
+  }
+
+  // Frames that are free, or would be without unpinned adapters.
+  int64_t Reachable() {
+    ListVictims();
     int64_t reachable = frames_free_;
     for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
-    if (reachable < frames) return false;
+    return reachable;
+  }
+
+  // Most steps need none, so the victims are listed when they are first needed.
+  void ListVictims() {
+    if (has_victims_) return;
+    const std::vector<Adapter*> unpinned = scheduler_->residency_->Victims();
+    victims_.insert(victims_.begin(), unpinned.begin(), unpinned.end());
+    has_victims_ = true;
+  }
+
+  // Plans evictions until `frames` are free.
+  bool Evict(int64_t frames) {
+    if (Reachable() < frames) return false;
     for (Adapter* victim : victims_) {
       if (frames_free_ >= frames) break;
       if (!IsVictim(victim)) continue;
@@ -146,18 +257,24 @@ class Scheduler::Ledger {
 
   Scheduler* scheduler_;
   StepPlan* plan_;
+  const std::function<bool(const Sequence&)>& is_ready_;
   int64_t frames_free_;
+  int32_t rows_held_ = 0;
+  int32_t logit_rows_held_ = 0;
+  int64_t lora_bytes_held_ = 0;
+  bool has_shares_ = true;
   bool has_victims_ = false;
   std::vector<Adapter*> victims_;
-  std::unordered_set<const Adapter*> evicted_, kept_;
+  std::unordered_set<const Adapter*> evicted_, kept_, read_;
   std::unordered_map<const Adapter*, int32_t> unpinned_;
-  std::unordered_set<const Sequence*> planned_, preempted_, taken_back_;
+  std::unordered_map<const Sequence*, int64_t> planned_;  // and the frames that were taken for it
+  std::unordered_set<const Sequence*> preempted_, taken_back_, visited_;
 };
 
-void Scheduler::Add(Sequence* sequence) { Insert(&waiting_, sequence); }
-
 void Scheduler::Remove(Sequence* sequence, uint64_t step) {
-  if (!Erase(&waiting_, sequence)) Erase(&admitted_, sequence);
+  queue_.Remove(sequence);
+  Erase(&admitted_, sequence);
+  Erase(&reserved_, sequence);
   kv_->Release(&sequence->kv, step);
   if (sequence->has_pins) Unpin(sequence);
 }
@@ -170,12 +287,27 @@ void Scheduler::Unpin(Sequence* sequence) {
   sequence->has_pins = false;
 }
 
-StepPlan Scheduler::PlanReady() {
+StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
   StepPlan plan;
-  Ledger ledger(this, &plan);
+  Ledger ledger(this, &plan, is_ready);
+  in_turn_ = admitted_;
+  std::sort(in_turn_.begin(), in_turn_.end(),
+            [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
+  const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
+                                                         [](const Sequence* s) { return IsContinuing(*s); });
+  if (has_prompts) ledger.HoldBack();
   PlanAdmitted(true, &ledger);
+  ledger.Release();
   PlanAdmitted(false, &ledger);
   PlanWaiting(&ledger);
+  if (has_prompts) PlanAdmitted(true, &ledger);
+  if (plan.rows.empty()) {
+    // Nobody has room to go on: then shares would only keep everybody from it.
+    ledger.IgnoreShares();
+    in_turn_ = admitted_;
+    PlanAdmitted(true, &ledger);
+    PlanAdmitted(false, &ledger);
+  }
   return plan;
 }
 
@@ -188,6 +320,7 @@ int32_t Scheduler::RowsFor(const Sequence& sequence, const Ledger& ledger) const
 // Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not
 // even that.
 bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
+  if (!ledger->MayRead(*sequence)) return false;
   const int32_t rows = RowsFor(*sequence, *ledger);
   const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
   for (const int32_t attempt : {rows, std::min(rows, block)}) {
@@ -195,7 +328,7 @@ bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
     // Nobody gives way for more than a block: that would cost more than it brings.
     const bool can_force = attempt <= block;
     if (attempt > 0 && (can_force ? ledger->TakeByForce(sequence, missing) : ledger->Take(missing))) {
-      ledger->Plan(sequence, attempt);
+      ledger->Plan(sequence, attempt, missing);
       return true;
     }
     if (attempt > 0 && attempt <= block) ledger->Starve(sequence, missing);
@@ -204,24 +337,27 @@ bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
 }
 
 void Scheduler::PlanAdmitted(bool is_continuing, Ledger* ledger) {
-  for (Sequence* sequence : admitted_) {
-    if ((sequence->known() - sequence->computed == 1) != is_continuing) continue;
-    if (can_run_[sequence] && !ledger->IsPreempted(sequence)) PlanRows(sequence, ledger);
+  for (Sequence* sequence : in_turn_) {
+    if (IsContinuing(*sequence) != is_continuing || ledger->IsPlanned(sequence)) continue;
+    if (ledger->CanRun(*sequence) && !ledger->IsPreempted(sequence)) PlanRows(sequence, ledger);
   }
 }
 
 void Scheduler::PlanWaiting(Ledger* ledger) {
   // Nobody overtakes a sequence that waits for frames. Those that wait for a load are passed, but not one whose load
   // was taken back before: those that pass it could do so again, and for ever.
-  for (Sequence* sequence : waiting_) {
-    if (!can_run_[sequence]) continue;
+  FairQueue::Visit visit(queue_);
+  while (Sequence* sequence = visit.Next()) {
+    if (!ledger->CanRun(*sequence)) continue;
     if (ledger->IsTakenBack(sequence)) return;
+    ledger->Visit(sequence);
     if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return;
-    if (AreResident(*sequence)) {
+    if (!AreResident(*sequence)) {
+      if (sequence->take_backs > 0) return;
+    } else if (ledger->MayRead(*sequence)) {
       if (!HasRoom(*sequence, ledger) || !PlanRows(sequence, ledger)) return;
-    } else if (sequence->take_backs > 0) {
-      return;
     }
+    visit.Charge(sequence->known() - sequence->computed);
   }
 }
 
@@ -229,8 +365,9 @@ void Scheduler::PlanWaiting(Ledger* ledger) {
 // of those to need one would preempt it again, and its prompt would be computed over and over.
 bool Scheduler::HasRoom(const Sequence& sequence, Ledger* ledger) const {
   if (!sequence.was_preempted) return true;
-  const auto running = std::count_if(admitted_.begin(), admitted_.end(),
-                                     [&](const Sequence* other) { return can_run_.at(other) && other != &sequence; });
+  const auto running = std::count_if(admitted_.begin(), admitted_.end(), [&](const Sequence* other) {
+    return ledger->CanRun(*other) && other != &sequence;
+  });
   if (running == 0) return true;
   const int64_t frames = kv_->FramesFor(sequence.known() + 1) + running * kv_->FramesFor(1);
   if (!ledger->Take(frames)) return false;
@@ -266,17 +403,12 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
 void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.unpins) {
     Unpin(sequence);
+    Erase(&reserved_, sequence);
     ++sequence->take_backs;
+    queue_.PutFirst(sequence);
   }
-  for (Sequence* sequence : plan.preemptions) {
-    kv_->Release(&sequence->kv, step);
-    sequence->computed = 0;
-    sequence->is_admitted = false;
-    sequence->was_preempted = true;
-    Erase(&admitted_, sequence);
-    Insert(&waiting_, sequence);
-    ++preemptions_;
-  }
+  for (Sequence* sequence : plan.preemptions) Preempt(sequence, step);
+  for (Sequence* sequence : plan.given_way) sequence->has_given_way = true;
   for (Adapter* adapter : plan.evictions) residency_->Evict(adapter, step);
   pool_->Reclaim(step);
   for (Adapter* adapter : plan.loads) {
@@ -286,15 +418,59 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.pins) {
     for (Adapter* adapter : sequence->adapters) ++adapter->pins;
     sequence->has_pins = true;
+    Insert(&reserved_, sequence);
   }
   for (const PlannedRows& planned : plan.rows) {
     const bool has_frames = kv_->Extend(&planned.sequence->kv, planned.sequence->computed + planned.rows);
     OPENLORA_CHECK(has_frames);
     if (planned.sequence->is_admitted) continue;
+    queue_.Admit(planned.sequence);
     planned.sequence->is_admitted = true;
-    Erase(&waiting_, planned.sequence);
+    Erase(&reserved_, planned.sequence);
     Insert(&admitted_, planned.sequence);
   }
+  Charge(plan);
+}
+
+void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
+  kv_->Release(&sequence->kv, step);
+  sequence->computed = 0;
+  sequence->is_admitted = false;
+  sequence->was_preempted = true;
+  Erase(&admitted_, sequence);
+  if (sequence->has_pins) Insert(&reserved_, sequence);
+  queue_.Return(sequence);
+  ++preemptions_;
+}
+
+// What this plan gives to whom: rows, loads, and of the adapters that it reads an equal part to each that names them.
+void Scheduler::Charge(const StepPlan& plan) {
+  std::unordered_map<const Adapter*, int64_t> readers;
+  for (const PlannedRows& planned : plan.rows) {
+    for (const Adapter* adapter : planned.sequence->adapters) ++readers[adapter];
+  }
+  for (const PlannedRows& planned : plan.rows) {
+    Sequence* sequence = planned.sequence;
+    const int32_t begin = std::max(sequence->charged, sequence->computed), end = sequence->computed + planned.rows;
+    const int32_t rows = std::max(0, end - begin), of_prompt = std::clamp(sequence->prompt() - begin, 0, rows);
+    double cost = of_prompt + kAnswerCost * (rows - of_prompt);
+    for (const Adapter* adapter : sequence->adapters)
+      cost += CostOfBytes(adapter->bytes) / static_cast<double>(readers[adapter]);
+    sequence->charged = std::max(sequence->charged, end);
+    queue_.Charge(*sequence, cost);
+  }
+  std::unordered_set<const Adapter*> loads(plan.loads.begin(), plan.loads.end());
+  for (const Sequence* sequence : plan.pins) {
+    for (const Adapter* adapter : sequence->adapters) {
+      if (loads.erase(adapter) > 0) queue_.Charge(*sequence, CostOfBytes(adapter->bytes));
+    }
+  }
+  queue_.Settle();
+}
+
+// A step for one token of an answer reads the base once.
+double Scheduler::CostOfBytes(int64_t bytes) const {
+  return kAnswerCost * static_cast<double>(bytes) / static_cast<double>(limits_.weight_bytes);
 }
 
 }  // namespace openlora

@@ -12,6 +12,9 @@
 
 namespace openlora {
 
+struct Flow;
+struct Tenant;
+
 // A request that the engine has accepted, until its end. It catches its computed tokens up to its known tokens; there
 // is no prefill phase and no decode phase.
 struct Sequence {
@@ -26,10 +29,13 @@ struct Sequence {
   std::vector<TokenBias> early_bias;  // until min_tokens: the request's, and EOS and stop tokens forbidden
   SeenTokens seen;                    // empty for a request without penalties
 
+  Flow* flow = nullptr;      // whose service it counts as: FairQueue
+  int32_t charged = 0;       // tokens that were counted; those computed again after a preemption are not
   bool is_admitted = false;  // has rows in steps
   bool has_pins = false;     // its adapters' frames are reserved for it
   int32_t take_backs = 0;    // of its reservation, by others
   bool was_preempted = false;
+  bool has_given_way = false;  // was preempted for a tenant that held less: once, no more
   bool is_paused = false;
   bool is_cancelled = false;
   bool is_long = false;  // has more tokens than ModelConfig::rope_switch: its KV is of the long frequencies

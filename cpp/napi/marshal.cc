@@ -120,6 +120,8 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.max_context = limits.Int32("maxContext");
   options.max_batch_tokens = limits.Int32("maxBatchTokens");
   options.max_queued = limits.Int32("maxQueued");
+  options.max_queued_per_tenant = limits.Int32("maxQueuedPerTenant");
+  options.batch_lora_bytes = limits.Integer("batchLoraBytes");
   reader.Adopt(limits);
   return reader.error();
 }

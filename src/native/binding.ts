@@ -136,6 +136,10 @@ export interface NativeLimits {
   maxBatchTokens: number;
   /** Requests that wait or run; one more is ERR_OVERLOADED. */
   maxQueued: number;
+  /** The same of one tenant, for requests that name theirs. */
+  maxQueuedPerTenant: number;
+  /** Of adapters that a step may read, or one adapter's; 0: twice the weights'. */
+  batchLoraBytes: number;
 }
 
 export interface OpenOptions {

@@ -38,7 +38,8 @@ const LOAD_KEYS = {
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
-  deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0,
+  deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0, maxQueuedPerTenant: 0,
+  maxBatchLoraBytes: 0,
 } satisfies Record<keyof Limits, 0>;
 // prettier-ignore
 const REGISTER_KEYS = {
@@ -60,7 +61,7 @@ export interface CheckedLoadOptions {
   /** 0: the cores that the process may use. */
   threads: number;
   /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
-  limits: { poolBytes: number | undefined; maxContext: number | undefined; maxBatchTokens: number; maxQueued: number };
+  limits: Omit<NativeLimits, 'poolBytes' | 'maxContext'> & Record<'poolBytes' | 'maxContext', number | undefined>;
   strictBase: boolean;
   /** Absolute; empty: none. */
   cacheDir: string;
@@ -123,13 +124,27 @@ function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
   if (o.hostAdapterMemory !== undefined) throw notSupportedError('limits.hostAdapterMemory', 'leave it out');
+  const maxQueued = checkCount('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT);
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
     maxContext:
       o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, 2 ** 31 - 1),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
-    maxQueued: checkInteger('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT, 1, 1_000_000),
+    maxQueued,
+    maxQueuedPerTenant: checkCount('limits.maxQueuedPerTenant', o.maxQueuedPerTenant ?? Math.ceil(maxQueued / 2)),
+    batchLoraBytes: o.maxBatchLoraBytes === undefined ? 0 : checkLoraBytes(o.maxBatchLoraBytes),
   };
+}
+
+const checkCount = (what: string, value: unknown) => checkInteger(what, value, 1, 1_000_000);
+
+function checkLoraBytes(value: unknown): number {
+  const what = 'limits.maxBatchLoraBytes';
+  const bytes = parseByteSize(what, value);
+  if (bytes >= 1) return bytes;
+  throw new OpenLoraError('ERR_INVALID_OPTION', `${what}: got ${showBytes(bytes)}, wanted at least a byte`, {
+    option: what,
+  });
 }
 
 function checkPoolBytes(value: unknown): number {
@@ -156,13 +171,13 @@ export function resolveLimits(
   model: ModelSpec,
   kvDtype: HeldDType,
 ): NativeLimits {
-  const { maxBatchTokens, maxQueued, maxContext = 0 } = limits;
+  const { maxContext = 0 } = limits;
   if (maxContext > model.context) {
     const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
     throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
   }
   const poolBytes = limits.poolBytes ?? poolBytesDefault(model, maxContext || model.context, kvDtype);
-  return { poolBytes, maxContext, maxBatchTokens, maxQueued };
+  return { ...limits, poolBytes, maxContext };
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */

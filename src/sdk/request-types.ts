@@ -67,11 +67,14 @@ export interface GenerateOptions {
   logprobs?: number;
   /** The same for the prompt's tokens, from the second one on. Default: none. */
   promptLogprobs?: number;
-  /** Whose request it is, 1 to 256 characters: its adapters are found before the shared ones. Default: nobody's. */
+  /**
+   * Whose request it is, 1 to 256 characters: its adapters are found before the shared ones, and tenants that have requests waiting
+   * get the same service, however many each has. Requests of nobody count as one more tenant. Default: nobody's.
+   */
   tenant?: string;
   /** Not supported yet: ERR_NOT_SUPPORTED. */
   cacheSalt?: string;
-  /** Of those that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
+  /** Of its tenant's requests that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
   priority?: number;
   /** Milliseconds from now, 1 to 2^31 - 1, after which the request fails with ERR_DEADLINE. Default: none. */
   deadlineMs?: number;

@@ -42,6 +42,16 @@ export interface Limits {
   maxBatchTokens?: number;
   /** Requests that wait or run, 1 to 1,000,000; one more is ERR_OVERLOADED. Default: 4096. */
   maxQueued?: number;
+  /**
+   * Of requests that name their `tenant`: how many of one tenant may wait or run, 1 to 1,000,000; one more is ERR_OVERLOADED, for
+   * that tenant alone. Default: half of `maxQueued`, rounded up.
+   */
+  maxQueuedPerTenant?: number;
+  /**
+   * Bytes of adapters that a step may read; the least is one adapter. Requests whose adapters would be more take turns. Default:
+   * twice the bytes of the weights, so that a step with many adapters takes no more than about three times as long as one without.
+   */
+  maxBatchLoraBytes?: ByteSize;
 }
 
 /**

@@ -84,7 +84,9 @@ const Fields kOpen = {
      {{"poolBytes", Type::kLong},
       {"maxContext", Type::kInt32},
       {"maxBatchTokens", Type::kInt32},
-      {"maxQueued", Type::kInt32}}},
+      {"maxQueued", Type::kInt32},
+      {"maxQueuedPerTenant", Type::kInt32},
+      {"batchLoraBytes", Type::kLong}}},
 };
 
 const Fields kAdapter = {
@@ -167,7 +169,10 @@ Content ContentOf(const OpenArguments& open) {
   content.Text(open.simd);
   content.Whole(open.threads);
   content.Whole(options.pool_bytes);
-  for (const int32_t limit : {options.max_context, options.max_batch_tokens, options.max_queued}) content.Whole(limit);
+  for (const int32_t limit :
+       {options.max_context, options.max_batch_tokens, options.max_queued, options.max_queued_per_tenant})
+    content.Whole(limit);
+  content.Whole(options.batch_lora_bytes);
   return content;
 }
 

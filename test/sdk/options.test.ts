@@ -79,6 +79,8 @@ describe('loadBase refuses', () => {
       INVALID,
       /^limits\.maxBatchTokens: got 1000000000/,
     ],
+    ['no queue of a tenant', { path: 'x', limits: { maxQueuedPerTenant: 0 } }, INVALID, /^limits\.maxQueuedPerTenant: got 0/],
+    ['no bytes of adapters', { path: 'x', limits: { maxBatchLoraBytes: 0 } }, INVALID, /^limits\.maxBatchLoraBytes: got 0/],
     ['no queue', { path: 'x', limits: { maxQueued: 0 } }, INVALID, /^limits\.maxQueued: got 0/],
     ['strictBase as a number', { path: 'x', strictBase: 1 }, INVALID, /^strictBase: got 1, wanted true or false$/],
     ['a signal that is none', { path: 'x', signal: {} }, INVALID, /^signal: got an object, wanted an AbortSignal$/],

@@ -1,0 +1,280 @@
+#include "engine/fair_queue.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/check.h"
+
+namespace openlora {
+namespace {
+
+constexpr size_t kKnownMin = 64;
+constexpr size_t kKnownMax = 1 << 16;
+
+// Drops what is idle and behind the virtual time, which would start there anyway. `kept_max` doubles when that isn't
+// enough, so that this costs O(1) for each that comes, up to a limit beyond which all that is idle goes.
+template <typename Map>
+void ForgetIdle(Map* all, double virtual_time, size_t* kept_max) {
+  if (all->size() < *kept_max) return;
+  const bool is_full = all->size() >= kKnownMax;
+  std::erase_if(*all, [&](const auto& item) {
+    return item.second->sequences == 0 && (is_full || item.second->served <= virtual_time);
+  });
+  *kept_max = std::max<size_t>(kKnownMin, 2 * all->size());
+}
+
+// An order of items, some of which have another key meanwhile: the others are looked at where they stand.
+template <typename Key, typename Item, typename State>
+class Overlay {
+ public:
+  explicit Overlay(const std::map<Key, Item*>& order) : untouched_(order.begin()), end_(order.end()) {}
+
+  // Null if there is none.
+  State* Best() {
+    if (untouched_ != end_ && (touched_.empty() || untouched_->first < touched_.begin()->first)) {
+      states_.push_back(std::make_unique<State>(*untouched_->second));
+      touched_.emplace(untouched_->first, states_.back().get());
+      ++untouched_;
+    }
+    return touched_.empty() ? nullptr : touched_.begin()->second;
+  }
+  void Move(const Key& from, const Key& to, State* state) {
+    touched_.erase(from);
+    touched_.emplace(to, state);
+  }
+  void Drop(const Key& key) { touched_.erase(key); }
+
+ private:
+  typename std::map<Key, Item*>::const_iterator untouched_, end_;
+  std::map<Key, State*> touched_;
+  std::vector<std::unique_ptr<State>> states_;
+};
+
+}  // namespace
+
+bool FairQueue::GoesFirst::operator()(const Sequence* a, const Sequence* b) const {
+  if (a->request.priority != b->request.priority) return a->request.priority > b->request.priority;
+  return a->arrival < b->arrival;
+}
+
+bool FairQueue::CameFirst::operator()(const Sequence* a, const Sequence* b) const { return a->arrival < b->arrival; }
+
+Flow* FairQueue::FlowOf(const Sequence& sequence) {
+  std::unique_ptr<Tenant>& tenant = tenants_[sequence.request.tenant];
+  if (tenant == nullptr) {
+    tenant = std::make_unique<Tenant>();
+    tenant->name = sequence.request.tenant;
+    tenant->key.number = tenants_made_++;
+  }
+  const int64_t adapter = sequence.adapters.empty() ? 0 : sequence.adapters[0]->handle;
+  std::unique_ptr<Flow>& flow = tenant->flows[adapter];
+  if (flow == nullptr) {
+    flow = std::make_unique<Flow>();
+    flow->tenant = tenant.get();
+    flow->adapter = adapter;
+  }
+  return flow.get();
+}
+
+void FairQueue::Add(Sequence* sequence) {
+  ForgetIdleTenants();
+  Flow* flow = FlowOf(*sequence);
+  Tenant* tenant = flow->tenant;
+  if (tenant->sequences++ == 0) ++tenants_busy_;
+  ++flow->sequences;
+  sequence->flow = flow;
+  Enqueue(sequence);
+}
+
+void FairQueue::Remove(Sequence* sequence) {
+  if (!sequence->is_admitted) Dequeue(sequence);
+  Flow* flow = sequence->flow;
+  Tenant* tenant = flow->tenant;
+  sequence->flow = nullptr;
+  --flow->sequences;
+  if (--tenant->sequences == 0) {
+    tenant->virtual_time = tenant->served_max;
+    if (--tenants_busy_ == 0) virtual_time_ = served_max_;
+  }
+  ForgetIdle(&tenant->flows, tenant->virtual_time, &tenant->flows_kept_max);
+}
+
+void FairQueue::Admit(Sequence* sequence) {
+  Dequeue(sequence);
+  ++admissions_;
+  const Flow& flow = *sequence->flow;
+  virtual_time_ = std::max(virtual_time_, flow.tenant->served);
+  flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
+}
+
+void FairQueue::Return(Sequence* sequence) { Enqueue(sequence); }
+
+void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
+
+void FairQueue::Enqueue(Sequence* sequence) {
+  Flow* flow = sequence->flow;
+  Tenant* tenant = flow->tenant;
+  Unlink(flow);
+  if (tenant->order.empty()) tenant->served = std::max(tenant->served, virtual_time_);
+  if (flow->waiting.empty()) flow->served = std::max(flow->served, tenant->virtual_time);
+  flow->waiting.insert(sequence);
+  waiting_.insert(sequence);
+  Link(flow);
+}
+
+void FairQueue::Dequeue(Sequence* sequence) {
+  Flow* flow = sequence->flow;
+  Unlink(flow);
+  flow->waiting.erase(sequence);
+  waiting_.erase(sequence);
+  first_.erase(sequence);
+  Link(flow);
+}
+
+void FairQueue::Link(Flow* flow) {
+  Tenant* tenant = flow->tenant;
+  if (!flow->waiting.empty()) {
+    const Sequence& head = **flow->waiting.begin();
+    flow->key = {head.request.priority, flow->served, head.arrival};
+    tenant->order.emplace(flow->key, flow);
+  }
+  tenant->key.served = tenant->served;
+  if (!tenant->order.empty()) order_.emplace(tenant->key, tenant);
+}
+
+void FairQueue::Unlink(Flow* flow) {
+  if (!flow->waiting.empty()) flow->tenant->order.erase(flow->key);
+  order_.erase(flow->tenant->key);
+}
+
+void FairQueue::Charge(const Sequence& sequence, double cost) {
+  if (sequence.flow->charge == 0) charged_.push_back(sequence.flow);
+  sequence.flow->charge += cost;
+}
+
+void FairQueue::Settle() {
+  for (Flow* flow : charged_) {
+    Unlink(flow);
+    flow->served += flow->charge;
+    flow->tenant->served += flow->charge;
+    flow->charge = 0;
+    flow->tenant->served_max = std::max(flow->tenant->served_max, flow->served);
+    served_max_ = std::max(served_max_, flow->tenant->served);
+    Link(flow);
+  }
+  charged_.clear();
+}
+
+int64_t FairQueue::SequencesOf(const std::string& tenant) const {
+  const auto found = tenants_.find(tenant);
+  return found == tenants_.end() ? 0 : found->second->sequences;
+}
+
+bool FairQueue::HasHadLess(const Sequence& a, const Sequence& b) {
+  const Flow &x = *a.flow, &y = *b.flow;
+  if (x.tenant != y.tenant) return x.tenant->key < y.tenant->key;
+  return FlowKey{a.request.priority, x.served, a.arrival} < FlowKey{b.request.priority, y.served, b.arrival};
+}
+
+void FairQueue::ForgetIdleTenants() { ForgetIdle(&tenants_, virtual_time_, &tenants_kept_max_); }
+
+struct FairQueue::Visit::State {
+  struct FlowState {
+    explicit FlowState(const Flow& flow) : next(flow.waiting.begin()), end(flow.waiting.end()), key(flow.key) {}
+    Waiting::const_iterator next, end;
+    FlowKey key;
+  };
+  struct TenantState {
+    explicit TenantState(const Tenant& of) : flows(of.order), key(of.key) {}
+    Overlay<FlowKey, Flow, FlowState> flows;
+    TenantKey key;
+  };
+
+  explicit State(const FairQueue& of)
+      : queue(&of),
+        tenants(of.order_),
+        first(of.first_.begin()),
+        oldest(of.waiting_.begin()),
+        admissions(of.admissions_) {}
+
+  Sequence* NextOldest() {
+    while (oldest != queue->waiting_.end()) {
+      Sequence* sequence = *oldest++;
+      if (!sequence->is_paused && visited.insert(sequence).second) return sequence;
+    }
+    return nullptr;
+  }
+
+  Sequence* NextOf(TenantState* state) {
+    while (FlowState* best = state->flows.Best()) {
+      Sequence* sequence = *best->next++;
+      flow = best;
+      if (best->next == best->end) {
+        state->flows.Drop(best->key);
+        flow = nullptr;
+      } else {
+        FlowKey key = best->key;
+        key.priority = (*best->next)->request.priority;
+        key.arrival = (*best->next)->arrival;
+        MoveFlow(state, best, key);
+      }
+      if (!visited.contains(sequence)) return sequence;
+    }
+    return nullptr;
+  }
+
+  static void MoveFlow(TenantState* state, FlowState* moved, const FlowKey& key) {
+    state->flows.Move(moved->key, key, moved);
+    moved->key = key;
+  }
+
+  const FairQueue* queue;
+  Overlay<TenantKey, Tenant, TenantState> tenants;
+  std::set<Sequence*, CameFirst>::const_iterator first, oldest;
+  uint64_t admissions;
+  bool has_given_oldest = false;                // since the last one that was admitted
+  std::unordered_set<const Sequence*> visited;  // out of turn
+  TenantState* tenant = nullptr;                // of the last one, if it went by its tenant's turn
+  FlowState* flow = nullptr;                    // likewise, if more of it wait
+};
+
+FairQueue::Visit::Visit(const FairQueue& queue) : state_(std::make_unique<State>(queue)) {}
+
+FairQueue::Visit::~Visit() = default;
+
+Sequence* FairQueue::Visit::Next() {
+  State& s = *state_;
+  s.tenant = nullptr;
+  s.flow = nullptr;
+  if (s.first != s.queue->first_.end()) {
+    Sequence* sequence = *s.first++;
+    s.visited.insert(sequence);
+    return sequence;
+  }
+  if (s.admissions % kTurns == kTurns - 1 && !s.has_given_oldest) {
+    s.has_given_oldest = true;
+    if (Sequence* sequence = s.NextOldest()) return sequence;
+  }
+  while ((s.tenant = s.tenants.Best()) != nullptr) {
+    if (Sequence* sequence = s.NextOf(s.tenant)) return sequence;
+    s.tenants.Drop(s.tenant->key);
+  }
+  return nullptr;
+}
+
+void FairQueue::Visit::Charge(double cost) {
+  State& s = *state_;
+  ++s.admissions;
+  s.has_given_oldest = false;
+  if (s.tenant == nullptr) return;
+  TenantKey key = s.tenant->key;
+  key.served += cost;
+  s.tenants.Move(s.tenant->key, key, s.tenant);
+  s.tenant->key = key;
+  if (s.flow == nullptr) return;
+  FlowKey flow_key = s.flow->key;
+  flow_key.served += cost;
+  State::MoveFlow(s.tenant, s.flow, flow_key);
+}
+
+}  // namespace openlora

@@ -1,0 +1,144 @@
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/sequence.h"
+
+namespace openlora {
+
+// Waiting sequences in the order in which they are to be served. Service is shared equally among tenants and, within a
+// tenant, among the adapters that its requests name (by the first of them; the base alone is one more): whoever has had
+// least goes first. Service is counted, not requests: Sheng et al., "Fairness in Serving Large Language Models", OSDI
+// 2024, arXiv:2401.00588. Who comes back from idleness starts at the virtual time, the counter of whoever was admitted
+// last, so that nobody saves up service: Goyal et al., "Start-time Fair Queuing", SIGCOMM 1996. Within a tenant
+// priority goes before fairness among adapters. Of kTurns admissions one is for whoever has waited longest, so that
+// neither a low priority nor newcomers without end keep anyone waiting for ever: with n before it in the order of
+// arrival, nobody waits for more than kTurns (n + 1) admissions. Engine thread only; every change is O(log waiting).
+class FairQueue {
+ public:
+  static constexpr uint64_t kTurns = 8;
+
+  FairQueue() = default;
+  FairQueue(const FairQueue&) = delete;
+  FairQueue& operator=(const FairQueue&) = delete;
+
+  // A sequence comes, waiting.
+  void Add(Sequence* sequence);
+  // It goes, waiting or not.
+  void Remove(Sequence* sequence);
+  // It has rows from now on, and waits no more.
+  void Admit(Sequence* sequence);
+  // It lost its KV, and waits again.
+  void Return(Sequence* sequence);
+  // It waits, and nobody passes it any more.
+  void PutFirst(Sequence* sequence);
+
+  // It was served so much, which counts from the next Settle on.
+  void Charge(const Sequence& sequence, double cost);
+  void Settle();
+
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // Tenants that have sequences, waiting or not.
+  int64_t tenants() const { return tenants_busy_; }
+  // Those that are remembered: also idle ones that had more than others.
+  int64_t tenants_known() const { return static_cast<int64_t>(tenants_.size()); }
+  // Of `tenant`, waiting or not.
+  int64_t SequencesOf(const std::string& tenant) const;
+  // Whether of two sequences that have rows `a` has had less.
+  static bool HasHadLess(const Sequence& a, const Sequence& b);
+
+  // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit
+  // alone. The queue stays as it is meanwhile.
+  class Visit {
+   public:
+    explicit Visit(const FairQueue& queue);
+    ~Visit();
+    // Null when nobody is left.
+    Sequence* Next();
+    // To the one that Next gave last; it counts as admitted.
+    void Charge(double cost);
+
+   private:
+    struct State;
+    std::unique_ptr<State> state_;
+  };
+
+ private:
+  struct FlowKey {
+    int32_t priority = 0;
+    double served = 0;
+    uint64_t arrival = 0;
+    // Less: goes first.
+    std::partial_ordering operator<=>(const FlowKey& other) const {
+      if (priority != other.priority) return other.priority <=> priority;
+      if (served != other.served) return served <=> other.served;
+      return arrival <=> other.arrival;
+    }
+  };
+  struct TenantKey {
+    double served = 0;
+    uint64_t number = 0;
+    std::partial_ordering operator<=>(const TenantKey& other) const = default;
+  };
+  struct GoesFirst {
+    bool operator()(const Sequence* a, const Sequence* b) const;
+  };
+  struct CameFirst {
+    bool operator()(const Sequence* a, const Sequence* b) const;
+  };
+  using Waiting = std::set<Sequence*, GoesFirst>;
+
+  Flow* FlowOf(const Sequence& sequence);
+  void Enqueue(Sequence* sequence);
+  void Dequeue(Sequence* sequence);
+  void Link(Flow* flow);    // into the orders that it belongs to
+  void Unlink(Flow* flow);  // from all
+  void ForgetIdleTenants();
+
+  std::unordered_map<std::string, std::unique_ptr<Tenant>> tenants_;
+  std::map<TenantKey, Tenant*> order_;  // those with waiting sequences
+  std::set<Sequence*, CameFirst> waiting_, first_;
+  std::vector<Flow*> charged_;
+  double virtual_time_ = 0;
+  double served_max_ = 0;
+  uint64_t admissions_ = 0;
+  int64_t tenants_busy_ = 0;
+  uint64_t tenants_made_ = 0;
+  size_t tenants_kept_max_ = 64;
+
+  friend struct Flow;
+  friend struct Tenant;
+};
+
+// The requests of a tenant that name the same adapter first.
+struct Flow {
+  Tenant* tenant = nullptr;
+  int64_t adapter = 0;  // handle; 0: the base alone
+  double served = 0;
+  double charge = 0;      // not settled
+  int64_t sequences = 0;  // waiting or not
+  FairQueue::Waiting waiting;
+  FairQueue::FlowKey key;  // while something waits
+};
+
+struct Tenant {
+  std::string name;
+  double served = 0;
+  double virtual_time = 0;  // of its flows
+  double served_max = 0;    // likewise
+  int64_t sequences = 0;    // waiting or not
+  FairQueue::TenantKey key;
+  std::unordered_map<int64_t, std::unique_ptr<Flow>> flows;
+  size_t flows_kept_max = 64;
+  std::map<FairQueue::FlowKey, Flow*> order;  // those with waiting sequences
+};
+
+}  // namespace openlora

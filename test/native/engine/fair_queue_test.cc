@@ -1,0 +1,182 @@
+#include "engine/fair_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace openlora {
+namespace {
+
+class FairQueueTest : public testing::Test {
+ protected:
+  // `adapter` 0: the base alone.
+  Sequence* Add(const std::string& tenant, int64_t adapter = 0, int32_t priority = 0) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->arrival = sequences_.size();
+    sequence->request.tenant = tenant;
+    sequence->request.priority = priority;
+    if (adapter != 0) {
+      std::unique_ptr<Adapter>& named = adapters_[adapter];
+      if (named == nullptr) named = std::make_unique<Adapter>();
+      named->handle = adapter;
+      sequence->adapters = {named.get()};
+    }
+    sequences_.push_back(std::move(sequence));
+    queue_.Add(sequences_.back().get());
+    return sequences_.back().get();
+  }
+  // As the scheduler does it for one that gets rows and is served `cost` at once.
+  void Serve(Sequence* sequence, double cost) {
+    queue_.Admit(sequence);
+    sequence->is_admitted = true;
+    queue_.Charge(*sequence, cost);
+    queue_.Settle();
+  }
+  // The first `count` in order, each charged `cost`: tenant names and adapters' handles.
+  std::string Order(int count, double cost) {
+    FairQueue::Visit visit(queue_);
+    std::string order;
+    for (int i = 0; i < count; ++i) {
+      const Sequence* sequence = visit.Next();
+      if (sequence == nullptr) return order + "end";
+      order += sequence->request.tenant;
+      if (!sequence->adapters.empty()) order += std::to_string(sequence->adapters[0]->handle);
+      order += ' ';
+      visit.Charge(cost);
+    }
+    return order;
+  }
+
+  FairQueue queue_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+  std::map<int64_t, std::unique_ptr<Adapter>> adapters_;
+};
+
+TEST_F(FairQueueTest, TenantsTakeTurnsHoweverManyRequestsOneHas) {
+  for (int i = 0; i < 5; ++i) Add("a");
+  Add("b");
+  Add("b");
+  EXPECT_EQ(Order(9, 10), "a b a b a a a end");
+}
+
+TEST_F(FairQueueTest, WithoutATenantRequestsGoFirstComeFirstServed) {
+  std::vector<Sequence*> added;
+  for (int i = 0; i < 6; ++i) added.push_back(Add(""));
+  FairQueue::Visit visit(queue_);
+  for (const Sequence* expected : added) {
+    EXPECT_EQ(visit.Next(), expected);
+    visit.Charge(3);
+  }
+  EXPECT_EQ(visit.Next(), nullptr);
+}
+
+TEST_F(FairQueueTest, AVisitChangesNothing) {
+  Add("a", 1);
+  Add("a", 2);
+  Add("b", 3);
+  const std::string once = Order(3, 7);
+  EXPECT_EQ(Order(3, 7), once);
+}
+
+TEST_F(FairQueueTest, WhoeverHadLessServiceGoesFirst) {
+  Serve(Add("a"), 100);
+  Serve(Add("b"), 60);
+  Add("a");
+  Add("b");
+  Add("b");
+  Add("b");
+  EXPECT_EQ(Order(4, 20), "b b a b ");
+}
+
+TEST_F(FairQueueTest, AdaptersOfATenantTakeTurns) {
+  for (int i = 0; i < 3; ++i) Add("a", 1);
+  Add("a", 2);
+  Add("a");
+  EXPECT_EQ(Order(5, 5), "a1 a2 a a1 a1 ");
+}
+
+TEST_F(FairQueueTest, PriorityCountsWithinATenantAndBeforeItsAdapters) {
+  Add("a", 1, 0);
+  Add("a", 1, 5);
+  Add("a", 2, 9);
+  Add("b", 3, -7);
+  EXPECT_EQ(Order(4, 5), "a2 b3 a1 a1 ");
+}
+
+TEST_F(FairQueueTest, OfEightAdmissionsOneIsForWhoeverHasWaitedLongest) {
+  Sequence* old = Add("a", 1, -9);
+  for (int i = 0; i < 20; ++i) Add("a", 2, 9);
+  EXPECT_EQ(Order(10, 5), "a2 a2 a2 a2 a2 a2 a2 a1 a2 a2 ");
+  for (int i = 0; i < 7; ++i) Serve(Add("b"), 1);
+  EXPECT_EQ(Order(2, 5), "a1 a2 ");
+  old->is_paused = true;
+  EXPECT_EQ(Order(2, 5), "a2 a2 ");
+}
+
+TEST_F(FairQueueTest, NewcomersWithoutEndKeepNobodyWaiting) {
+  Serve(Add("busy"), 1000);
+  Sequence* waiting = Add("busy");
+  int admissions = 0;
+  for (bool is_served = false; !is_served; ++admissions) {
+    ASSERT_LT(admissions, 16);
+    Add("newcomer" + std::to_string(admissions));
+    Sequence* next = FairQueue::Visit(queue_).Next();
+    is_served = next == waiting;
+    Serve(next, 1);
+  }
+}
+
+TEST_F(FairQueueTest, WhoeverWasTakenBackGoesFirstInTheOrderOfArrival) {
+  Add("a");
+  Sequence* c = Add("c");
+  Sequence* b = Add("b");
+  queue_.PutFirst(b);
+  queue_.PutFirst(c);
+  EXPECT_EQ(Order(4, 5), "c b a end");
+  Serve(c, 1);
+  EXPECT_EQ(Order(3, 5), "b a end");
+}
+
+TEST_F(FairQueueTest, NobodySavesUpServiceWhileIdle) {
+  Sequence* idle = Add("b");
+  Serve(idle, 1);
+  queue_.Remove(idle);
+  for (int i = 0; i < 100; ++i) {
+    Sequence* sequence = Add("a");
+    Serve(sequence, 10);
+    queue_.Remove(sequence);
+  }
+  for (int i = 0; i < 3; ++i) Add("a");
+  for (int i = 0; i < 3; ++i) Add("b");
+  // a's last admission was at 990, where b starts: once before a, then in turn.
+  EXPECT_EQ(Order(6, 10), "b a b a b a ");
+}
+
+TEST_F(FairQueueTest, IdleTenantsAndAdaptersAreForgotten) {
+  for (int i = 0; i < 10'000; ++i) {
+    Sequence* sequence = Add(std::to_string(i), i + 1);
+    Serve(sequence, 1);
+    queue_.Remove(sequence);
+  }
+  EXPECT_EQ(queue_.tenants(), 0);
+  EXPECT_EQ(queue_.waiting(), 0);
+  EXPECT_LT(queue_.tenants_known(), 200);
+}
+
+TEST_F(FairQueueTest, CountsWhatATenantHas) {
+  Sequence* first = Add("a");
+  Add("a", 3);
+  EXPECT_EQ(queue_.SequencesOf("a"), 2);
+  EXPECT_EQ(queue_.SequencesOf("b"), 0);
+  EXPECT_EQ(queue_.tenants(), 1);
+  Serve(first, 1);
+  EXPECT_EQ(queue_.SequencesOf("a"), 2);
+  EXPECT_EQ(queue_.waiting(), 1);
+  queue_.Remove(first);
+  EXPECT_EQ(queue_.SequencesOf("a"), 1);
+}
+
+}  // namespace
+}  // namespace openlora
