@@ -114,8 +114,8 @@ void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
 void FairQueue::Enqueue(Sequence* sequence) {
   Flow* flow = sequence->flow;
   Tenant* tenant = flow->tenant;
-  Unlink(flow);
   if (tenant->order.empty()) tenant->served = std::max(tenant->served, virtual_time_);
+  Unlink(flow);
   if (flow->waiting.empty()) flow->served = std::max(flow->served, tenant->virtual_time);
   flow->waiting.insert(sequence);
   waiting_.insert(sequence);
@@ -185,7 +185,8 @@ struct FairQueue::Visit::State {
     FlowKey key;
   };
   struct TenantState {
-    explicit TenantState(const Tenant& of) : flows(of.order), key(of.key) {}
+    explicit TenantState(const Tenant& of) : tenant(&of), flows(of.order), key(of.key) {}
+    const Tenant* tenant;
     Overlay<FlowKey, Flow, FlowState> flows;
     TenantKey key;
   };
@@ -197,15 +198,36 @@ struct FairQueue::Visit::State {
         oldest(of.waiting_.begin()),
         admissions(of.admissions_) {}
 
+  Sequence* Next() {
+    tenant = nullptr;
+    flow = nullptr;
+    if (first != queue->first_.end()) {
+      Sequence* sequence = *first++;
+      visited.insert(sequence);
+      return sequence;
+    }
+    if (admissions % kTurns == kTurns - 1 && !has_given_oldest) {
+      has_given_oldest = true;
+      if (Sequence* sequence = NextOldest()) return sequence;
+    }
+    while ((tenant = tenants.Best()) != nullptr) {
+      if (Sequence* sequence = NextOf(tenant)) return sequence;
+      tenants.Drop(tenant->key);
+    }
+    return nullptr;
+  }
+
   Sequence* NextOldest() {
     while (oldest != queue->waiting_.end()) {
       Sequence* sequence = *oldest++;
-      if (!sequence->is_paused && visited.insert(sequence).second) return sequence;
+      if (sequence->is_paused || skipped.contains(sequence->flow->tenant)) continue;
+      if (visited.insert(sequence).second) return sequence;
     }
     return nullptr;
   }
 
   Sequence* NextOf(TenantState* state) {
+    if (skipped.contains(state->tenant)) return nullptr;
     while (FlowState* best = state->flows.Best()) {
       Sequence* sequence = *best->next++;
       flow = best;
@@ -218,7 +240,7 @@ struct FairQueue::Visit::State {
         key.arrival = (*best->next)->arrival;
         MoveFlow(state, best, key);
       }
-      if (!visited.contains(sequence)) return sequence;
+      if (visited.insert(sequence).second) return sequence;
     }
     return nullptr;
   }
@@ -232,10 +254,12 @@ struct FairQueue::Visit::State {
   Overlay<TenantKey, Tenant, TenantState> tenants;
   std::set<Sequence*, CameFirst>::const_iterator first, oldest;
   uint64_t admissions;
-  bool has_given_oldest = false;                // since the last one that was admitted
-  std::unordered_set<const Sequence*> visited;  // out of turn
-  TenantState* tenant = nullptr;                // of the last one, if it went by its tenant's turn
-  FlowState* flow = nullptr;                    // likewise, if more of it wait
+  bool has_given_oldest = false;  // since the last one that was admitted
+  std::unordered_set<const Sequence*> visited;
+  std::unordered_set<const Tenant*> skipped;
+  const Sequence* last = nullptr;
+  TenantState* tenant = nullptr;  // of the last one, if it went by its tenant's turn
+  FlowState* flow = nullptr;      // likewise, if more of it wait
 };
 
 FairQueue::Visit::Visit(const FairQueue& queue) : state_(std::make_unique<State>(queue)) {}
@@ -243,24 +267,12 @@ FairQueue::Visit::Visit(const FairQueue& queue) : state_(std::make_unique<State>
 FairQueue::Visit::~Visit() = default;
 
 Sequence* FairQueue::Visit::Next() {
-  State& s = *state_;
-  s.tenant = nullptr;
-  s.flow = nullptr;
-  if (s.first != s.queue->first_.end()) {
-    Sequence* sequence = *s.first++;
-    s.visited.insert(sequence);
-    return sequence;
-  }
-  if (s.admissions % kTurns == kTurns - 1 && !s.has_given_oldest) {
-    s.has_given_oldest = true;
-    if (Sequence* sequence = s.NextOldest()) return sequence;
-  }
-  while ((s.tenant = s.tenants.Best()) != nullptr) {
-    if (Sequence* sequence = s.NextOf(s.tenant)) return sequence;
-    s.tenants.Drop(s.tenant->key);
-  }
-  return nullptr;
+  Sequence* next = state_->Next();
+  state_->last = next;
+  return next;
 }
+
+void FairQueue::Visit::SkipTenant() { state_->skipped.insert(state_->last->flow->tenant); }
 
 void FairQueue::Visit::Charge(double cost) {
   State& s = *state_;

@@ -67,10 +67,12 @@ class Scheduler::Ledger {
   // From now on who came first may take from whoever came later, whatever their tenants hold.
   void IgnoreShares() { has_shares_ = false; }
 
-  // Keeps a quarter of each budget for prompts, until Release.
+  // Keeps a part of each budget for prompts, until Release: a quarter, or where several tenants are at work the half,
+  // so that answers of one don't shut out prompts of another.
   void HoldBack() {
-    const auto hold = [](auto* left, auto* held) {
-      *held = *left / 4;
+    const int parts = scheduler_->queue_.tenants() > 1 ? 2 : 4;
+    const auto hold = [parts](auto* left, auto* held) {
+      *held = *left / parts;
       *left -= *held;
     };
     hold(&rows_left, &rows_held_);
@@ -129,6 +131,11 @@ class Scheduler::Ledger {
     read_.insert(sequence->adapters.begin(), sequence->adapters.end());
   }
 
+  // Of KV, by the tenant of a sequence, where there are several.
+  bool HoldsMoreThanItsShare(const Sequence& sequence) const {
+    return scheduler_->queue_.tenants() > 1 && held_frames()[sequence.flow->tenant] > Share();
+  }
+
   void Starve(Sequence* sequence, int64_t frames) {
     if (plan_->starved != nullptr) return;
     plan_->starved = sequence;
@@ -172,21 +179,24 @@ class Scheduler::Ledger {
 
   // Whether a running sequence loses its KV to `taker`. Within a tenant the younger does. Where several tenants are at
   // work each has an equal share of the pool: one that holds no more loses nothing to another, and one that holds more
-  // loses to a younger taker that stays within its share, but no sequence more than once.
+  // loses to a younger taker that stays within its share; but a sequence that did is left alone until it has got a
+  // block further, so that it comes to an end whoever comes and goes.
   bool GivesWay(const Sequence& taker, int64_t frames, const Sequence& other,
                 const std::unordered_map<const Tenant*, int64_t>& held) const {
     const Tenant *mine = taker.flow->tenant, *its = other.flow->tenant;
     const bool is_older = CameBefore(&taker, &other);
     if (mine == its || !has_shares_) return taker.is_admitted && is_older;
-    const int64_t share = scheduler_->pool_->frames_total() / scheduler_->queue_.tenants();
     const auto of = [&held](const Tenant* tenant) {
       const auto found = held.find(tenant);
       return found == held.end() ? 0 : found->second;
     };
-    if (of(its) <= share) return false;
+    if (of(its) <= Share()) return false;
     if (taker.is_admitted && is_older) return true;
-    return !other.has_given_way && of(mine) + frames <= share;
+    return other.known() >= other.gives_way_from && of(mine) + frames <= Share();
   }
+
+  // Of one tenant, in frames.
+  int64_t Share() const { return scheduler_->pool_->frames_total() / scheduler_->queue_.tenants(); }
 
   // KV frames that tenants' running sequences keep in this plan.
   std::unordered_map<const Tenant*, int64_t> held_frames() const {
@@ -298,8 +308,7 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
   if (has_prompts) ledger.HoldBack();
   PlanAdmitted(true, &ledger);
   ledger.Release();
-  PlanAdmitted(false, &ledger);
-  PlanWaiting(&ledger);
+  PlanPrompts(&ledger);
   if (has_prompts) PlanAdmitted(true, &ledger);
   if (plan.rows.empty()) {
     // Nobody has room to go on: then shares would only keep everybody from it.
@@ -338,27 +347,56 @@ bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
 
 void Scheduler::PlanAdmitted(bool is_continuing, Ledger* ledger) {
   for (Sequence* sequence : in_turn_) {
-    if (IsContinuing(*sequence) != is_continuing || ledger->IsPlanned(sequence)) continue;
-    if (ledger->CanRun(*sequence) && !ledger->IsPreempted(sequence)) PlanRows(sequence, ledger);
+    PlanIf(IsContinuing(*sequence) == is_continuing, sequence, ledger);
   }
 }
 
-void Scheduler::PlanWaiting(Ledger* ledger) {
-  // Nobody overtakes a sequence that waits for frames. Those that wait for a load are passed, but not one whose load
-  // was taken back before: those that pass it could do so again, and for ever.
+void Scheduler::PlanIf(bool is_wanted, Sequence* sequence, Ledger* ledger) {
+  if (!is_wanted || ledger->IsPlanned(sequence) || ledger->IsPreempted(sequence)) return;
+  if (ledger->CanRun(*sequence)) PlanRows(sequence, ledger);
+}
+
+// Prompts that have begun go before those that wait, but for those of tenants that have had less.
+void Scheduler::PlanPrompts(Ledger* ledger) {
   FairQueue::Visit visit(queue_);
+  size_t begun = 0;
+  const auto plan_begun = [&](const Sequence* until) {
+    for (; begun < in_turn_.size(); ++begun) {
+      Sequence* sequence = in_turn_[begun];
+      if (until != nullptr && until->flow->tenant != sequence->flow->tenant && FairQueue::HasHadLess(*until, *sequence))
+        return;
+      PlanIf(!IsContinuing(*sequence), sequence, ledger);
+    }
+  };
   while (Sequence* sequence = visit.Next()) {
     if (!ledger->CanRun(*sequence)) continue;
-    if (ledger->IsTakenBack(sequence)) return;
-    ledger->Visit(sequence);
-    if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return;
-    if (!AreResident(*sequence)) {
-      if (sequence->take_backs > 0) return;
-    } else if (ledger->MayRead(*sequence)) {
-      if (!HasRoom(*sequence, ledger) || !PlanRows(sequence, ledger)) return;
+    plan_begun(sequence);
+    const Turn turn = PlanWaiting(sequence, ledger);
+    if (turn == Turn::kBlocksAll) break;
+    if (turn == Turn::kBlocksTenant) {
+      visit.SkipTenant();
+    } else {
+      visit.Charge(sequence->known() - sequence->computed);
     }
-    visit.Charge(sequence->known() - sequence->computed);
   }
+  plan_begun(nullptr);
+}
+
+// Its turn has come. One that waits for frames is passed by nobody, but where its own tenant holds more than its share
+// by other tenants. One that waits for a load is passed, unless its load was taken back before: those that pass it
+// could do so again, and for ever.
+Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, Ledger* ledger) {
+  if (ledger->IsTakenBack(sequence)) return Turn::kBlocksAll;
+  ledger->Visit(sequence);
+  const auto blocks = [&] {
+    const bool is_first = sequence->take_backs > 0;
+    return ledger->rows_left > 0 && !is_first && ledger->HoldsMoreThanItsShare(*sequence) ? Turn::kBlocksTenant
+                                                                                          : Turn::kBlocksAll;
+  };
+  if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return blocks();
+  if (!AreResident(*sequence)) return sequence->take_backs == 0 ? Turn::kGoesOn : Turn::kBlocksAll;
+  if (!ledger->MayRead(*sequence)) return Turn::kGoesOn;
+  return HasRoom(*sequence, ledger) && PlanRows(sequence, ledger) ? Turn::kGoesOn : blocks();
 }
 
 // A preempted sequence comes back when there is room for all that it had and a block for each that runs: else the next
@@ -408,7 +446,7 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     queue_.PutFirst(sequence);
   }
   for (Sequence* sequence : plan.preemptions) Preempt(sequence, step);
-  for (Sequence* sequence : plan.given_way) sequence->has_given_way = true;
+  for (Sequence* sequence : plan.given_way) sequence->gives_way_from = sequence->known() + kv_->frame_tokens();
   for (Adapter* adapter : plan.evictions) residency_->Evict(adapter, step);
   pool_->Reclaim(step);
   for (Adapter* adapter : plan.loads) {
@@ -418,7 +456,7 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.pins) {
     for (Adapter* adapter : sequence->adapters) ++adapter->pins;
     sequence->has_pins = true;
-    Insert(&reserved_, sequence);
+    if (!sequence->adapters.empty()) Insert(&reserved_, sequence);
   }
   for (const PlannedRows& planned : plan.rows) {
     const bool has_frames = kv_->Extend(&planned.sequence->kv, planned.sequence->computed + planned.rows);
@@ -438,7 +476,7 @@ void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
   sequence->is_admitted = false;
   sequence->was_preempted = true;
   Erase(&admitted_, sequence);
-  if (sequence->has_pins) Insert(&reserved_, sequence);
+  if (sequence->has_pins && !sequence->adapters.empty()) Insert(&reserved_, sequence);
   queue_.Return(sequence);
   ++preemptions_;
 }

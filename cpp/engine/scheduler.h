@@ -60,7 +60,10 @@ class Scheduler {
  private:
   class Ledger;
   void PlanAdmitted(bool is_continuing, Ledger* ledger);
-  void PlanWaiting(Ledger* ledger);
+  void PlanPrompts(Ledger* ledger);
+  enum class Turn { kGoesOn, kBlocksTenant, kBlocksAll };
+  Turn PlanWaiting(Sequence* sequence, Ledger* ledger);
+  void PlanIf(bool is_wanted, Sequence* sequence, Ledger* ledger);
   bool PlanRows(Sequence* sequence, Ledger* ledger);
   bool ReserveFor(Sequence* sequence, Ledger* ledger);
   bool HasRoom(const Sequence& sequence, Ledger* ledger) const;
@@ -76,7 +79,7 @@ class Scheduler {
   KvCache* kv_;
   AdapterResidency* residency_;
   FairQueue queue_;
-  std::vector<Sequence*> reserved_;  // waiting ones with pins, by (priority descending, arrival)
+  std::vector<Sequence*> reserved_;  // waiting ones that pin adapters, by (priority descending, arrival)
   std::vector<Sequence*> admitted_;  // likewise
   std::vector<Sequence*> in_turn_;   // admitted ones, who has had least first: during Plan
   uint64_t preemptions_ = 0;

@@ -35,7 +35,7 @@ struct Sequence {
   bool has_pins = false;     // its adapters' frames are reserved for it
   int32_t take_backs = 0;    // of its reservation, by others
   bool was_preempted = false;
-  bool has_given_way = false;  // was preempted for a tenant that held less: once, no more
+  int32_t gives_way_from = 0;  // known tokens from which it may be preempted for a tenant that holds less
   bool is_paused = false;
   bool is_cancelled = false;
   bool is_long = false;  // has more tokens than ModelConfig::rope_switch: its KV is of the long frequencies

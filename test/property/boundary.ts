@@ -223,7 +223,14 @@ const options: OpenOptions = {
   adapterDtype: 'f32',
   simd: 'auto',
   threads: 1,
-  limits: { poolBytes: 4 << 20, maxContext: 64, maxBatchTokens: 16, maxQueued: 64, maxQueuedPerTenant: 64, batchLoraBytes: 0 },
+  limits: {
+    poolBytes: 4 << 20,
+    maxContext: 64,
+    maxBatchTokens: 16,
+    maxQueued: 64,
+    maxQueuedPerTenant: 64,
+    batchLoraBytes: 0,
+  },
 };
 const request: RequestSpec = {
   id: 1,

@@ -143,14 +143,14 @@ TEST_F(FairQueueTest, NobodySavesUpServiceWhileIdle) {
   Sequence* idle = Add("b");
   Serve(idle, 1);
   queue_.Remove(idle);
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 103; ++i) {
     Sequence* sequence = Add("a");
     Serve(sequence, 10);
     queue_.Remove(sequence);
   }
   for (int i = 0; i < 3; ++i) Add("a");
   for (int i = 0; i < 3; ++i) Add("b");
-  // a's last admission was at 990, where b starts: once before a, then in turn.
+  // a's last admission was at 1020, where b starts: once before a, then in turn.
   EXPECT_EQ(Order(6, 10), "b a b a b a ");
 }
 

@@ -113,7 +113,7 @@ class QuietTenantTest : public FairnessTest {
       const int64_t id = requests_["quiet"].back();
       int wait = 0;
       while (driver_->answer(id).end.empty()) {
-        while (has_flood && requests_["flood"].size() < 30 + waits.size() * 5) Submit("flood");
+        while (has_flood && Waiting("flood") < 30) Submit("flood");
         if (driver_->answer(id).tokens.empty()) ++wait;
         Step();
         if (testing::Test::HasFatalFailure()) return 1'000'000;
@@ -129,7 +129,7 @@ class QuietTenantTest : public FairnessTest {
 
 TEST_F(QuietTenantTest, WaitsNotMuchLongerBesideAFloodWhereRowsAreShort) {
   EngineOptions options = TinyOptions(folder_);
-  options.max_batch_tokens = 32;
+  options.max_batch_tokens = 2 * kPrompt;  // the half is for prompts
   const int alone = WaitOfQuiet(false, options);
   EXPECT_LE(WaitOfQuiet(true, options), 2 * alone) << "alone " << alone;
 }

@@ -57,7 +57,14 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       adapterDtype: 'f32',
       simd: 'auto',
       threads: 1,
-      limits: { poolBytes: 4 << 20, maxContext: 64, maxBatchTokens: 16, maxQueued: 64, maxQueuedPerTenant: 64, batchLoraBytes: 0 },
+      limits: {
+        poolBytes: 4 << 20,
+        maxContext: 64,
+        maxBatchTokens: 16,
+        maxQueued: 64,
+        maxQueuedPerTenant: 64,
+        batchLoraBytes: 0,
+      },
     };
     await new Promise<void>((resolve, reject) => {
       engine = loadNative().binding.open(options, (_, events) => {
