@@ -63,6 +63,7 @@ class EngineCore {
 
  private:
   Status OpenMemory();
+  void OpenPrefixes();
   Status OpenWeights(OpenedEvent* opened);
   Status PackWeights();
   OnLoadProgress Reporting(LoadPhase phase);
@@ -82,6 +83,7 @@ class EngineCore {
   void Fail(Sequence* sequence, const Status& status);
   void Forget(Sequence* sequence);
   void ReleaseAdapter(Adapter* adapter);
+  Status CheckFrames() const;
   bool IsReady(Sequence* sequence, uint64_t epoch) const;
   std::string_view TextOf(int32_t token) const;
 
@@ -100,6 +102,8 @@ class EngineCore {
   int32_t max_context_ = 0;
   int32_t frame_tokens_ = 0;
   FramePool pool_;
+  EvictionOrder eviction_{&pool_};
+  std::unique_ptr<PrefixIndex> prefixes_;  // null: nothing is shared
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<AdapterResidency> residency_;
   std::unique_ptr<Scheduler> scheduler_;

@@ -43,6 +43,7 @@ struct EngineOptions {
   int32_t max_context = 0;  // 0: the model's, or what the pool holds
   int32_t max_batch_tokens = 256;
   int32_t max_queued = 1024;
+  bool has_prefix_cache = true;    // sequences share the KV of equal beginnings
   bool poisons_freed = false;      // tests: freed frames become NaN
   bool checks_invariants = false;  // tests: after every step
 };

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "base/check.h"
+#include "memory/eviction_plan.h"
 
 namespace openlora {
 namespace {
@@ -29,12 +30,12 @@ bool AreResident(const Sequence& sequence) {
                      [](const Adapter* a) { return a->state == AdapterState::kResident; });
 }
 
-// Rows of [computed, computed + rows) whose logits are wanted.
-int32_t LogitRows(const Sequence& sequence, int32_t rows) {
-  const int32_t end = sequence.computed + rows;
+// Rows of [start, start + rows) whose logits are wanted.
+int32_t LogitRows(const Sequence& sequence, int32_t start, int32_t rows) {
+  const int32_t end = start + rows;
   int32_t wanted = end == sequence.known() ? 1 : 0;
   if (sequence.is_scoring())
-    wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(sequence.computed, sequence.scored));
+    wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(start, sequence.scored));
   return wanted;
 }
 
@@ -48,6 +49,7 @@ class Scheduler::Ledger {
         logit_rows_left(scheduler->limits_.logit_rows),
         scheduler_(scheduler),
         plan_(plan),
+        eviction_(scheduler->order_, scheduler->pool_->frames(FrameUse::kPrefix), scheduler->kv_->layers()),
         frames_free_(scheduler->pool_->frames_free()) {}
 
   StepPlan* plan() { return plan_; }
@@ -55,12 +57,16 @@ class Scheduler::Ledger {
   bool IsTakenBack(const Sequence* sequence) const { return taken_back_.contains(sequence); }
   bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
   // The adapter is wanted by this plan: it isn't a victim, or not any more.
-  void Keep(Adapter* adapter) { kept_.insert(adapter); }
-  bool IsEvicted(const Adapter* adapter) const { return evicted_.contains(adapter); }
+  void Keep(Adapter* adapter) { eviction_.Keep(adapter); }
+  void Keep(const PrefixHit& hit) { eviction_.Keep(hit.tail); }
+  void Unkeep(const PrefixHit& hit) { eviction_.Unkeep(hit.tail); }
+  bool IsEvicted(const Adapter* adapter) const { return eviction_.IsEvicted(adapter); }
+  bool IsDropped(const PrefixBlock* block) const { return eviction_.IsDropped(block); }
 
-  // Takes frames, evicting unpinned adapters as far as needed; nothing changes when even that isn't enough.
+  // Takes frames, evicting as far as needed; nothing changes when even that isn't enough.
   bool Take(int64_t frames) {
-    if (frames > frames_free_ && !Evict(frames)) return false;
+    if (frames > frames_free_ + eviction_.frames_reachable()) return false;
+    while (frames > frames_free_) frames_free_ += eviction_.EvictOne(&plan_->evictions, &plan_->drops);
     frames_free_ -= frames;
     return true;
   }
@@ -87,7 +93,8 @@ class Scheduler::Ledger {
           continue;
         preempted_.insert(other);
         plan_->preemptions.push_back(other);
-        frames_free_ += static_cast<int64_t>(other->kv.frames.size());
+        frames_free_ += scheduler_->kv_->FramesOwned(other->kv);
+        eviction_.LetGo(other->kv.shared.tail);
         if (Take(frames)) return true;
       }
     }
@@ -96,11 +103,11 @@ class Scheduler::Ledger {
 
   void Give(int64_t frames) { frames_free_ += frames; }
 
-  void Plan(Sequence* sequence, int32_t rows) {
+  void Plan(Sequence* sequence, const PrefixHit& hit, int32_t start, int32_t rows) {
     planned_.insert(sequence);
-    plan_->rows.push_back({sequence, rows});
+    plan_->rows.push_back({sequence, rows, hit});
     rows_left -= rows;
-    logit_rows_left -= LogitRows(*sequence, rows);
+    logit_rows_left -= LogitRows(*sequence, start, rows);
   }
 
   void Starve(Sequence* sequence, int64_t frames) {
@@ -113,44 +120,16 @@ class Scheduler::Ledger {
   int32_t logit_rows_left;
 
  private:
-  // Plans evictions until `frames` are free. Most steps need none, so the victims are listed when they are first
-  // needed.
-  bool Evict(int64_t frames) {
-    if (!has_victims_) {
-      const std::vector<Adapter*> unpinned = scheduler_->residency_->Victims();
-      victims_.insert(victims_.begin(), unpinned.begin(), unpinned.end());
-      has_victims_ = true;
-    }
-    int64_t reachable = frames_free_;
-    for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
-    if (reachable < frames) return false;
-    for (Adapter* victim : victims_) {
-      if (frames_free_ >= frames) break;
-      if (!IsVictim(victim)) continue;
-      evicted_.insert(victim);
-      plan_->evictions.push_back(victim);
-      frames_free_ += victim->layout.frames;
-    }
-    return true;
-  }
-
-  bool IsVictim(const Adapter* adapter) const { return !evicted_.contains(adapter) && !kept_.contains(adapter); }
-
   void TakeBack(Sequence* sequence) {
     taken_back_.insert(sequence);
     plan_->unpins.push_back(sequence);
-    for (Adapter* adapter : sequence->adapters) {
-      if (++unpinned_[adapter] == adapter->pins && !kept_.contains(adapter)) victims_.push_back(adapter);
-    }
+    for (Adapter* adapter : sequence->adapters) eviction_.Unpin(adapter);
   }
 
   Scheduler* scheduler_;
   StepPlan* plan_;
+  EvictionPlan eviction_;
   int64_t frames_free_;
-  bool has_victims_ = false;
-  std::vector<Adapter*> victims_;
-  std::unordered_set<const Adapter*> evicted_, kept_;
-  std::unordered_map<const Adapter*, int32_t> unpinned_;
   std::unordered_set<const Sequence*> planned_, preempted_, taken_back_;
 };
 
@@ -163,10 +142,7 @@ void Scheduler::Remove(Sequence* sequence, uint64_t step) {
 }
 
 void Scheduler::Unpin(Sequence* sequence) {
-  for (Adapter* adapter : sequence->adapters) {
-    OPENLORA_CHECK(adapter->pins > 0);
-    --adapter->pins;
-  }
+  for (Adapter* adapter : sequence->adapters) residency_->Unpin(adapter);
   sequence->has_pins = false;
 }
 
@@ -179,27 +155,45 @@ StepPlan Scheduler::PlanReady() {
   return plan;
 }
 
-int32_t Scheduler::RowsFor(const Sequence& sequence, const Ledger& ledger) const {
-  int32_t rows = std::min(sequence.known() - sequence.computed, ledger.rows_left);
-  while (rows > 0 && LogitRows(sequence, rows) > ledger.logit_rows_left) --rows;
+// Blocks that are known beyond what the sequence has computed. The last token is always computed, for its logits, and
+// so is the prompt as far as its own logprobs are wanted.
+PrefixHit Scheduler::Look(const Sequence& sequence, const Ledger& ledger) const {
+  int32_t limit = sequence.known() - 1;
+  if (sequence.is_scoring()) limit = std::min(limit, sequence.scored);
+  if (ledger.rows_left <= 0 || limit - sequence.computed < 1) return {};
+  PrefixHit hit =
+      kv_->Find(sequence.kv, sequence.prefix_realm, std::span(sequence.tokens).first(static_cast<size_t>(limit)));
+  while (hit.tail != nullptr && ledger.IsDropped(hit.tail)) hit = {hit.tail->parent, hit.blocks - 1};
+  return hit.blocks * kv_->frame_tokens() > sequence.computed ? hit : PrefixHit{};
+}
+
+int32_t Scheduler::RowsFor(const Sequence& sequence, int32_t start, const Ledger& ledger) const {
+  int32_t rows = std::min(sequence.known() - start, ledger.rows_left);
+  while (rows > 0 && LogitRows(sequence, start, rows) > ledger.logit_rows_left) --rows;
   return rows;
 }
 
 // Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not
 // even that.
 bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
-  const int32_t rows = RowsFor(*sequence, *ledger);
-  const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
+  const PrefixHit hit = Look(*sequence, *ledger);
+  ledger->Keep(hit);
+  const int32_t start = std::max(sequence->computed, hit.blocks * kv_->frame_tokens());
+  const int32_t rows = RowsFor(*sequence, start, *ledger);
+  const int32_t block = kv_->frame_tokens() - start % kv_->frame_tokens();
   for (const int32_t attempt : {rows, std::min(rows, block)}) {
-    const int64_t missing = kv_->FramesMissing(sequence->kv, sequence->computed + attempt);
+    // With a hit, what the table has of its own goes and what the hit brings is there.
+    int64_t missing = kv_->FramesMissing(sequence->kv, start + attempt);
+    if (hit.tail != nullptr) missing -= kv_->FramesOf(hit) - kv_->FramesOf(sequence->kv.shared);
     // Nobody gives way for more than a block: that would cost more than it brings.
     const bool can_force = attempt <= block;
     if (attempt > 0 && (can_force ? ledger->TakeByForce(sequence, missing) : ledger->Take(missing))) {
-      ledger->Plan(sequence, attempt);
+      ledger->Plan(sequence, hit, start, attempt);
       return true;
     }
     if (attempt > 0 && attempt <= block) ledger->Starve(sequence, missing);
   }
+  ledger->Unkeep(hit);
   return false;
 }
 
@@ -232,10 +226,13 @@ bool Scheduler::HasRoom(const Sequence& sequence, Ledger* ledger) const {
   const auto running = std::count_if(admitted_.begin(), admitted_.end(),
                                      [&](const Sequence* other) { return can_run_.at(other) && other != &sequence; });
   if (running == 0) return true;
-  const int64_t frames = kv_->FramesFor(sequence.known() + 1) + running * kv_->FramesFor(1);
-  if (!ledger->Take(frames)) return false;
-  ledger->Give(frames);
-  return true;
+  const PrefixHit hit = Look(sequence, *ledger);
+  ledger->Keep(hit);
+  const int64_t frames = kv_->FramesFor(sequence.known() + 1) - kv_->FramesOf(hit) + running * kv_->FramesFor(1);
+  const bool has_room = ledger->Take(frames);
+  if (has_room) ledger->Give(frames);
+  ledger->Unkeep(hit);
+  return has_room;
 }
 
 bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
@@ -263,6 +260,24 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
   return true;
 }
 
+void Scheduler::Attach(const PlannedRows& planned, uint64_t step) {
+  Sequence* sequence = planned.sequence;
+  // What a preemption or a new answer to the same prompt finds again says nothing of other requests.
+  const bool is_first = sequence->output() == 0 && !sequence->was_preempted;
+  if (!sequence->was_looked_up && kv_->prefixes() != nullptr && sequence->request.prompt_logprobs < 0) {
+    sequence->was_looked_up = true;
+    tokens_looked_up_ += static_cast<uint64_t>(sequence->prompt());
+  }
+  if (planned.hit.tail == nullptr) return;
+  const int32_t start = planned.hit.blocks * kv_->frame_tokens();
+  if (is_first) {
+    sequence->cached_input += start - sequence->computed;
+    tokens_found_ += static_cast<uint64_t>(start - sequence->computed);
+  }
+  kv_->Attach(&sequence->kv, planned.hit, is_first, step);
+  sequence->computed = start;
+}
+
 void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.unpins) {
     Unpin(sequence);
@@ -278,13 +293,15 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     ++preemptions_;
   }
   for (Adapter* adapter : plan.evictions) residency_->Evict(adapter, step);
+  for (PrefixBlock* block : plan.drops) kv_->Drop(block, step);
+  for (const PlannedRows& planned : plan.rows) Attach(planned, step);
   pool_->Reclaim(step);
   for (Adapter* adapter : plan.loads) {
     const bool has_frames = residency_->Reserve(adapter);
     OPENLORA_CHECK(has_frames);
   }
   for (Sequence* sequence : plan.pins) {
-    for (Adapter* adapter : sequence->adapters) ++adapter->pins;
+    for (Adapter* adapter : sequence->adapters) residency_->Pin(adapter, sequence->take_backs == 0);
     sequence->has_pins = true;
   }
   for (const PlannedRows& planned : plan.rows) {
