@@ -61,8 +61,8 @@ Status EngineCore::CheckFrames() const {
     frames.insert(frames.end(), table.frames.begin() + static_cast<std::ptrdiff_t>(kv_->FramesOf(table.shared)),
                   table.frames.end());
   }
-  const bool owns_kv = std::all_of(frames.begin(), frames.end(),
-                                   [this](uint32_t frame) { return pool_.use(frame) == FrameUse::kKv; });
+  const bool owns_kv =
+      std::all_of(frames.begin(), frames.end(), [this](uint32_t frame) { return pool_.use(frame) == FrameUse::kKv; });
   if (!owns_kv || (prefixes_ != nullptr && !prefixes_->IsConsistent(references, &frames)))
     return Status(kErrInternal, "a block of KV is counted for others than those that hold it");
   for (const auto& [handle, adapter] : residency_->adapters()) {

@@ -119,8 +119,8 @@ Status EngineCore::OpenMemory() {
   const int32_t rows = options_.max_batch_tokens;
   const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
   const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
-  scheduler_ = std::make_unique<Scheduler>(SchedulerLimits{rows, logit_rows}, &pool_, kv_.get(), residency_.get(),
-                                           &eviction_);
+  scheduler_ =
+      std::make_unique<Scheduler>(SchedulerLimits{rows, logit_rows}, &pool_, kv_.get(), residency_.get(), &eviction_);
   buffer_bytes_ = DecoderBufferBytes(model, rows, logit_rows);
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
   buffers_ = MakeDecoderBuffers(model, rows, logit_rows, buffer_memory_);

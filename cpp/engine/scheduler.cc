@@ -260,9 +260,10 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
   return true;
 }
 
+// Books the blocks that the rows go on from.
 void Scheduler::Attach(const PlannedRows& planned, uint64_t step) {
   Sequence* sequence = planned.sequence;
-  // What a preemption or a new answer to the same prompt finds again says nothing of other requests.
+  // What is found after a preemption, or after a switch of rope tables, was computed for this very request.
   const bool is_first = sequence->output() == 0 && !sequence->was_preempted;
   if (!sequence->was_looked_up && kv_->prefixes() != nullptr && sequence->request.prompt_logprobs < 0) {
     sequence->was_looked_up = true;

@@ -32,8 +32,8 @@ struct SchedulerLimits {
 
 // Decides which sequences get rows, frames and loads. First come, first served by (priority, arrival): rows that only
 // continue an answer go first, so that nobody's prompt stalls them, then prompts in chunks. Under pressure unpinned
-// adapters and cached prefixes go first (those worth least, EvictionOrder), then reservations of the waiting, then the KV of paused and of the youngest
-// sequences. Engine thread only.
+// adapters and cached prefixes go first (those worth least, EvictionOrder), then reservations of the waiting, then the
+// KV of paused and of the youngest sequences. Engine thread only.
 class Scheduler {
  public:
   Scheduler(SchedulerLimits limits, FramePool* pool, KvCache* kv, AdapterResidency* residency,

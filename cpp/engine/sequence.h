@@ -23,9 +23,9 @@ struct Sequence {
   int32_t scored = 0;              // prompt tokens whose logprob was reported, when asked for
   std::vector<Adapter*> adapters;  // in the request's order; referenced until the end
   KvTable kv;
-  std::string prefix_realm;   // all that its KV depends on beside its tokens, and who may share it
+  std::string prefix_realm;  // all that its KV depends on beside its tokens, and who may share it
   bool was_looked_up = false;
-  int32_t cached_input = 0;   // tokens of the prompt whose KV was found before the first token of the answer
+  int32_t cached_input = 0;  // tokens of the prompt whose KV was found before the first token of the answer
   TextStream text;
   std::vector<TokenBias> early_bias;  // until min_tokens: the request's, and EOS and stop tokens forbidden
   SeenTokens seen;                    // empty for a request without penalties

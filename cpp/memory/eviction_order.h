@@ -12,16 +12,17 @@ namespace openlora {
 struct Adapter;
 struct PrefixBlock;
 
-// One thing that may go: an adapter, or a block of the prefix index. Who owns it tells EvictionOrder what happens to it.
+// One thing that may go: an adapter, or a block of the prefix index. Who owns it tells EvictionOrder what happens to
+// it.
 struct Evictable {
   Adapter* adapter = nullptr;  // one of the two
   PrefixBlock* block = nullptr;
-  double cost = 0;         // log2 of what getting it again takes, in bytes read, for each byte that it holds
-  double heat = -std::numeric_limits<double>::infinity();  // log2 of its uses, each as 2^(its time in half-lives)
+  double cost = 0;  // log2 of what getting it again takes, in bytes read, for each byte that it holds
+  double heat = -std::numeric_limits<double>::infinity();     // log2 of its uses, each as 2^(its time in half-lives)
   double left_at = -std::numeric_limits<double>::infinity();  // turnovers; while it has no frames
-  uint64_t number = 0;     // of equals the one that is known longest goes first
-  int32_t uses = 0;        // in this stay
-  bool is_fresh = false;   // nobody but the first has used it in this stay, nor shortly before it
+  uint64_t number = 0;                                        // of equals the one that is known longest goes first
+  int32_t uses = 0;                                           // in this stay
+  bool is_fresh = false;  // nobody but the first has used it in this stay, nor shortly before it
   bool is_listed = false;
 
   bool is_adapter() const { return adapter != nullptr; }
@@ -34,8 +35,8 @@ double AdapterCost(int64_t bytes);
 // faster beside its cores moves one kind against the other by two half-lives.
 double BlockCost(int32_t tokens, double operations, int64_t bytes);
 
-// The share of new objects that are used again, of one kind: what a use of something new is worth, since nobody can know
-// whether there will be another. Begins low; exponentially forgetting.
+// The share of new objects that are used again, of one kind: what a use of something new is worth, since nobody can
+// know whether there will be another. Begins low; exponentially forgetting.
 class ReuseOdds {
  public:
   void Found() { Count(1, 0); }

@@ -36,7 +36,8 @@ class EvictionPlan {
   bool IsDropped(const PrefixBlock* block) const { return dropped_.contains(block); }
   // That evicting everything that may go would free.
   int64_t frames_reachable() const { return reachable_; }
-  // Evicts what is worth the least, appending it to one of the lists, and returns the frames that it has. There is some.
+  // Evicts what is worth the least, appending it to one of the lists, and returns the frames that it has. There is
+  // some.
   int64_t EvictOne(std::vector<Adapter*>* adapters, std::vector<PrefixBlock*>* blocks);
 
  private:

@@ -23,8 +23,8 @@ struct TokensLess {
   }
 };
 
-// A full block of KV that sequences may share: the frames of all layers for frame_tokens tokens, which continue those of
-// `parent`. The first blocks of a realm continue its root, which holds no frames.
+// A full block of KV that sequences may share: the frames of all layers for frame_tokens tokens, which continue those
+// of `parent`. The first blocks of a realm continue its root, which holds no frames.
 struct PrefixBlock {
   PrefixBlock* parent = nullptr;  // null: a root
   // By their tokens, all of which are compared: what isn't the same is never found, whatever it hashes to.
@@ -70,7 +70,11 @@ class PrefixIndex {
  public:
   // `block_cost`: of computing a block again, as BlockCost gives it.
   PrefixIndex(FramePool* pool, EvictionOrder* order, int32_t layers, int32_t frame_tokens, double block_cost)
-      : pool_(pool), order_(order), layers_(layers), frame_tokens_(frame_tokens), block_cost_(block_cost),
+      : pool_(pool),
+        order_(order),
+        layers_(layers),
+        frame_tokens_(frame_tokens),
+        block_cost_(block_cost),
         ghosts_(pool->frames_total() / layers) {}
   ~PrefixIndex();
   PrefixIndex(const PrefixIndex&) = delete;

@@ -69,7 +69,10 @@ export interface GenerateOptions {
   promptLogprobs?: number;
   /** Whose request it is, 1 to 256 characters: its adapters are found before the shared ones. Default: nobody's. */
   tenant?: string;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /**
+   * Who may share the KV of this prompt's beginning: requests with the same salt, 1 to 256 characters, whoever's they are.
+   * Default: those of the same `tenant` without a salt; without a tenant, all that have neither.
+   */
   cacheSalt?: string;
   /** Of those that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
   priority?: number;
@@ -111,7 +114,7 @@ export interface Result {
   finishReason: FinishReason;
   /** As given, or as drawn. */
   seed: number;
-  /** Tokens of the prompt, of the answer, and of the prompt those that were found in the prefix cache. */
+  /** Tokens of the prompt, of the answer, and of the prompt those whose KV was found in the prefix cache. */
   usage: { input: number; output: number; cachedInput: number };
   /** Milliseconds: waiting in the queue, waiting for the adapter, to the first token, and between later ones. */
   timing: { queuedMs: number; adapterLoadMs: number; ttftMs: number; tpotMs: number };

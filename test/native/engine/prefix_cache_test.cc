@@ -18,7 +18,8 @@ constexpr int32_t kBlock = 16;  // tokens; TinyConfig has two layers, so a block
 
 std::vector<int32_t> Tokens(uint64_t seed, int32_t count) {
   std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(Philox(seed, static_cast<uint64_t>(i)) % 101));
+  for (int32_t i = 0; i < count; ++i)
+    tokens.push_back(static_cast<int32_t>(Philox(seed, static_cast<uint64_t>(i)) % 101));
   return tokens;
 }
 
@@ -316,8 +317,9 @@ TEST_F(PrefixCacheTest, CancelsAtAnyMomentLeaveNothingHeld) {
   const auto draw = [&](uint64_t below) { return Philox(77, draws++) % below; };
   for (uint64_t step = 0; step < BySize(400u, 1500u, 20'000u); ++step) {
     if (draw(3) == 0 && core().requests() < 8) {
-      Request request = Ask(Joined(Tokens(draw(3), static_cast<int32_t>(draw(60))), Tokens(step, 1 + static_cast<int32_t>(draw(20)))),
-                            1 + static_cast<int32_t>(draw(40)));
+      Request request =
+          Ask(Joined(Tokens(draw(3), static_cast<int32_t>(draw(60))), Tokens(step, 1 + static_cast<int32_t>(draw(20)))),
+              1 + static_cast<int32_t>(draw(40)));
       if (draw(3) == 0) request.adapters = {{1, 1.0f}};
       if (draw(6) == 0) request.prompt_logprobs = 0;
       core().Submit(request);

@@ -118,8 +118,8 @@ class LruCache {
   std::unordered_map<uint64_t, decltype(line_)::iterator> places_;
 };
 
-// Hits of whoever knows the future: what is used last of all goes first (Belady 1966). For objects of one size, of which
-// `capacity` fit.
+// Hits of whoever knows the future: what is used last of all goes first (Belady 1966). For objects of one size, of
+// which `capacity` fit.
 inline int64_t BeladyHits(const std::vector<size_t>& trace, size_t capacity) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   std::vector<size_t> next(trace.size());

@@ -15,7 +15,8 @@ namespace {
 
 constexpr int64_t kAdapterFrames = 4;
 constexpr int64_t kRoom = 100;  // adapters that fit
-const double kBlockCost = std::log2(400.0);  // of computing anew, beside a byte of an adapter: a base of 0.5 B parameters
+const double kBlockCost =
+    std::log2(400.0);  // of computing anew, beside a byte of an adapter: a base of 0.5 B parameters
 
 class Draws {
  public:

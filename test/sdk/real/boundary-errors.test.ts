@@ -57,6 +57,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       adapterDtype: 'f32',
       simd: 'auto',
       threads: 1,
+      prefixCache: true,
       limits: { poolBytes: 4 << 20, maxContext: 64, maxBatchTokens: 16, maxQueued: 64 },
     };
     await new Promise<void>((resolve, reject) => {
