@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "engine/prefix_realm.h"
 
 namespace openlora {
 namespace {
@@ -158,6 +159,7 @@ void EngineCore::Submit(Request request) {
   sequence->seen = CountPrompt(request);
   sequence->request = std::move(request);
   if (const std::optional<double> at = DeadlineOf(sequence->request)) deadlines_.emplace(*at, sequence->request.id);
+  sequence->prefix_realm = PrefixRealm(*sequence);
   stats_.tokens_in += static_cast<uint64_t>(sequence->prompt());
   scheduler_->Add(sequence.get());
   sequences_.emplace(sequence->request.id, std::move(sequence));
@@ -249,7 +251,7 @@ void EngineCore::ExpireRequests() {
 
 // Nothing was planned. True if that was resolved here and another plan may do better.
 bool EngineCore::HandleStuck(const StepPlan& plan) {
-  if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty()) return true;
+  if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty() || !plan.drops.empty()) return true;
   if (residency_->adapters_loading() > 0) return false;  // the loader will call; what it checks holds no frames
   Sequence* stuck = plan.starved;
   if (stuck != nullptr) {
@@ -276,7 +278,6 @@ void EngineCore::RunBatch(const StepPlan& plan) {
   const double now = NowMs();
   for (const PlannedRows& planned : plan.rows) {
     if (planned.sequence->admitted_ms == 0) planned.sequence->admitted_ms = now;
-    for (Adapter* adapter : planned.sequence->adapters) adapter->last_use = step;
   }
   batch_.Build(plan.rows);
   const ModelConfig& model = options_.model;
@@ -299,7 +300,12 @@ void EngineCore::RunBatch(const StepPlan& plan) {
   step_ = step;
   ++stats_.steps;
   stats_.rows += static_cast<uint64_t>(batch_.rows());
-  for (const PlannedRows& planned : plan.rows) planned.sequence->computed += planned.rows;
+  for (const PlannedRows& planned : plan.rows) {
+    Sequence* sequence = planned.sequence;
+    sequence->computed += planned.rows;
+    const auto computed = std::span(sequence->tokens).first(static_cast<size_t>(sequence->computed));
+    kv_->Publish(&sequence->kv, sequence->prefix_realm, computed, step_);
+  }
   Deliver();
   pool_.Reclaim(step_);
 }
@@ -353,6 +359,7 @@ void EngineCore::SwitchRope(Sequence* sequence) {
   sequence->is_long = is_long;
   sequence->computed = 0;
   kv_->Release(&sequence->kv, step_);
+  sequence->prefix_realm = PrefixRealm(*sequence);
 }
 
 void EngineCore::PushRecord(Sequence* sequence, RecordKind kind, const SampleResult& result, bool has_logprob,
@@ -376,6 +383,7 @@ void EngineCore::End(Sequence* sequence, FinishReason reason) {
   end.reason = reason;
   end.input = sequence->prompt();
   end.output = sequence->output();
+  end.cached_input = sequence->cached_input;
   end.queued_ms = (sequence->admitted_ms > 0 ? sequence->admitted_ms : now) - request.submitted_ms;
   const double ready = std::min(sequence->adapters_ready_ms, sequence->admitted_ms > 0 ? sequence->admitted_ms : now);
   end.adapter_load_ms = std::max(0.0, ready - request.submitted_ms);
@@ -435,6 +443,8 @@ EngineStats EngineCore::Stats() const {
   stats.lora_ops = counters.lora_ops;
   stats.page_table_reads = counters.page_table_reads;
   stats.preemptions = scheduler_->preemptions();
+  stats.prefix_tokens_looked_up = scheduler_->tokens_looked_up();
+  stats.prefix_tokens_found = scheduler_->tokens_found();
   stats.adapter_loads = residency_->loads();
   stats.adapter_evictions = residency_->evictions();
   stats.requests_queued = scheduler_->waiting();
@@ -442,43 +452,12 @@ EngineStats EngineCore::Stats() const {
   stats.adapters_resident = residency_->adapters_resident();
   stats.bytes_base = weights_.bytes();
   stats.bytes_kv = pool_.BytesOf(pool_.frames(FrameUse::kKv));
+  stats.bytes_prefix = pool_.BytesOf(pool_.frames(FrameUse::kPrefix));
   stats.bytes_adapters = pool_.BytesOf(pool_.frames(FrameUse::kAdapter));
   stats.bytes_workspace = buffer_bytes_;
   stats.bytes_pool_free = pool_.BytesOf(pool_.frames_free());
   stats.bytes_pool = pool_.BytesOf(pool_.frames_total());
   return stats;
-}
-
-Status EngineCore::CheckInvariants() const {
-  int64_t kv_frames = 0, adapter_frames = 0;
-  std::unordered_map<const Adapter*, int32_t> pins, references;
-  for (const auto& [id, sequence] : sequences_) {
-    kv_frames += static_cast<int64_t>(sequence->kv.frames.size());
-    for (const Adapter* adapter : sequence->adapters) {
-      ++references[adapter];
-      pins[adapter] += sequence->has_pins ? 1 : 0;
-    }
-    if (!sequence->request.has_penalties()) continue;
-    int32_t counted = 0;
-    for (const SeenToken& seen : sequence->seen.tokens()) counted += seen.count;
-    if (counted != sequence->output())
-      return Error(kErrInternal, "request %lld has %d tokens, its penalties count %d", static_cast<long long>(id),
-                   sequence->output(), counted);
-  }
-  for (const auto& [handle, adapter] : residency_->adapters()) {
-    adapter_frames += static_cast<int64_t>(adapter->frames.size());
-    if (adapter->pins != pins[adapter.get()] || adapter->references != references[adapter.get()])
-      return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d",
-                   static_cast<long long>(handle), adapter->pins, adapter->references, pins[adapter.get()],
-                   references[adapter.get()]);
-  }
-  if (!pool_.IsConsistent() || kv_frames != pool_.frames(FrameUse::kKv) ||
-      adapter_frames != pool_.frames(FrameUse::kAdapter))
-    return Error(kErrInternal, "the pool counts %lld KV and %lld adapter frames, their owners hold %lld and %lld",
-                 static_cast<long long>(pool_.frames(FrameUse::kKv)),
-                 static_cast<long long>(pool_.frames(FrameUse::kAdapter)), static_cast<long long>(kv_frames),
-                 static_cast<long long>(adapter_frames));
-  return Ok();
 }
 
 }  // namespace openlora

@@ -65,6 +65,7 @@ class EngineCore {
 
  private:
   Status OpenMemory();
+  void OpenPrefixes();
   Status OpenWeights(OpenedEvent* opened);
   Status PackWeights();
   OnLoadProgress Reporting(LoadPhase phase);
@@ -85,6 +86,7 @@ class EngineCore {
   void Fail(Sequence* sequence, const Status& status);
   void Forget(Sequence* sequence);
   void ReleaseAdapter(Adapter* adapter);
+  Status CheckFrames() const;
   bool IsReady(const Sequence& sequence) const;
   std::string_view TextOf(int32_t token) const;
 
@@ -103,6 +105,8 @@ class EngineCore {
   int32_t max_context_ = 0;
   int32_t frame_tokens_ = 0;
   FramePool pool_;
+  EvictionOrder eviction_{&pool_};
+  std::unique_ptr<PrefixIndex> prefixes_;  // null: nothing is shared
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<AdapterResidency> residency_;
   std::unique_ptr<Scheduler> scheduler_;

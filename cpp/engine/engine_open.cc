@@ -107,28 +107,41 @@ Status EngineCore::OpenMemory() {
   if (options_.pool_bytes / kTileUnitBytes > UINT32_MAX)
     return Error(kErrLimits, "deviceMemory is %lld bytes, at most %lld", static_cast<long long>(options_.pool_bytes),
                  static_cast<long long>(UINT32_MAX * kTileUnitBytes));
-  kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_);
   const int64_t scale_bytes = KvScaleBytes(options_.kv_dtype, model.kv_heads, frame_tokens_);
   const int64_t frames = options_.pool_bytes / (frame_bytes + scale_bytes);
   OPENLORA_RETURN_IF_ERROR(ChooseContext(frames));
   OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, scale_bytes, frames, options_.poisons_freed));
-
+  OpenPrefixes();
+  kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_, prefixes_.get());
   const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes),
                           frame_bytes};
-  residency_ = std::make_unique<AdapterResidency>(&pool_, format, SiteShapes(model));
+  residency_ = std::make_unique<AdapterResidency>(&pool_, &eviction_, format, SiteShapes(model));
   const int32_t rows = options_.max_batch_tokens;
   const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
   const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
   SchedulerLimits limits;
-  limits.rows = rows;
-  limits.logit_rows = logit_rows;
+  limits.budget.rows = rows;
+  limits.budget.logit_rows = logit_rows;
   limits.weight_bytes = std::max<int64_t>(1, weights_.bytes());
-  limits.lora_bytes = options_.batch_lora_bytes > 0 ? options_.batch_lora_bytes : 2 * limits.weight_bytes;
-  scheduler_ = std::make_unique<Scheduler>(limits, &pool_, kv_.get(), residency_.get());
+  limits.budget.lora_bytes = options_.batch_lora_bytes > 0 ? options_.batch_lora_bytes : 2 * limits.weight_bytes;
+  scheduler_ = std::make_unique<Scheduler>(limits, &pool_, kv_.get(), residency_.get(), &eviction_);
   buffer_bytes_ = DecoderBufferBytes(model, rows, logit_rows);
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
   buffers_ = MakeDecoderBuffers(model, rows, logit_rows, buffer_memory_);
   return Ok();
+}
+
+// A token takes two operations for each weight of the layers; those of attention, as many again at some thousands of
+// tokens, change no order of magnitude.
+void EngineCore::OpenPrefixes() {
+  if (!options_.has_prefix_cache) return;
+  double weights = 0;
+  for (const BaseTensor& tensor : options_.tensors) {
+    if (tensor.layer >= 0) weights += static_cast<double>(tensor.range.rows) * static_cast<double>(tensor.range.cols);
+  }
+  const int32_t layers = options_.model.layers;
+  const double cost = BlockCost(frame_tokens_, 2 * weights, pool_.BytesOf(layers));
+  prefixes_ = std::make_unique<PrefixIndex>(&pool_, &eviction_, layers, frame_tokens_, cost);
 }
 
 Status EngineCore::ChooseContext(int64_t frames) {

@@ -45,6 +45,7 @@ struct EngineOptions {
   int32_t max_queued = 1024;
   int32_t max_queued_per_tenant = 0;  // of requests that name their tenant; 0: max_queued
   int64_t batch_lora_bytes = 0;       // of adapters that a step may read, or one adapter's; 0: twice the base's weights
+  bool has_prefix_cache = true;       // sequences share the KV of equal beginnings
   bool poisons_freed = false;         // tests: freed frames become NaN
   bool checks_invariants = false;     // tests: after every step
 };

@@ -129,13 +129,16 @@ struct EngineStats {
   uint64_t lora_ops = 0;
   uint64_t page_table_reads = 0;
   uint64_t preemptions = 0;
+  uint64_t prefix_tokens_looked_up = 0;  // of prompts
+  uint64_t prefix_tokens_found = 0;      // of these
   uint64_t adapter_loads = 0;
   uint64_t adapter_evictions = 0;
   int64_t requests_queued = 0;
   int64_t requests_running = 0;
   int64_t adapters_resident = 0;
   int64_t bytes_base = 0;
-  int64_t bytes_kv = 0;
+  int64_t bytes_kv = 0;      // that sequences hold, each frame once
+  int64_t bytes_prefix = 0;  // that nobody holds at present
   int64_t bytes_adapters = 0;
   int64_t bytes_workspace = 0;
   int64_t bytes_pool_free = 0;

@@ -1,9 +1,9 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
-#include <utility>
 
 #include "base/check.h"
 
@@ -26,260 +26,7 @@ bool Erase(std::vector<Sequence*>* list, const Sequence* sequence) {
   return true;
 }
 
-bool AreResident(const Sequence& sequence) {
-  return std::all_of(sequence.adapters.begin(), sequence.adapters.end(),
-                     [](const Adapter* a) { return a->state == AdapterState::kResident; });
-}
-
-// Rows of [computed, computed + rows) whose logits are wanted.
-int32_t LogitRows(const Sequence& sequence, int32_t rows) {
-  const int32_t end = sequence.computed + rows;
-  int32_t wanted = end == sequence.known() ? 1 : 0;
-  if (sequence.is_scoring())
-    wanted += std::max(0, std::min(end, sequence.prompt() - 1) - std::max(sequence.computed, sequence.scored));
-  return wanted;
-}
-
 }  // namespace
-
-// The scratch counters of one plan.
-class Scheduler::Ledger {
- public:
-  Ledger(Scheduler* scheduler, StepPlan* plan, const std::function<bool(const Sequence&)>& is_ready)
-      : rows_left(scheduler->limits_.rows),
-        logit_rows_left(scheduler->limits_.logit_rows),
-        lora_bytes_left(scheduler->limits_.lora_bytes),
-        scheduler_(scheduler),
-        plan_(plan),
-        is_ready_(is_ready),
-        frames_free_(scheduler->pool_->frames_free()) {}
-
-  StepPlan* plan() { return plan_; }
-  bool CanRun(const Sequence& sequence) const { return !sequence.is_paused && is_ready_(sequence); }
-  bool IsPreempted(const Sequence* sequence) const { return preempted_.contains(sequence); }
-  bool IsTakenBack(const Sequence* sequence) const { return taken_back_.contains(sequence); }
-  bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
-  // A waiting one's turn has come.
-  void Visit(const Sequence* sequence) { visited_.insert(sequence); }
-  // The adapter is wanted by this plan: it isn't a victim, or not any more.
-  void Keep(Adapter* adapter) { kept_.insert(adapter); }
-  bool IsEvicted(const Adapter* adapter) const { return evicted_.contains(adapter); }
-  // From now on who came first may take from whoever came later, whatever their tenants hold.
-  void IgnoreShares() { has_shares_ = false; }
-
-  // Keeps a part of each budget for prompts, until Release: a quarter, or where several tenants are at work the half,
-  // so that answers of one don't shut out prompts of another.
-  void HoldBack() {
-    const int parts = scheduler_->queue_.tenants() > 1 ? 2 : 4;
-    const auto hold = [parts](auto* left, auto* held) {
-      *held = *left / parts;
-      *left -= *held;
-    };
-    hold(&rows_left, &rows_held_);
-    hold(&logit_rows_left, &logit_rows_held_);
-    hold(&lora_bytes_left, &lora_bytes_held_);
-  }
-  void Release() {
-    rows_left += std::exchange(rows_held_, 0);
-    logit_rows_left += std::exchange(logit_rows_held_, 0);
-    lora_bytes_left += std::exchange(lora_bytes_held_, 0);
-  }
-
-  // Whether the step may read the sequence's adapters. The first are read whatever they take.
-  bool MayRead(const Sequence& sequence) const {
-    const int64_t bytes = NewBytes(sequence);
-    return bytes == 0 || read_.empty() || bytes <= lora_bytes_left;
-  }
-
-  // Takes frames, evicting unpinned adapters as far as needed; nothing changes when even that isn't enough.
-  bool Take(int64_t frames) {
-    if (frames > frames_free_ && !Evict(frames)) return false;
-    frames_free_ -= frames;
-    return true;
-  }
-
-  // The same where others have to give way: reservations of the waiting to a sequence that has rows, and to any where
-  // nobody has rows, if their turn comes later; those that can't run at present (paused, or their reader is behind);
-  // and of those that can, whoever GivesWay says.
-  bool TakeByForce(const Sequence* taker, int64_t frames) {
-    if (Take(frames)) return true;
-    const std::vector<Sequence*>&reserved = scheduler_->reserved_, &admitted = scheduler_->admitted_;
-    for (auto it = reserved.rbegin(); it != reserved.rend(); ++it) {
-      Sequence* other = *it;
-      const bool gives_way = taker->is_admitted || !CanRun(*other) || (admitted.empty() && !visited_.contains(other));
-      if (other == taker || !gives_way || IsTakenBack(other) || !AreResident(*other)) continue;
-      TakeBack(other);
-      if (Take(frames)) return true;
-    }
-    for (auto it = admitted.rbegin(); it != admitted.rend(); ++it) {
-      if (*it == taker || CanRun(**it) || IsPreempted(*it)) continue;
-      Preempt(*it);
-      if (Take(frames)) return true;
-    }
-    return TakeFromRunning(taker, frames);
-  }
-
-  void Give(int64_t frames) { frames_free_ += frames; }
-
-  // `frames` were taken for it.
-  void Plan(Sequence* sequence, int32_t rows, int64_t frames) {
-    planned_[sequence] = frames;
-    plan_->rows.push_back({sequence, rows});
-    rows_left -= rows;
-    logit_rows_left -= LogitRows(*sequence, rows);
-    lora_bytes_left -= NewBytes(*sequence);
-    read_.insert(sequence->adapters.begin(), sequence->adapters.end());
-  }
-
-  // Of KV, by the tenant of a sequence, where there are several.
-  bool HoldsMoreThanItsShare(const Sequence& sequence) const {
-    return scheduler_->queue_.tenants() > 1 && held_frames()[sequence.flow->tenant] > Share();
-  }
-
-  void Starve(Sequence* sequence, int64_t frames) {
-    if (plan_->starved != nullptr) return;
-    plan_->starved = sequence;
-    plan_->starved_frames = frames;
-  }
-
-  int32_t rows_left;
-  int32_t logit_rows_left;
-  int64_t lora_bytes_left;
-
- private:
-  // Of the sequence's adapters those that this step doesn't read yet.
-  int64_t NewBytes(const Sequence& sequence) const {
-    int64_t bytes = 0;
-    for (size_t i = 0; i < sequence.adapters.size(); ++i) {
-      const auto begin = sequence.adapters.begin(), at = begin + static_cast<std::ptrdiff_t>(i);
-      if (!read_.contains(*at) && std::find(begin, at, *at) == at) bytes += (*at)->bytes;
-    }
-    return bytes;
-  }
-
-  // Preempts running sequences, the youngest first, if that brings enough.
-  bool TakeFromRunning(const Sequence* taker, int64_t frames) {
-    const std::vector<Sequence*>& admitted = scheduler_->admitted_;
-    std::vector<Sequence*> victims;
-    std::unordered_map<const Tenant*, int64_t> held = held_frames();
-    int64_t reachable = Reachable();
-    for (auto it = admitted.rbegin(); it != admitted.rend() && reachable < frames; ++it) {
-      if (*it == taker || IsPreempted(*it) || !GivesWay(*taker, frames, **it, held)) continue;
-      victims.push_back(*it);
-      reachable += FramesOf(*it);
-      held[(*it)->flow->tenant] -= FramesOf(*it);
-    }
-    if (reachable < frames) return false;
-    for (Sequence* victim : victims) {
-      if (!CameBefore(taker, victim)) plan_->given_way.push_back(victim);
-      Preempt(victim);
-    }
-    return Take(frames);
-  }
-
-  // Whether a running sequence loses its KV to `taker`. Within a tenant the younger does. Where several tenants are at
-  // work each has an equal share of the pool: one that holds no more loses nothing to another, and one that holds more
-  // loses to a younger taker that stays within its share; but a sequence that did is left alone until it has got a
-  // block further, so that it comes to an end whoever comes and goes.
-  bool GivesWay(const Sequence& taker, int64_t frames, const Sequence& other,
-                const std::unordered_map<const Tenant*, int64_t>& held) const {
-    const Tenant *mine = taker.flow->tenant, *its = other.flow->tenant;
-    const bool is_older = CameBefore(&taker, &other);
-    if (mine == its || !has_shares_) return taker.is_admitted && is_older;
-    const auto of = [&held](const Tenant* tenant) {
-      const auto found = held.find(tenant);
-      return found == held.end() ? 0 : found->second;
-    };
-    if (of(its) <= Share()) return false;
-    if (taker.is_admitted && is_older) return true;
-    return other.known() >= other.gives_way_from && of(mine) + frames <= Share();
-  }
-
-  // Of one tenant, in frames.
-  int64_t Share() const { return scheduler_->pool_->frames_total() / scheduler_->queue_.tenants(); }
-
-  // KV frames that tenants' running sequences keep in this plan.
-  std::unordered_map<const Tenant*, int64_t> held_frames() const {
-    std::unordered_map<const Tenant*, int64_t> held;
-    for (const Sequence* sequence : scheduler_->admitted_) {
-      if (!IsPreempted(sequence)) held[sequence->flow->tenant] += FramesOf(sequence);
-    }
-    return held;
-  }
-
-  int64_t FramesOf(const Sequence* sequence) const {
-    const auto planned = planned_.find(sequence);
-    const int64_t taken = planned == planned_.end() ? 0 : planned->second;
-    return static_cast<int64_t>(sequence->kv.frames.size()) + taken;
-  }
-
-  // It loses its frames, and its rows in this plan, if it had some.
-  void Preempt(Sequence* sequence) {
-    frames_free_ += FramesOf(sequence);
-    preempted_.insert(sequence);
-    plan_->preemptions.push_back(sequence);
-    if (planned_.erase(sequence) == 0) return;
-    const auto found = std::find_if(plan_->rows.begin(), plan_->rows.end(),
-                                    [sequence](const PlannedRows& planned) { return planned.sequence == sequence; });
-    rows_left += found->rows;
-    logit_rows_left += LogitRows(*sequence, found->rows);
-    plan_->rows.erase(found);
-  }
-
-  // Frames that are free, or would be without unpinned adapters.
-  int64_t Reachable() {
-    ListVictims();
-    int64_t reachable = frames_free_;
-    for (const Adapter* victim : victims_) reachable += IsVictim(victim) ? victim->layout.frames : 0;
-    return reachable;
-  }
-
-  // Most steps need none, so the victims are listed when they are first needed.
-  void ListVictims() {
-    if (has_victims_) return;
-    const std::vector<Adapter*> unpinned = scheduler_->residency_->Victims();
-    victims_.insert(victims_.begin(), unpinned.begin(), unpinned.end());
-    has_victims_ = true;
-  }
-
-  // Plans evictions until `frames` are free.
-  bool Evict(int64_t frames) {
-    if (Reachable() < frames) return false;
-    for (Adapter* victim : victims_) {
-      if (frames_free_ >= frames) break;
-      if (!IsVictim(victim)) continue;
-      evicted_.insert(victim);
-      plan_->evictions.push_back(victim);
-      frames_free_ += victim->layout.frames;
-    }
-    return true;
-  }
-
-  bool IsVictim(const Adapter* adapter) const { return !evicted_.contains(adapter) && !kept_.contains(adapter); }
-
-  void TakeBack(Sequence* sequence) {
-    taken_back_.insert(sequence);
-    plan_->unpins.push_back(sequence);
-    for (Adapter* adapter : sequence->adapters) {
-      if (++unpinned_[adapter] == adapter->pins && !kept_.contains(adapter)) victims_.push_back(adapter);
-    }
-  }
-
-  Scheduler* scheduler_;
-  StepPlan* plan_;
-  const std::function<bool(const Sequence&)>& is_ready_;
-  int64_t frames_free_;
-  int32_t rows_held_ = 0;
-  int32_t logit_rows_held_ = 0;
-  int64_t lora_bytes_held_ = 0;
-  bool has_shares_ = true;
-  bool has_victims_ = false;
-  std::vector<Adapter*> victims_;
-  std::unordered_set<const Adapter*> evicted_, kept_, read_;
-  std::unordered_map<const Adapter*, int32_t> unpinned_;
-  std::unordered_map<const Sequence*, int64_t> planned_;  // and the frames that were taken for it
-  std::unordered_set<const Sequence*> preempted_, taken_back_, visited_;
-};
 
 void Scheduler::Remove(Sequence* sequence, uint64_t step) {
   queue_.Remove(sequence);
@@ -290,16 +37,13 @@ void Scheduler::Remove(Sequence* sequence, uint64_t step) {
 }
 
 void Scheduler::Unpin(Sequence* sequence) {
-  for (Adapter* adapter : sequence->adapters) {
-    OPENLORA_CHECK(adapter->pins > 0);
-    --adapter->pins;
-  }
+  for (Adapter* adapter : sequence->adapters) residency_->Unpin(adapter);
   sequence->has_pins = false;
 }
 
 StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
   StepPlan plan;
-  Ledger ledger(this, &plan, is_ready);
+  StepLedger ledger({pool_, kv_, order_, &queue_, &reserved_, &admitted_}, limits_.budget, is_ready, &plan);
   in_turn_ = admitted_;
   std::sort(in_turn_.begin(), in_turn_.end(),
             [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
@@ -320,44 +64,62 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
   return plan;
 }
 
-int32_t Scheduler::RowsFor(const Sequence& sequence, const Ledger& ledger) const {
-  int32_t rows = std::min(sequence.known() - sequence.computed, ledger.rows_left);
-  while (rows > 0 && LogitRows(sequence, rows) > ledger.logit_rows_left) --rows;
+// Blocks that are known beyond what the sequence has computed. The last token is always computed, for its logits, and
+// so is the prompt as far as its own logprobs are wanted.
+PrefixHit Scheduler::Look(const Sequence& sequence, const StepLedger& ledger) const {
+  int32_t limit = sequence.known() - 1;
+  if (sequence.is_scoring()) limit = std::min(limit, sequence.scored);
+  if (ledger.left().rows <= 0 || limit - sequence.computed < 1) return {};
+  PrefixHit hit =
+      kv_->Find(sequence.kv, sequence.prefix_realm, std::span(sequence.tokens).first(static_cast<size_t>(limit)));
+  while (hit.tail != nullptr && ledger.IsDropped(hit.tail)) hit = {hit.tail->parent, hit.blocks - 1};
+  return hit.blocks * kv_->frame_tokens() > sequence.computed ? hit : PrefixHit{};
+}
+
+int32_t Scheduler::RowsFor(const Sequence& sequence, int32_t start, const StepLedger& ledger) const {
+  int32_t rows = std::min(sequence.known() - start, ledger.left().rows);
+  while (rows > 0 && LogitRows(sequence, start, rows) > ledger.left().logit_rows) --rows;
   return rows;
 }
 
 // Plans as many rows as budgets and frames allow: the whole chunk, or what the next block of KV holds. False if not
 // even that.
-bool Scheduler::PlanRows(Sequence* sequence, Ledger* ledger) {
+bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
   if (!ledger->MayRead(*sequence)) return false;
-  const int32_t rows = RowsFor(*sequence, *ledger);
-  const int32_t block = kv_->frame_tokens() - sequence->computed % kv_->frame_tokens();
+  const PrefixHit hit = Look(*sequence, *ledger);
+  ledger->Keep(hit);
+  const int32_t start = std::max(sequence->computed, hit.blocks * kv_->frame_tokens());
+  const int32_t rows = RowsFor(*sequence, start, *ledger);
+  const int32_t block = kv_->frame_tokens() - start % kv_->frame_tokens();
   for (const int32_t attempt : {rows, std::min(rows, block)}) {
-    const int64_t missing = kv_->FramesMissing(sequence->kv, sequence->computed + attempt);
+    // With a hit, what the table has of its own goes and what the hit brings is there.
+    int64_t missing = kv_->FramesMissing(sequence->kv, start + attempt);
+    if (hit.tail != nullptr) missing -= kv_->FramesOf(hit) - kv_->FramesOf(sequence->kv.shared);
     // Nobody gives way for more than a block: that would cost more than it brings.
     const bool can_force = attempt <= block;
     if (attempt > 0 && (can_force ? ledger->TakeByForce(sequence, missing) : ledger->Take(missing))) {
-      ledger->Plan(sequence, attempt, missing);
+      ledger->Plan(sequence, hit, start, attempt, missing);
       return true;
     }
     if (attempt > 0 && attempt <= block) ledger->Starve(sequence, missing);
   }
+  ledger->Unkeep(hit);
   return false;
 }
 
-void Scheduler::PlanAdmitted(bool is_continuing, Ledger* ledger) {
+void Scheduler::PlanAdmitted(bool is_continuing, StepLedger* ledger) {
   for (Sequence* sequence : in_turn_) {
     PlanIf(IsContinuing(*sequence) == is_continuing, sequence, ledger);
   }
 }
 
-void Scheduler::PlanIf(bool is_wanted, Sequence* sequence, Ledger* ledger) {
+void Scheduler::PlanIf(bool is_wanted, Sequence* sequence, StepLedger* ledger) {
   if (!is_wanted || ledger->IsPlanned(sequence) || ledger->IsPreempted(sequence)) return;
   if (ledger->CanRun(*sequence)) PlanRows(sequence, ledger);
 }
 
 // Prompts that have begun go before those that wait, but for those of tenants that have had less.
-void Scheduler::PlanPrompts(Ledger* ledger) {
+void Scheduler::PlanPrompts(StepLedger* ledger) {
   FairQueue::Visit visit(queue_);
   size_t begun = 0;
   const auto plan_begun = [&](const Sequence* until) {
@@ -385,13 +147,13 @@ void Scheduler::PlanPrompts(Ledger* ledger) {
 // Its turn has come. One that waits for frames is passed by nobody, but where its own tenant holds more than its share
 // by other tenants. One that waits for a load is passed, unless its load was taken back before: those that pass it
 // could do so again, and for ever.
-Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, Ledger* ledger) {
+Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, StepLedger* ledger) {
   if (ledger->IsTakenBack(sequence)) return Turn::kBlocksAll;
   ledger->Visit(sequence);
   const auto blocks = [&] {
     const bool is_first = sequence->take_backs > 0;
-    return ledger->rows_left > 0 && !is_first && ledger->HoldsMoreThanItsShare(*sequence) ? Turn::kBlocksTenant
-                                                                                          : Turn::kBlocksAll;
+    return ledger->left().rows > 0 && !is_first && ledger->HoldsMoreThanItsShare(*sequence) ? Turn::kBlocksTenant
+                                                                                            : Turn::kBlocksAll;
   };
   if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return blocks();
   if (!AreResident(*sequence)) return sequence->take_backs == 0 ? Turn::kGoesOn : Turn::kBlocksAll;
@@ -401,19 +163,22 @@ Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, Ledger* ledger) {
 
 // A preempted sequence comes back when there is room for all that it had and a block for each that runs: else the next
 // of those to need one would preempt it again, and its prompt would be computed over and over.
-bool Scheduler::HasRoom(const Sequence& sequence, Ledger* ledger) const {
+bool Scheduler::HasRoom(const Sequence& sequence, StepLedger* ledger) const {
   if (!sequence.was_preempted) return true;
   const auto running = std::count_if(admitted_.begin(), admitted_.end(), [&](const Sequence* other) {
     return ledger->CanRun(*other) && other != &sequence;
   });
   if (running == 0) return true;
-  const int64_t frames = kv_->FramesFor(sequence.known() + 1) + running * kv_->FramesFor(1);
-  if (!ledger->Take(frames)) return false;
-  ledger->Give(frames);
-  return true;
+  const PrefixHit hit = Look(sequence, *ledger);
+  ledger->Keep(hit);
+  const int64_t frames = kv_->FramesFor(sequence.known() + 1) - kv_->FramesOf(hit) + running * kv_->FramesFor(1);
+  const bool has_room = ledger->Take(frames);
+  if (has_room) ledger->Give(frames);
+  ledger->Unkeep(hit);
+  return has_room;
 }
 
-bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
+bool Scheduler::ReserveFor(Sequence* sequence, StepLedger* ledger) {
   int64_t frames = 0;
   std::vector<Adapter*> loads;
   for (Adapter* adapter : sequence->adapters) {
@@ -438,6 +203,25 @@ bool Scheduler::ReserveFor(Sequence* sequence, Ledger* ledger) {
   return true;
 }
 
+// Books the blocks that the rows go on from.
+void Scheduler::Attach(const PlannedRows& planned, uint64_t step) {
+  Sequence* sequence = planned.sequence;
+  // What is found after a preemption, or after a switch of rope tables, was computed for this very request.
+  const bool is_first = sequence->output() == 0 && !sequence->was_preempted;
+  if (!sequence->was_looked_up && kv_->prefixes() != nullptr && sequence->request.prompt_logprobs < 0) {
+    sequence->was_looked_up = true;
+    tokens_looked_up_ += static_cast<uint64_t>(sequence->prompt());
+  }
+  if (planned.hit.tail == nullptr) return;
+  const int32_t start = planned.hit.blocks * kv_->frame_tokens();
+  if (is_first) {
+    sequence->cached_input += start - sequence->computed;
+    tokens_found_ += static_cast<uint64_t>(start - sequence->computed);
+  }
+  kv_->Attach(&sequence->kv, planned.hit, is_first, step);
+  sequence->computed = start;
+}
+
 void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.unpins) {
     Unpin(sequence);
@@ -448,13 +232,15 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
   for (Sequence* sequence : plan.preemptions) Preempt(sequence, step);
   for (Sequence* sequence : plan.given_way) sequence->gives_way_from = sequence->known() + kv_->frame_tokens();
   for (Adapter* adapter : plan.evictions) residency_->Evict(adapter, step);
+  for (PrefixBlock* block : plan.drops) kv_->Drop(block, step);
+  for (const PlannedRows& planned : plan.rows) Attach(planned, step);
   pool_->Reclaim(step);
   for (Adapter* adapter : plan.loads) {
     const bool has_frames = residency_->Reserve(adapter);
     OPENLORA_CHECK(has_frames);
   }
   for (Sequence* sequence : plan.pins) {
-    for (Adapter* adapter : sequence->adapters) ++adapter->pins;
+    for (Adapter* adapter : sequence->adapters) residency_->Pin(adapter, sequence->take_backs == 0);
     sequence->has_pins = true;
     if (!sequence->adapters.empty()) Insert(&reserved_, sequence);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine/request.h"
@@ -25,6 +26,9 @@ struct Sequence {
   int32_t scored = 0;              // prompt tokens whose logprob was reported, when asked for
   std::vector<Adapter*> adapters;  // in the request's order; referenced until the end
   KvTable kv;
+  std::string prefix_realm;  // all that its KV depends on beside its tokens, and who may share it
+  bool was_looked_up = false;
+  int32_t cached_input = 0;  // tokens of the prompt whose KV was found before the first token of the answer
   TextStream text;
   std::vector<TokenBias> early_bias;  // until min_tokens: the request's, and EOS and stop tokens forbidden
   SeenTokens seen;                    // empty for a request without penalties
@@ -56,10 +60,11 @@ struct Sequence {
   bool is_scoring() const { return request.prompt_logprobs >= 0 && scored < prompt() - 1; }
 };
 
-// Rows of one sequence in one step: tokens [computed, computed + rows).
+// Rows of one sequence in one step: tokens [computed, computed + rows), computed as it is once the hit is booked.
 struct PlannedRows {
   Sequence* sequence = nullptr;
   int32_t rows = 0;
+  PrefixHit hit;  // blocks to share from now on; no tail: those that it has
 };
 
 }  // namespace openlora

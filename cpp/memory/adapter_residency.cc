@@ -27,6 +27,8 @@ void AdapterResidency::SetChecked(Adapter* adapter, AdapterIdentity identity) {
   const TileLayout layout = PlanTiles(adapter->manifest, shapes_, format_);
   adapter->frames_needed = layout.frames;
   adapter->bytes = layout.bytes;
+  adapter->eviction.adapter = adapter;
+  adapter->eviction.cost = AdapterCost(pool_->BytesOf(layout.frames));
   adapter->state = AdapterState::kRegistered;
   changed_.push_back(adapter->handle);
 }
@@ -49,6 +51,7 @@ bool AdapterResidency::EraseIfUnused(Adapter* adapter, uint64_t step) {
 bool AdapterResidency::Reserve(Adapter* adapter) {
   OPENLORA_CHECK(adapter->state == AdapterState::kRegistered);
   if (!pool_->Take(adapter->frames_needed, FrameUse::kAdapter, &adapter->frames)) return false;
+  order_->Enter(&adapter->eviction, order_->WentLately(adapter->eviction));
   adapter->layout = PlanTiles(adapter->manifest, shapes_, format_);
   const int64_t units = format_.frame_bytes / kTileUnitBytes;
   adapter->tiles.clear();
@@ -79,12 +82,14 @@ void AdapterResidency::FinishLoad(Adapter* adapter, bool has_succeeded, uint64_t
   slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->tiles.data()};
   adapter->state = AdapterState::kResident;
   resident_.push_back(adapter);
+  if (adapter->pins == 0) order_->Add(&adapter->eviction);
   ++loads_;
   bytes_resident_ += adapter->layout.frames * format_.frame_bytes;
 }
 
 void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   OPENLORA_CHECK(adapter->state == AdapterState::kResident && adapter->pins == 0);
+  order_->Leave(&adapter->eviction);
   changed_.push_back(adapter->handle);
   pool_->Retire(adapter->frames, FrameUse::kAdapter, step);
   slots_[static_cast<size_t>(adapter->slot)] = {};
@@ -99,15 +104,14 @@ void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   ++evictions_;
 }
 
-std::vector<Adapter*> AdapterResidency::Victims() const {
-  std::vector<Adapter*> victims;
-  for (Adapter* adapter : resident_) {
-    if (adapter->pins == 0) victims.push_back(adapter);
-  }
-  std::sort(victims.begin(), victims.end(), [](const Adapter* a, const Adapter* b) {
-    return a->last_use != b->last_use ? a->last_use < b->last_use : a->handle < b->handle;
-  });
-  return victims;
+void AdapterResidency::Pin(Adapter* adapter, bool is_use) {
+  if (is_use) order_->Use(&adapter->eviction);
+  if (++adapter->pins == 1 && adapter->state == AdapterState::kResident) order_->Remove(&adapter->eviction);
+}
+
+void AdapterResidency::Unpin(Adapter* adapter) {
+  OPENLORA_CHECK(adapter->pins > 0);
+  if (--adapter->pins == 0 && adapter->state == AdapterState::kResident) order_->Add(&adapter->eviction);
 }
 
 AdapterPages AdapterResidency::Pages() const {

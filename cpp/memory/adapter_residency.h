@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "memory/adapter_manifest.h"
+#include "memory/eviction_order.h"
 #include "memory/frame_pool.h"
 #include "memory/tile_layout.h"
 
@@ -24,7 +25,7 @@ struct Adapter {
   bool is_hidden = false;  // unregistered: goes when nothing pins it
   int32_t references = 0;  // sequences that name it, waiting or admitted
   int32_t pins = 0;        // sequences for which its frames are reserved
-  uint64_t last_use = 0;   // step
+  Evictable eviction;      // its uses count while it is on disk, too
   int64_t frames_needed = 0;
   int64_t bytes = 0;  // held when resident, without the rest of its last frame
 
@@ -38,8 +39,8 @@ struct Adapter {
 // alone. Engine thread only.
 class AdapterResidency {
  public:
-  AdapterResidency(FramePool* pool, TileFormat format, std::vector<SiteShape> shapes)
-      : pool_(pool), format_(format), shapes_(std::move(shapes)) {}
+  AdapterResidency(FramePool* pool, EvictionOrder* order, TileFormat format, std::vector<SiteShape> shapes)
+      : pool_(pool), order_(order), format_(format), shapes_(std::move(shapes)) {}
 
   const TileFormat& format() const { return format_; }
   const std::vector<SiteShape>& shapes() const { return shapes_; }
@@ -59,8 +60,9 @@ class AdapterResidency {
   void FinishLoad(Adapter* adapter, bool has_succeeded, uint64_t step);
   // kResident → kRegistered. Its frames are free once `step` has completed.
   void Evict(Adapter* adapter, uint64_t step);
-  // Unpinned resident adapters, the one used longest ago first.
-  std::vector<Adapter*> Victims() const;
+  // For a request, whose first pin of it is a use. Nobody evicts it while it has pins.
+  void Pin(Adapter* adapter, bool is_use);
+  void Unpin(Adapter* adapter);
 
   // Handles whose adapter came, went or changed its state since the last call.
   std::vector<int64_t> TakeChanged() { return std::exchange(changed_, {}); }
@@ -75,6 +77,7 @@ class AdapterResidency {
 
  private:
   FramePool* pool_;
+  EvictionOrder* order_;
   TileFormat format_;
   std::vector<SiteShape> shapes_;
   std::unordered_map<int64_t, std::unique_ptr<Adapter>> adapters_;

@@ -46,6 +46,7 @@ bool FramePool::Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken) 
   }
   count_[static_cast<size_t>(FrameUse::kFree)] -= count;
   count_[static_cast<size_t>(use)] += count;
+  frames_taken_ += static_cast<uint64_t>(count);
   return true;
 }
 
@@ -64,6 +65,15 @@ void FramePool::Retire(std::span<const uint32_t> frames, FrameUse use, uint64_t 
   }
   count_[static_cast<size_t>(use)] -= static_cast<int64_t>(frames.size());
   count_[static_cast<size_t>(FrameUse::kRetiring)] += static_cast<int64_t>(frames.size());
+}
+
+void FramePool::Move(std::span<const uint32_t> frames, FrameUse from, FrameUse to) {
+  for (const uint32_t frame : frames) {
+    OPENLORA_CHECK(use_[frame] == from);
+    use_[frame] = to;
+  }
+  count_[static_cast<size_t>(from)] -= static_cast<int64_t>(frames.size());
+  count_[static_cast<size_t>(to)] += static_cast<int64_t>(frames.size());
 }
 
 void FramePool::Reclaim(uint64_t completed_step) {
@@ -86,7 +96,12 @@ bool FramePool::IsConsistent() const {
     if (use_[frame] != FrameUse::kFree || is_listed[frame]) return false;
     is_listed[frame] = true;
   }
-  return counted == count_ && static_cast<int64_t>(free_.size()) == frames_free();
+  for (const Retired& retired : retiring_) {
+    if (use_[retired.frame] != FrameUse::kRetiring || is_listed[retired.frame]) return false;
+    is_listed[retired.frame] = true;
+  }
+  return counted == count_ && static_cast<int64_t>(free_.size()) == frames_free() &&
+         static_cast<int64_t>(retiring_.size()) == frames(FrameUse::kRetiring);
 }
 
 }  // namespace openlora

@@ -11,8 +11,9 @@
 
 namespace openlora {
 
-enum class FrameUse : uint8_t { kFree, kKv, kAdapter, kRetiring };
-inline constexpr int kFrameUses = 4;
+// kKv: a sequence reads it, or several do; kPrefix: the prefix index alone has it.
+enum class FrameUse : uint8_t { kFree, kKv, kPrefix, kAdapter, kRetiring };
+inline constexpr int kFrameUses = 5;
 
 // The one pool of equal frames that KV cache and adapters share. Every frame has one owner at a time; a frame given
 // back is free again only when every step that could read it has completed. Engine thread only.
@@ -39,12 +40,17 @@ class FramePool {
   int64_t frames_total() const { return static_cast<int64_t>(use_.size()); }
   int64_t frames(FrameUse use) const { return count_[static_cast<size_t>(use)]; }
   int64_t frames_free() const { return frames(FrameUse::kFree); }
+  FrameUse use(uint32_t frame) const { return use_[frame]; }
+  // Handed out since the pool was opened.
+  uint64_t frames_taken() const { return frames_taken_; }
 
   // Appends `count` frames to `taken`, all or none. KV frames come zeroed: attention multiplies V slots that nobody has
   // written by zero, and zero times NaN is NaN. What stands beside them is zeroed likewise.
   bool Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken);
   // Gives frames back; they become free when Reclaim is told that `step` has completed.
   void Retire(std::span<const uint32_t> frames, FrameUse use, uint64_t step);
+  // Frames change hands with what they hold.
+  void Move(std::span<const uint32_t> frames, FrameUse from, FrameUse to);
   void Reclaim(uint64_t completed_step);
 
   // Counts every frame again: the sums agree and no frame has two owners.
@@ -68,6 +74,7 @@ class FramePool {
   std::vector<uint32_t> free_;    // a stack: the frame freed last is warm
   std::deque<Retired> retiring_;  // ascending steps
   std::array<int64_t, kFrameUses> count_{};
+  uint64_t frames_taken_ = 0;
   std::vector<uint8_t> fill_;    // zeros for one frame, or for what stands beside it
   std::vector<uint8_t> poison_;  // likewise of 0xff
 };

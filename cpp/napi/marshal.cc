@@ -122,6 +122,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.max_queued = limits.Int32("maxQueued");
   options.max_queued_per_tenant = limits.Int32("maxQueuedPerTenant");
   options.batch_lora_bytes = limits.Integer("batchLoraBytes");
+  options.has_prefix_cache = reader.Bool("prefixCache");
   reader.Adopt(limits);
   return reader.error();
 }
@@ -329,6 +330,8 @@ Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
                                                        {"loraOps", stats.lora_ops},
                                                        {"pageTableReads", stats.page_table_reads},
                                                        {"preemptions", stats.preemptions},
+                                                       {"prefixTokensLookedUp", stats.prefix_tokens_looked_up},
+                                                       {"prefixTokensFound", stats.prefix_tokens_found},
                                                        {"adapterLoads", stats.adapter_loads},
                                                        {"adapterEvictions", stats.adapter_evictions}};
   const std::pair<const char*, int64_t> gauges[] = {{"requestsQueued", stats.requests_queued},
@@ -336,7 +339,7 @@ Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
                                                     {"adaptersResident", stats.adapters_resident}};
   const std::pair<const char*, int64_t> bytes[] = {{"base", stats.bytes_base},
                                                    {"kv", stats.bytes_kv},
-                                                   {"prefix", 0},
+                                                   {"prefix", stats.bytes_prefix},
                                                    {"adapters", stats.bytes_adapters},
                                                    {"workspace", stats.bytes_workspace},
                                                    {"poolFree", stats.bytes_pool_free},

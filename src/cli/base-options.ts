@@ -2,7 +2,7 @@
 
 import { basename, join, resolve } from 'node:path';
 import { existsSync } from 'node:fs';
-import type { Base, GenerateRequest, LoadProgress } from '../index.js';
+import type { Base, GenerateRequest, LoadBaseOptions, LoadProgress } from '../index.js';
 import type { OptionTable, Values } from './args.js';
 import { CliError, UsageError, placed, throwIfInterrupted } from './errors.js';
 import { quoted } from './hints.js';
@@ -196,6 +196,7 @@ export async function openBase(
   options: LoadValues,
   io: Io,
   onPhase?: (phase: LoadProgress['phase']) => void,
+  more: Pick<LoadBaseOptions, 'prefixCache'> = {},
 ): Promise<Base> {
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
@@ -212,6 +213,7 @@ export async function openBase(
       loadBase({
         path,
         limits,
+        ...more,
         ...(dtype === undefined ? {} : { dtype }),
         ...(kvDtype === undefined ? {} : { kvDtype }),
         ...(compute === undefined ? {} : { compute }),

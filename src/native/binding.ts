@@ -159,6 +159,8 @@ export interface OpenOptions {
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;
+  /** Requests share the KV of equal beginnings. */
+  prefixCache: boolean;
   limits: NativeLimits;
 }
 
@@ -306,6 +308,9 @@ export interface NativeStats {
   requestsQueued: number;
   requestsRunning: number;
   preemptions: number;
+  /** Tokens of prompts that were looked for in the prefix cache, and of these the found ones. */
+  prefixTokensLookedUp: number;
+  prefixTokensFound: number;
   adaptersResident: number;
   adapterLoads: number;
   adapterEvictions: number;

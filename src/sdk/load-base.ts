@@ -113,6 +113,7 @@ async function openBase(
     adapterDtype,
     simd: options.simd,
     threads: options.threads,
+    prefixCache: options.prefixCache,
     limits,
   };
   const onProgress = ({ phase, bytesDone, bytesTotal }: Parameters<Parameters<typeof EngineHost.open>[2]>[0]) =>

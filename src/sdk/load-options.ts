@@ -34,7 +34,7 @@ const POOL_BYTES_MIN = 2 ** 20;
 // prettier-ignore
 const LOAD_KEYS = {
   path: 0, device: 0, dtype: 0, limits: 0, compute: 0, kvDtype: 0, adapterDtype: 0, simd: 0, threads: 0, numerics: 0,
-  strictBase: 0, cacheDir: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0,
+  strictBase: 0, cacheDir: 0, prefixCache: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0,
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
@@ -65,6 +65,7 @@ export interface CheckedLoadOptions {
   strictBase: boolean;
   /** Absolute; empty: none. */
   cacheDir: string;
+  prefixCache: boolean;
   signal: AbortSignal | undefined;
   onProgress: ((progress: LoadProgress) => void) | undefined;
   logger: Logger;
@@ -84,6 +85,7 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
     limits: checkLimits(o.limits),
     strictBase: o.strictBase === undefined ? false : checkBoolean('strictBase', o.strictBase),
     cacheDir: o.cacheDir === undefined ? '' : resolve(checkPath('cacheDir', o.cacheDir)),
+    prefixCache: o.prefixCache === undefined ? true : checkBoolean('prefixCache', o.prefixCache),
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
     onProgress: checkCallback(o.onProgress),
     logger: checkLogger(o.logger),

@@ -44,8 +44,6 @@ const REQUEST_KEYS = {
   logprobs: 0, promptLogprobs: 0, tenant: 0, cacheSalt: 0, priority: 0, deadlineMs: 0, signal: 0,
 } satisfies Record<RequestKey, 0>;
 
-const LATER = ['cacheSalt'] as const;
-
 /** What a base says about requests. */
 export interface RequestRules {
   vocabSize: number;
@@ -75,7 +73,6 @@ export interface CheckedRequest {
 export function checkRequest(given: unknown, rules: RequestRules): CheckedRequest {
   const o = checkObject('generate', given) as Given;
   checkKeys('generate', o, REQUEST_KEYS);
-  for (const key of LATER) if (o[key] !== undefined) throw notSupportedError(key, 'leave it out');
   return {
     prompt: checkPrompt(o, rules),
     adapter: checkAdapter(o.adapter),
@@ -110,7 +107,7 @@ function checkSampling(o: Given, rules: RequestRules): Sampling {
     promptLogprobs:
       o.promptLogprobs === undefined ? -1 : checkInteger('promptLogprobs', o.promptLogprobs, 0, LOGPROBS_MAX),
     tenant: o.tenant === undefined ? '' : checkName('tenant', o.tenant),
-    cacheSalt: '',
+    cacheSalt: o.cacheSalt === undefined ? '' : checkName('cacheSalt', o.cacheSalt),
     priority: checkInteger('priority', o.priority ?? 0, -INT32_MAX - 1, INT32_MAX),
     deadlineMs: o.deadlineMs === undefined ? 0 : checkInteger('deadlineMs', o.deadlineMs, 1, INT32_MAX),
   };

@@ -72,7 +72,10 @@ export interface GenerateOptions {
    * get the same service, however many each has. Requests of nobody count as one more tenant. Default: nobody's.
    */
   tenant?: string;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /**
+   * Who may share the KV of this prompt's beginning: requests with the same salt, 1 to 256 characters, whoever's they are.
+   * Default: those of the same `tenant` without a salt; without a tenant, all that have neither.
+   */
   cacheSalt?: string;
   /** Of its tenant's requests that wait, larger goes first; an answer that has begun goes on. An integer in [-2^31, 2^31). Default: 0. */
   priority?: number;
@@ -114,7 +117,7 @@ export interface Result {
   finishReason: FinishReason;
   /** As given, or as drawn. */
   seed: number;
-  /** Tokens of the prompt, of the answer, and of the prompt those that were found in the prefix cache. */
+  /** Tokens of the prompt, of the answer, and of the prompt those whose KV was found in the prefix cache. */
   usage: { input: number; output: number; cachedInput: number };
   /** Milliseconds: waiting in the queue, waiting for the adapter, to the first token, and between later ones. */
   timing: { queuedMs: number; adapterLoadMs: number; ttftMs: number; tpotMs: number };

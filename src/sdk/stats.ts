@@ -17,6 +17,7 @@ export function engineStats(native: NativeStats, registered: number): EngineStat
     preemptions,
     queue: { waiting: native.requestsQueued, running: native.requestsRunning },
     adapters: adapterStats(native, registered),
+    prefix: { tokensLookedUp: native.prefixTokensLookedUp, tokensFound: native.prefixTokensFound },
     bytes: { ...native.bytes },
   };
 }

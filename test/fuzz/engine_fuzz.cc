@@ -42,6 +42,7 @@ class Alone {
   static EngineOptions Options(Variant variant, int32_t max_context) {
     EngineOptions options = TinyFiles::Get().Options(variant, max_context, 200, 64, 1);
     options.checks_invariants = options.poisons_freed = false;  // the company's engine is what is checked
+    options.has_prefix_cache = false;
     return options;
   }
   TinyEngine engine_;

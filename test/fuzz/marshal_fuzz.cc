@@ -78,6 +78,7 @@ const Fields kOpen = {
     {"adapterDtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
     {"simd", Type::kText},
     {"threads", Type::kInt32},
+    {"prefixCache", Type::kBool},
     {"limits",
      Type::kObject,
      {},
@@ -168,6 +169,7 @@ Content ContentOf(const OpenArguments& open) {
   content.Text(kNames[static_cast<size_t>(options.adapter_dtype)]);
   content.Text(open.simd);
   content.Whole(open.threads);
+  content.Whole(options.has_prefix_cache ? 1 : 0);
   content.Whole(options.pool_bytes);
   for (const int32_t limit :
        {options.max_context, options.max_batch_tokens, options.max_queued, options.max_queued_per_tenant})

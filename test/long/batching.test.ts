@@ -103,6 +103,7 @@ describe.skipIf(!existsSync(bench))('the shape of Qwen2.5-0.5B in f32 (needs bui
     base = await loadBase({
       path: join(folder, 'base'),
       limits: { deviceMemory: '768MiB', maxContext: 1024, maxBatchTokens: BATCH_ROWS },
+      prefixCache: false, // the same prompts are measured alone and together
     });
     report.loadSeconds = seconds(began);
     const { bytes } = base.stats();

@@ -223,6 +223,7 @@ const options: OpenOptions = {
   adapterDtype: 'f32',
   simd: 'auto',
   threads: 1,
+  prefixCache: true,
   limits: {
     poolBytes: 4 << 20,
     maxContext: 64,

@@ -160,6 +160,8 @@ export class FakeEngine implements NativeEngine {
       requestsQueued: 0,
       requestsRunning: this.requests.size,
       preemptions: 0,
+      prefixTokensLookedUp: 0,
+      prefixTokensFound: 0,
       adaptersResident: this.adapters.size,
       adapterLoads: this.adapters.size,
       adapterEvictions: 0,

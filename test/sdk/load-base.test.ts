@@ -22,7 +22,7 @@ describe('loadBase', () => {
       warnings: [],
     });
     expect(engines[0]!.options).toMatchObject({
-      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '',
+      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '', prefixCache: true,
       limits: { maxContext: 0, maxBatchTokens: 256, maxQueued: 4096, maxQueuedPerTenant: 2048, batchLoraBytes: 0 },
     }); // prettier-ignore
     expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
@@ -31,10 +31,17 @@ describe('loadBase', () => {
   test('gives the engine what was asked for', async () => {
     const { loadBase, engines } = fakeSdk();
     const limits = { deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxBatchLoraBytes: '1KiB' };
-    await using base = await loadBase({ dtype: 'f32', kvDtype: 'f16', simd: 'scalar', threads: 3, limits });
+    await using base = await loadBase({
+      dtype: 'f32',
+      kvDtype: 'f16',
+      simd: 'scalar',
+      threads: 3,
+      prefixCache: false,
+      limits,
+    });
     expect(base.info).toMatchObject({ dtype: 'f32', kvDtype: 'f16', contextLength: 64 });
     expect(engines[0]!.options).toMatchObject({
-      dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3,
+      dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3, prefixCache: false,
       limits: { poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxQueuedPerTenant: 2, batchLoraBytes: 1024 },
     }); // prettier-ignore
   });

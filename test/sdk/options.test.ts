@@ -62,6 +62,7 @@ describe('loadBase refuses', () => {
     ['an empty cacheDir', { path: 'x', cacheDir: '' }, INVALID, /^cacheDir: got "", wanted a string of 1 to 4096/],
     ['a cacheDir that is a flag', { path: 'x', cacheDir: true }, INVALID, /^cacheDir: got true, wanted a string/],
     ['a cacheDir with a null', { path: 'x', cacheDir: 'a\0b' }, INVALID, /^cacheDir: .*, wanted no null character$/],
+    ['a prefixCache in words', { path: 'x', prefixCache: 'off' }, INVALID, /^prefixCache: got "off"/],
     ['adapterResolver', { path: 'x', adapterResolver: later }, LATER, /^adapterResolver/],
     ['an unknown simd', { path: 'x', simd: 'sse' }, INVALID, /^simd: got "sse"/],
     ['threads 0', { path: 'x', threads: 0 }, INVALID, /^threads: got 0, wanted an integer from 1 to 1024$/],
@@ -247,7 +248,8 @@ describe('generate refuses', () => {
       INVALID,
       /^logitBias: got 4097 tokens, wanted at most 4096$/,
     ],
-    ['cacheSalt', { ...x, cacheSalt: 's' }, LATER, /^cacheSalt/],
+    ['an empty cacheSalt', { ...x, cacheSalt: '' }, INVALID, /^cacheSalt: got "", wanted a string of 1 to 256/],
+    ['a cacheSalt that is a number', { ...x, cacheSalt: 7 }, INVALID, /^cacheSalt: got 7, wanted a string/],
     [
       'no messages',
       { messages: [] },

@@ -1,6 +1,6 @@
 // A base with random weights, its adapters and the limits beside them: what decode and prefill measure on.
 
-import type { Base } from '../../index.js';
+import type { Base, LoadProgress } from '../../index.js';
 import { openBase } from '../base-options.js';
 import type { Io } from '../io.js';
 import type { ModelFolder } from './model-folder.js';
@@ -51,10 +51,12 @@ export class ModelSession {
     const held = { dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype };
     const options = { ...held, compute, threads, simd, memory, context: room.context };
     let [packing, packed] = [began, began];
-    const base = await openBase(folder.base, options, io, (phase) => {
+    const onPhase = (phase: LoadProgress['phase']) => {
       if (phase === 'weights') packing = performance.now();
       if (phase === 'pack') packed = performance.now();
-    });
+    };
+    // What is measured is computed, whatever prompts have in common.
+    const base = await openBase(folder.base, options, io, onPhase, { prefixCache: false });
     try {
       const loaded = performance.now();
       const ids = folder.adapters.map((_, i) => `a${i}`);

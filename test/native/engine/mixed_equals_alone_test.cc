@@ -17,13 +17,15 @@ constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
 constexpr int32_t kInt8Ranks[kAdapters] = {1, 3, 8, 16, 64, 9, 5, 24};
 
 // 64 requests: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60,
-// half of them with penalties or biases.
+// half of them with penalties or biases. Two thirds begin like others, so that they find one another's KV.
 std::vector<Request> Requests() {
   std::vector<Request> requests;
   for (int64_t id = 1; id <= 64; ++id) {
     const uint64_t draw = Philox(3, static_cast<uint64_t>(id));
     std::vector<int32_t> prompt;
-    for (uint64_t i = 0; i < 1 + draw % 60; ++i) prompt.push_back(static_cast<int32_t>(Philox(draw, i) % 101));
+    const uint64_t stem = draw / 3 % 3, shared = stem == 0 ? 0 : draw / 9 % 60;
+    for (uint64_t i = 0; i < 1 + draw % 60; ++i)
+      prompt.push_back(static_cast<int32_t>(Philox(i < shared ? stem : draw, i) % 101));
     Request request = MakeRequest(id, prompt, 1 + static_cast<int32_t>(draw / 64 % 40));
     const auto adapter = static_cast<int64_t>(draw / 4096 % (kAdapters + 1));
     if (adapter > 0) request.adapters = {{adapter, 1.0f}};
@@ -62,11 +64,12 @@ struct HeldDTypes {
   }
 };
 
-// Each request by itself, one after another.
+// Each request by itself, one after another, with nothing left of the one before.
 std::vector<Answer> Alone(const TestFolder& folder, WeightFormat dtype = DType::kF32,
                           const ModelConfig& model = TinyConfig(), const HeldDTypes& held = {}) {
   EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model);
   held.SetIn(&options);
+  options.has_prefix_cache = false;
   CoreDriver driver(std::move(options));
   EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
   RegisterAll(folder, model, &driver);

@@ -57,6 +57,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       adapterDtype: 'f32',
       simd: 'auto',
       threads: 1,
+      prefixCache: true,
       limits: {
         poolBytes: 4 << 20,
         maxContext: 64,

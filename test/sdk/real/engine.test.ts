@@ -238,6 +238,46 @@ describe.skipIf(noAddon)('on the real addon', () => {
   });
 });
 
+describe.skipIf(noAddon)('a prompt that begins like an earlier one', () => {
+  let files: TinyCheckpoint;
+  beforeAll(() => {
+    files = writeTinyCheckpoint();
+  });
+  afterAll(() => rmSync(files.root, { recursive: true }));
+  const tokens = Array.from({ length: 40 }, (_, i) => 3 + ((i * 7) % 50));
+
+  test('is found by whoever may share it, and its answer stays the same', async () => {
+    await using base = await loadBase({ path: files.base, limits: { deviceMemory: '4MiB' } });
+    await base.registerAdapter('a', files.adapters[0]!);
+    const ask = async (options: { tenant?: string; cacheSalt?: string; adapter?: string } = {}) => {
+      const { usage, tokens: answer } = await base.generate({ tokens, maxTokens: 6, ignoreEos: true, ...options })
+        .result;
+      return { cached: usage.cachedInput, answer };
+    };
+    const first = await ask();
+    expect(first.cached).toBe(0);
+    expect(await ask()).toEqual({ ...first, cached: 32 });
+    for (const others of [{ tenant: 't' }, { cacheSalt: 's' }, { adapter: 'a' }]) {
+      expect((await ask(others)).cached).toBe(0);
+      expect((await ask(others)).cached).toBe(32);
+    }
+    expect((await ask({ tenant: 'u', cacheSalt: 's' })).cached).toBe(32);
+    const { prefix, bytes } = base.stats();
+    expect(prefix).toEqual({ tokensLookedUp: 9 * 40, tokensFound: 5 * 32 });
+    expect(bytes.kv).toBe(0);
+    expect(bytes.prefix).toBeGreaterThan(0);
+  });
+
+  test('is computed again with prefixCache: false', async () => {
+    await using base = await loadBase({ path: files.base, limits: { deviceMemory: '4MiB' }, prefixCache: false });
+    for (let i = 0; i < 2; i++) {
+      const { usage } = await base.generate({ tokens, maxTokens: 2 }).result;
+      expect(usage.cachedInput).toBe(0);
+    }
+    expect(base.stats().bytes.prefix).toBe(0);
+  });
+});
+
 describe.skipIf(noAddon)('loading and disposing the real addon', () => {
   let files: TinyCheckpoint;
   beforeAll(() => {
