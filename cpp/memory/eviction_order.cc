@@ -16,7 +16,7 @@ constexpr double kLoadBytesFixed = 256 << 10;
 constexpr double kOperationsPerByte = 200;
 // Objects over which odds are taken.
 constexpr double kOddsWindow = 512;
-constexpr double kOddsMin = 1.0 / 4096;
+constexpr double kOddsMin = 1.0 / (1 << 20);
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <unordered_map>
 #include <unordered_set>
@@ -159,19 +160,34 @@ TEST_P(EvictionPlanSeedTest, EvictsAllThatMayGoAndNothingElse) {
   for (KvTable& table : tables_) kv_->Release(&table, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, EvictionPlanSeedTest, testing::Range(uint64_t{0}, uint64_t{BySize(60u, 200u, 3000u)}));
-
-TEST_F(EvictionPlanTest, TheLeastWorthGoesFirst) {
-  Build(5);
+TEST_P(EvictionPlanSeedTest, TheLeastWorthGoesFirst) {
+  Build(GetParam());
   EvictionPlan plan(&order_, pool_.frames(FrameUse::kPrefix), kLayers);
   std::vector<Adapter*> evicted;
   std::vector<PrefixBlock*> dropped;
-  while (plan.frames_reachable() > 0) plan.EvictOne(&evicted, &dropped);
-  ASSERT_GT(evicted.size(), 2u);
-  for (size_t i = 1; i < evicted.size(); ++i)
-    EXPECT_TRUE(order_.GoesBefore(evicted[i - 1]->eviction, evicted[i]->eviction));
+  std::vector<const Evictable*> line;
+  std::unordered_set<const PrefixBlock*> gone;
+  while (plan.frames_reachable() > 0) {
+    const size_t adapters = evicted.size();
+    plan.EvictOne(&evicted, &dropped);
+    line.push_back(evicted.size() > adapters ? &evicted.back()->eviction : &dropped.back()->eviction);
+    // Of those that could have gone instead, now that their children have, none is worth less.
+    for (const Adapter& adapter : adapters_) {
+      if (adapter.pins > 0 || plan.IsEvicted(&adapter)) continue;
+      EXPECT_FALSE(order_.GoesBefore(adapter.eviction, *line.back()));
+    }
+    for (const PrefixBlock* block : blocks_) {
+      const auto is_gone = [&](const auto& child) { return gone.contains(child.second.get()); };
+      const bool is_leaf = std::all_of(block->children.begin(), block->children.end(), is_gone);
+      if (block->references > 0 || plan.IsDropped(block) || !is_leaf) continue;
+      EXPECT_FALSE(order_.GoesBefore(block->eviction, *line.back()));
+    }
+    if (line.back()->block != nullptr) gone.insert(line.back()->block);
+  }
   for (KvTable& table : tables_) kv_->Release(&table, 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Seeds, EvictionPlanSeedTest, testing::Range(uint64_t{0}, uint64_t{BySize(60u, 200u, 3000u)}));
 
 }  // namespace
 }  // namespace openlora
