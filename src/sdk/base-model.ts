@@ -5,7 +5,7 @@ import { OpenLoraError } from '../errors.js';
 import type { CheckedAdapter, FolderReader } from '../formats/index.js';
 import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import { AdapterRegistry, type AdapterEntry } from './adapter.js';
+import { AdapterRegistry, type AdapterEntry, type Registration } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
 import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
@@ -17,7 +17,7 @@ import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-t
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
 import { linkSignals, whenAborted } from './signals.js';
-import { Spool, type SpooledFile } from './spool.js';
+import { Spool } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
   AdapterFiles,
@@ -66,7 +66,12 @@ export class BaseModel implements Base {
   constructor(parts: BaseParts) {
     const { host } = parts;
     this.#parts = parts;
-    this.#registry = new AdapterRegistry(host.engine, parts.adapterDtype);
+    this.#registry = new AdapterRegistry({
+      engine: host.engine,
+      dtype: parts.adapterDtype,
+      sites: parts.reader.base.sites,
+      removeSpooled: (spooled) => this.#spool.remove(spooled),
+    });
     host.adapters = this.#registry;
     this.#control = {
       cancel: (request) => host.engine.cancel(request),
@@ -184,36 +189,38 @@ export class BaseModel implements Base {
     const checked = checkAdapterSource(source);
     const { tenant, expectedGeneration, signal } = checkRegisterOptions(options);
     throwIfAborted('registerAdapter', signal);
-    this.#registry.reserve(id, tenant);
-    const link = linkSignals(this.#closing.signal, signal);
+    const registration = this.#registry.begin(id, tenant);
+    const link = linkSignals(this.#closing.signal, signal, registration.superseded.signal);
     try {
       const { spec, info, spooled } = await this.#readAdapter(checked, link.signal);
-      const entry = this.#registry.add(id, tenant, info, spooled?.remove);
       try {
+        link.signal.throwIfAborted();
         this.#assertOpen('registerAdapter');
-        await this.#register(entry, spec, expectedGeneration, link.signal);
+        const entry = this.#registry.add(id, tenant, info, { spooled });
+        registration.entry = entry;
+        await this.#check(entry, spec, link.signal);
+        return this.#registry.info(this.#publish(entry, registration, expectedGeneration));
       } catch (error) {
-        await spooled?.remove();
+        await this.#spool.remove(spooled);
         throw error;
       }
-      return this.#registry.info(entry);
     } catch (error) {
       if (this.#closing.signal.aborted) throw closedError('registerAdapter');
       if (signal?.aborted) throw abortedError('registerAdapter', signal);
-      throw toOpenLoraError(error);
+      throw toOpenLoraError(registration.superseded.signal.reason ?? error);
     } finally {
       link.unlink();
-      this.#registry.release(id, tenant);
+      this.#registry.end(registration);
     }
   }
 
-  /** The adapter as the engine gets it. What was given in memory is in a file then, which goes when this rejects. */
-  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<CheckedAdapter & { spooled?: SpooledFile }> {
+  /** The adapter as the engine gets it. What was given in memory is in file `spooled` then, which goes when this rejects. */
+  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<CheckedAdapter & { spooled: number }> {
     const { reader, strictBase, tokenizer } = this.#parts;
     if (typeof source === 'string') {
       const read = await reader.readAdapter(source, { strictBase, vocabulary: tokenizer.vocabulary, signal });
       signal.throwIfAborted();
-      return read;
+      return { ...read, spooled: 0 };
     }
     const { config, tensors, chatTemplate } = source;
     const spooled = await this.#spool.write(tensors, adapterBytesMax(reader.base), signal);
@@ -225,36 +232,41 @@ export class BaseModel implements Base {
       };
       const read = await reader.checkAdapter(parts, { strictBase, signal });
       signal.throwIfAborted();
-      return { ...read, spooled };
+      return { ...read, spooled: spooled.number };
     } catch (error) {
-      await spooled.remove();
+      await this.#spool.remove(spooled.number);
       throw error;
     }
   }
 
-  async #register(
-    entry: AdapterEntry,
-    spec: CheckedAdapter['spec'],
-    expected: string | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
+  /** Has the engine hash and check it. */
+  async #check(entry: AdapterEntry, spec: CheckedAdapter['spec'], signal: AbortSignal): Promise<void> {
+    const ready = this.#registry.whenReady(entry);
     const abort = whenAborted(signal);
     try {
       this.#tellEngine(entry, spec);
-      await Promise.race([entry.ready.promise, abort.promise]);
-      if (expected !== undefined && expected !== entry.generation) throw otherGeneration(entry, expected);
+      await Promise.race([ready, abort.promise]);
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
     } finally {
       abort.stop();
     }
-    this.#registry.publish(entry);
-    const { id, description } = entry;
-    const { logger } = this.#parts;
-    for (const { code, message } of description.warnings) {
-      callUser(() => logger.warn?.(message, { adapter: id, code }));
+  }
+
+  #publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
+    let published: AdapterEntry;
+    try {
+      published = this.#registry.publish(entry, registration, expected);
+    } catch (error) {
+      this.#registry.hide(entry);
+      throw error;
     }
+    const { logger } = this.#parts;
+    for (const { code, message } of entry.warnings?.value ?? []) {
+      callUser(() => logger.warn?.(message, { adapter: entry.id, code }));
+    }
+    return published;
   }
 
   #tellEngine(entry: AdapterEntry, spec: CheckedAdapter['spec']): void {
@@ -271,9 +283,8 @@ export class BaseModel implements Base {
     checkName('id', id);
     checkKeys('unregisterAdapter', checkObject('unregisterAdapter', options), { drain: 0, tenant: 0 });
     const drain = options.drain === undefined || checkBoolean('drain', options.drain);
-    const entry = this.#registry.findOwn(id, optionalName('tenant', options.tenant));
-    this.#registry.hide(entry);
-    if (drain) await keepAlive(entry.freed);
+    const freed = this.#registry.unregister(id, optionalName('tenant', options.tenant));
+    if (drain) await keepAlive(freed);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
@@ -382,11 +393,6 @@ function pick({ id, generation, handle }: AdapterEntry): { id: string; generatio
   return { id, generation, handle };
 }
 
-function otherGeneration({ id, generation }: AdapterEntry, expected: string): OpenLoraError {
-  const message = `adapter '${id}' is of generation ${generation}, expected was ${expected}`;
-  return new OpenLoraError('ERR_ADAPTER_GENERATION', message, { generation, expected });
-}
-
 function lateError(deadlineMs: number): OpenLoraError {
   return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the prompt was encoded`);
 }
@@ -397,6 +403,6 @@ function optionalName(what: string, value: string | undefined): string | undefin
 
 /** An adapter's own chat templates are used for its requests. */
 function templateOf(entry: AdapterEntry | undefined): Pick<RenderChatOptions, 'template'> {
-  const template = entry?.description.chat;
+  const template = entry?.chat?.value;
   return template === undefined ? {} : { template };
 }

@@ -176,7 +176,8 @@ function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: HeldDTy
 
 export interface CheckedRegisterOptions {
   tenant: string | undefined;
-  expectedGeneration: string | undefined;
+  /** null: no adapter of that name. */
+  expectedGeneration: string | null | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -193,9 +194,10 @@ export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
   };
 }
 
-function checkGeneration(value: unknown): string {
+function checkGeneration(value: unknown): string | null {
+  if (value === null) return null;
   if (typeof value !== 'string' || !/^[0-9a-f]{64}$/.test(value)) {
-    invalid('expectedGeneration', value, '64 hexadecimal digits, in small letters');
+    invalid('expectedGeneration', value, '64 hexadecimal digits, in small letters, or null');
   }
   return value;
 }

@@ -18,9 +18,9 @@ export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>;
 
 /** A file of its own for each adapter; it is nobody else's, and nobody else changes it. */
 export interface SpooledFile {
+  /** From 1 on. */
+  readonly number: number;
   readonly path: string;
-  /** May be called again; never rejects. */
-  readonly remove: () => Promise<void>;
 }
 
 /** The files of one base. */
@@ -48,23 +48,27 @@ export class Spool {
     const number = ++this.#files;
     const length = isUint8Array(source) ? source.length : 0;
     let path = '';
-    // What can't be removed goes with the folder.
-    const remove = () => rm(path, { force: true }).catch(() => undefined);
     let file: FileHandle | undefined;
     try {
-      path = join((await this.#openFolder()).path, `${number}.safetensors`);
+      path = pathOf(await this.#openFolder(), number);
       signal.throwIfAborted();
       file = await open(path, 'wx', 0o600);
       const writer = new BlockWriter(file, bytesMax, new Pacer(signal));
       await (isUint8Array(source) ? writer.add(source, length) : addStream(source, writer, signal));
       await writer.flush();
       await file.close();
-      return { path, remove };
+      return { number, path };
     } catch (error) {
       await file?.close().catch(() => undefined);
-      if (path !== '') await remove();
+      await this.remove(number);
       throw isSystemError(error) ? ioError(path, error) : error;
     }
+  }
+
+  /** May be called again; never rejects. What can't be removed goes with the folder. */
+  async remove(number: number): Promise<void> {
+    const folder = await this.#folder?.catch(() => undefined);
+    if (folder) await rm(pathOf(folder, number), { force: true }).catch(() => undefined);
   }
 
   /** Made for the first file; a failure is not kept. */
@@ -82,6 +86,10 @@ export class Spool {
     const folder = await this.#folder?.catch(() => undefined);
     await folder?.remove();
   }
+}
+
+function pathOf({ path }: SpoolFolder, number: number): string {
+  return join(path, `${number}.safetensors`);
 }
 
 /** Copies before it writes: whoever gave the bytes may take them back at any time, and the memory with them. */

@@ -168,9 +168,12 @@ export interface RegisterOptions {
   preload?: 'none' | 'host' | 'device';
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
-  /** 64 hexadecimal digits; an adapter of another generation is ERR_ADAPTER_GENERATION. Default: any. */
-  expectedGeneration?: string;
-  /** Ends the registration, which rejects with ERR_ABORTED. */
+  /**
+   * Compare and set: the generation (64 hexadecimal digits) that exactly (tenant, id) must have when the new one takes its place, or
+   * null, no adapter of that id; otherwise ERR_ADAPTER_GENERATION, and all stays as it is. Default: whatever there is, or nothing.
+   */
+  expectedGeneration?: string | null;
+  /** Ends the registration, which rejects with ERR_ABORTED; what the id meant before stays. */
   signal?: AbortSignal;
 }
 
@@ -247,13 +250,17 @@ export interface Base extends AsyncDisposable {
     options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
   ): string;
   /**
-   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
-   * for an id that is taken (unregister it first), and with what docs/errors.md lists under adapters.
+   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). An id that is taken gets a new generation:
+   * requests find the old one until the new one is checked, then the new one; those that found the old one finish with it, and its
+   * memory is freed after the last. A failure leaves the old one as it was. Of several calls for one id the one that was called last
+   * wins: those before that are not done by then reject with ERR_ADAPTER_SUPERSEDED. Rejects with what docs/errors.md lists
+   * under adapters.
    */
   registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;
   /**
-   * Hides the name at once; requests made before finish with it. `drain`: whether to resolve only when the last of them
-   * has ended and the memory is free; default true. Rejects with ERR_ADAPTER_NOT_FOUND.
+   * Hides the name at once, and ends registrations of it that run (ERR_ADAPTER_SUPERSEDED); requests made before finish with what
+   * they found. `drain`: whether to resolve only when the last of them has ended and the memory of all generations is free;
+   * default true. Rejects with ERR_ADAPTER_NOT_FOUND.
    */
   unregisterAdapter(id: string, options?: { drain?: boolean; tenant?: string }): Promise<void>;
   /** Not supported yet: rejects with ERR_NOT_SUPPORTED. */

@@ -39,6 +39,10 @@ export interface FakeOptions {
   cacheWarning?: string;
   /** What `adapterFailed` says of an adapter, by its first file. */
   adapterFailure?: (adapter: AdapterSpec) => { code: string; message: string } | undefined;
+  /** Default: the handle, as 64 hexadecimal digits. */
+  generationOf?: (adapter: AdapterSpec) => string;
+  /** Adapters, by their first file, that stay in their check while this says so. */
+  isCheckHeld?: (adapter: AdapterSpec) => boolean;
   /** Steps happen when the test calls `step()`, not by themselves. */
   isManual?: boolean;
   /** The addon's own words for a call that it can't read. */
@@ -66,6 +70,10 @@ export function echo(request: RequestSpec): ScriptedAnswer {
     return { token, text: String.fromCharCode(token) };
   });
   return { tokens };
+}
+
+export function generationOfHandle(handle: number): string {
+  return handle.toString(16).padStart(64, '0');
 }
 
 export class FakeEngine implements NativeEngine {
@@ -220,7 +228,9 @@ export class FakeEngine implements NativeEngine {
   }
 
   #stepAdapter(handle: number, adapter: FakeAdapter, events: ControlEvent[]): void {
-    if (!adapter.isReady && !adapter.isUnregistered) {
+    // A check that has begun is finished, also of what was unregistered meanwhile.
+    if (!adapter.isReady) {
+      if (this.fake.isCheckHeld?.(adapter.spec)) return;
       const failure = this.fake.adapterFailure?.(adapter.spec);
       if (failure) {
         this.adapters.delete(handle);
@@ -228,7 +238,8 @@ export class FakeEngine implements NativeEngine {
         return;
       }
       adapter.isReady = true;
-      events.push({ kind: 'adapterReady', handle, generation: handle.toString(16).padStart(64, '0'), bytes: 100 });
+      const generation = this.fake.generationOf?.(adapter.spec) ?? generationOfHandle(handle);
+      events.push({ kind: 'adapterReady', handle, generation, bytes: 100 });
     }
     const isNamed = [...this.requests.values()].some(({ spec }) =>
       spec.adapters.some((used) => used.handle === handle),

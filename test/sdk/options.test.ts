@@ -401,6 +401,7 @@ describe('registerAdapter refuses', () => {
       INVALID,
       /^expectedGeneration: got "abc", wanted 64/,
     ],
+    ['no generation', 'a', 'x', { expectedGeneration: '' }, INVALID, /^expectedGeneration: got "", wanted .* or null$/],
     ['a generation in capitals', 'a', 'x', { expectedGeneration: 'A'.repeat(64) }, INVALID, /^expectedGeneration/],
   ];
   test.each(cases)('%s', async (_name, id, source, options, code, message) => {
