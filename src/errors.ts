@@ -1,7 +1,15 @@
 const BRAND = Symbol.for('openlora.error');
 
 /** Codes after which the same call may succeed later, unchanged. */
-const RETRYABLE = new Set(['ERR_OVERLOADED', 'ERR_OUT_OF_MEMORY', 'ERR_THREADS', 'ERR_DEADLINE', 'ERR_ENGINE_STALLED']);
+const RETRYABLE = new Set([
+  'ERR_OVERLOADED',
+  'ERR_OUT_OF_MEMORY',
+  'ERR_THREADS',
+  'ERR_DEADLINE',
+  'ERR_ENGINE_STALLED',
+  'ERR_ADAPTER_RESOLVER',
+  'ERR_ADAPTER_RESOLVER_TIMEOUT',
+]);
 
 /**
  * Every error that openlora throws or rejects with. `code` is stable and listed in docs/errors.md; the message says

@@ -99,6 +99,8 @@ const ADAPTERS: Record<string, Hint> = {
   ERR_ADAPTER_SIZE: REPORT,
   ERR_ADAPTER_GENERATION: REPORT,
   ERR_ADAPTER_SUPERSEDED: REPORT,
+  ERR_ADAPTER_RESOLVER: REPORT,
+  ERR_ADAPTER_RESOLVER_TIMEOUT: REPORT,
   ERR_ADAPTER_BIN: 'load it with PEFT and save it again: save_pretrained(DIR, safe_serialization=True)',
   ERR_ADAPTER_CONFIG: 'mend adapter_config.json, or save the adapter again',
   ERR_ADAPTER_UNKNOWN_KEY: 'a newer openlora; the key may change what the adapter computes',

@@ -10,18 +10,20 @@ import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapt
 import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
-import { checkRegisterOptions } from './load-options.js';
+import { checkRegisterOptions, type CheckedResolverLimits } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
 import { checkMessages, checkRequest, checkTools, resolveMaxTokens, textLengthMax } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
+import { Resolutions } from './resolutions.js';
 import { linkSignals, whenAborted } from './signals.js';
 import { Spool } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
   AdapterFiles,
   AdapterInfo,
+  AdapterResolver,
   Base,
   BaseAdapters,
   BaseInfo,
@@ -46,6 +48,8 @@ export interface BaseParts {
   maxQueued: number;
   strictBase: boolean;
   logger: Logger;
+  resolver: AdapterResolver | undefined;
+  resolverLimits: CheckedResolverLimits;
 }
 
 export class BaseModel implements Base {
@@ -55,6 +59,8 @@ export class BaseModel implements Base {
 
   readonly #parts: BaseParts;
   readonly #registry: AdapterRegistry;
+  /** Of a base that has a resolver. */
+  readonly #resolutions: Resolutions | undefined;
   readonly #closing = new AbortController();
   readonly #spool = new Spool();
   readonly #control: RequestControl;
@@ -73,6 +79,15 @@ export class BaseModel implements Base {
       removeSpooled: (spooled) => this.#spool.remove(spooled),
     });
     host.adapters = this.#registry;
+    const { resolver, resolverLimits } = parts;
+    this.#resolutions =
+      resolver &&
+      new Resolutions({
+        resolver,
+        limits: resolverLimits,
+        registry: this.#registry,
+        register: (id, tenant, source, signal) => this.#registerResolved(id, tenant, source, signal),
+      });
     this.#control = {
       cancel: (request) => host.engine.cancel(request),
       pause: (request, isPaused) => host.engine.pause(request, isPaused),
@@ -114,24 +129,44 @@ export class BaseModel implements Base {
         `${maxQueued} requests wait or run, as many as limits.maxQueued allows`,
       );
     }
-    const entry = request.adapter === undefined ? undefined : this.#registry.find(request.adapter, request.tenant);
-    const adapters = entry === undefined ? [] : [{ ...pick(entry), weight: 1 }];
-    const { seed, logprobs, promptLogprobs } = request.sampling;
-    active.setFacts({ seed, adapters, hasLogprobs: logprobs >= 0, hasPromptLogprobs: promptLogprobs >= 0 });
+    const { adapter, tenant } = request;
+    const entry = adapter === undefined ? undefined : this.#find(adapter, tenant);
+    this.#setFacts(active, request, entry);
     host.requests.set(active.number, active);
     if (request.signal !== undefined) active.watch(request.signal);
-    if (request.prompt.kind === 'tokens') this.#submit(active, request, entry, request.prompt.tokens, 0);
+    const isComplete = request.prompt.kind === 'tokens' && (entry !== undefined || adapter === undefined);
+    if (isComplete) this.#submit(active, request, entry, (request.prompt as { tokens: Uint32Array }).tokens, 0);
     else void this.#prepare(active, request, entry);
   }
 
-  /** Encodes and submits; never rejects. */
-  async #prepare(active: ActiveRequest, request: CheckedRequest, entry: AdapterEntry | undefined): Promise<void> {
+  #setFacts(active: ActiveRequest, { sampling }: CheckedRequest, entry: AdapterEntry | undefined): void {
+    const adapters = entry === undefined ? [] : [{ ...pick(entry), weight: 1 }];
+    const { seed, logprobs, promptLogprobs } = sampling;
+    active.setFacts({ seed, adapters, hasLogprobs: logprobs >= 0, hasPromptLogprobs: promptLogprobs >= 0 });
+  }
+
+  /** undefined: the resolver has to be asked. Throws ERR_ADAPTER_NOT_FOUND where there is none. */
+  #find(adapter: string, tenant: string | undefined): AdapterEntry | undefined {
+    if (this.#resolutions === undefined) return this.#registry.find(adapter, tenant);
+    const entry = this.#registry.get(adapter, tenant);
+    if (entry !== undefined) this.#resolutions.touch(entry);
+    return entry;
+  }
+
+  /** Has its adapter resolved where `found` is missing, encodes and submits; never rejects. */
+  async #prepare(active: ActiveRequest, request: CheckedRequest, found: AdapterEntry | undefined): Promise<void> {
     const startedAt = performance.now();
+    let entry = found;
     if (entry) this.#registry.beginRequest(entry);
     const { deadlineMs } = request.sampling;
     const timer = deadlineMs === 0 ? undefined : setTimeout(() => active.fail(lateError(deadlineMs)), deadlineMs);
+    const { signal } = active.preparation;
     try {
-      const tokens = await this.#encodePrompt(request, entry, active.preparation.signal);
+      if (request.adapter !== undefined && entry === undefined) {
+        entry = await this.#resolutions!.wait(request.adapter, request.tenant, signal);
+        this.#setFacts(active, request, entry);
+      }
+      const tokens = await this.#encodePrompt(request, entry, signal);
       if (active.isPreparing) this.#submit(active, request, entry, tokens, performance.now() - startedAt);
     } catch (error) {
       active.fail(toOpenLoraError(error));
@@ -255,18 +290,42 @@ export class BaseModel implements Base {
   }
 
   #publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
-    let published: AdapterEntry;
     try {
-      published = this.#registry.publish(entry, registration, expected);
+      const published = this.#registry.publish(entry, registration, expected);
+      this.#warnOf(entry);
+      return published;
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
     }
+  }
+
+  #warnOf({ id, warnings }: AdapterEntry): void {
     const { logger } = this.#parts;
-    for (const { code, message } of entry.warnings?.value ?? []) {
-      callUser(() => logger.warn?.(message, { adapter: entry.id, code }));
+    for (const { code, message } of warnings?.value ?? []) {
+      callUser(() => logger.warn?.(message, { adapter: id, code }));
     }
-    return published;
+  }
+
+  async #registerResolved(
+    id: string,
+    tenant: string | undefined,
+    source: AdapterSource,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { spec, info, spooled } = await this.#readAdapter(source, signal);
+    try {
+      signal.throwIfAborted();
+      const entry = this.#registry.add(id, tenant, info, { spooled, isResolved: true });
+      await this.#check(entry, spec, signal);
+      if (signal.aborted) this.#registry.hide(entry);
+      signal.throwIfAborted();
+      this.#registry.publishResolved(entry);
+      this.#warnOf(entry);
+    } catch (error) {
+      await this.#spool.remove(spooled);
+      throw error;
+    }
   }
 
   #tellEngine(entry: AdapterEntry, spec: CheckedAdapter['spec']): void {
@@ -334,6 +393,7 @@ export class BaseModel implements Base {
   async #dispose(): Promise<void> {
     const { host, tokenizer, reader } = this.#parts;
     this.#closing.abort();
+    this.#resolutions?.dispose();
     for (const request of [...host.requests.values()]) if (request.isPreparing) request.fail(closedError('generate'));
     await host.close();
     // Ending a thread takes its owner half a millisecond: a turn for each.
@@ -394,7 +454,7 @@ function pick({ id, generation, handle }: AdapterEntry): { id: string; generatio
 }
 
 function lateError(deadlineMs: number): OpenLoraError {
-  return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the prompt was encoded`);
+  return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the request reached the engine`);
 }
 
 function optionalName(what: string, value: string | undefined): string | undefined {

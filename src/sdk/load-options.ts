@@ -13,7 +13,15 @@ import {
 } from '../native/binding.js';
 import { parseByteSize, showBytes } from './byte-size.js';
 import { notSupportedError } from './errors.js';
-import type { Limits, LoadBaseOptions, LoadProgress, Logger, RegisterOptions } from './types.js';
+import type {
+  AdapterResolver,
+  Limits,
+  LoadBaseOptions,
+  LoadProgress,
+  Logger,
+  RegisterOptions,
+  ResolverLimits,
+} from './types.js';
 import {
   checkBoolean,
   checkFunction,
@@ -34,12 +42,16 @@ const POOL_BYTES_MIN = 2 ** 20;
 // prettier-ignore
 const LOAD_KEYS = {
   path: 0, device: 0, dtype: 0, limits: 0, compute: 0, kvDtype: 0, adapterDtype: 0, simd: 0, threads: 0, numerics: 0,
-  strictBase: 0, cacheDir: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0,
+  strictBase: 0, cacheDir: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0, resolverLimits: 0,
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
   deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0,
 } satisfies Record<keyof Limits, 0>;
+// prettier-ignore
+const RESOLVER_KEYS = {
+  timeoutMs: 0, maxConcurrent: 0, missTtlMs: 0, maxMisses: 0, maxResolved: 0,
+} satisfies Record<keyof ResolverLimits, 0>;
 // prettier-ignore
 const REGISTER_KEYS = {
   pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
@@ -47,6 +59,10 @@ const REGISTER_KEYS = {
 
 const HELD_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
 const WEIGHT_FORMATS = [...HELD_DTYPES, 'int4'] as const;
+
+const INT32_MAX = 2 ** 31 - 1;
+
+export type CheckedResolverLimits = Required<ResolverLimits>;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
@@ -67,6 +83,8 @@ export interface CheckedLoadOptions {
   signal: AbortSignal | undefined;
   onProgress: ((progress: LoadProgress) => void) | undefined;
   logger: Logger;
+  adapterResolver: AdapterResolver | undefined;
+  resolverLimits: CheckedResolverLimits;
 }
 
 export function checkLoadOptions(given: unknown): CheckedLoadOptions {
@@ -86,6 +104,8 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
     onProgress: checkCallback(o.onProgress),
     logger: checkLogger(o.logger),
+    adapterResolver: checkResolver(o.adapterResolver),
+    resolverLimits: checkResolverLimits(o.resolverLimits),
   };
 }
 
@@ -95,7 +115,6 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
     throw notSupportedError("numerics: 'fast'", "use 'invariant'");
   }
-  if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
 }
 
 function checkComputing(
@@ -126,7 +145,7 @@ function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
     maxContext:
-      o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, 2 ** 31 - 1),
+      o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
     maxQueued: checkInteger('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT, 1, 1_000_000),
   };
@@ -144,6 +163,23 @@ function checkPoolBytes(value: unknown): number {
 function checkCallback(value: unknown): CheckedLoadOptions['onProgress'] {
   if (value !== undefined) checkFunction('onProgress', value);
   return value as CheckedLoadOptions['onProgress'];
+}
+
+function checkResolver(value: unknown): AdapterResolver | undefined {
+  if (value !== undefined) checkFunction('adapterResolver', value);
+  return value as AdapterResolver | undefined;
+}
+
+function checkResolverLimits(given: unknown): CheckedResolverLimits {
+  const o = checkObject('resolverLimits', given ?? {}) as Partial<Record<keyof ResolverLimits, unknown>>;
+  checkKeys('resolverLimits', o, RESOLVER_KEYS);
+  return {
+    timeoutMs: checkInteger('resolverLimits.timeoutMs', o.timeoutMs ?? 60_000, 1, INT32_MAX),
+    maxConcurrent: checkInteger('resolverLimits.maxConcurrent', o.maxConcurrent ?? 16, 1, 10_000),
+    missTtlMs: checkInteger('resolverLimits.missTtlMs', o.missTtlMs ?? 10_000, 0, INT32_MAX),
+    maxMisses: checkInteger('resolverLimits.maxMisses', o.maxMisses ?? 10_000, 0, 1_000_000),
+    maxResolved: checkInteger('resolverLimits.maxResolved', o.maxResolved ?? 10_000, 1, 10_000_000),
+  };
 }
 
 function checkLogger(value: unknown): Logger {

@@ -155,7 +155,7 @@ async function addStream(stream: AsyncIterable<Uint8Array>, writer: BlockWriter,
     throw streamError(`the stream gave ${EMPTY_CHUNKS_MAX + 1} empty chunks in a row`);
   } finally {
     // Tells it to let go; one that hangs in `next` would hang here, too, so nobody waits.
-    if (!isDone) void callReturn(iterator);
+    if (!isDone) void endStream(stream, iterator);
   }
 }
 
@@ -172,9 +172,19 @@ function nextOf(iterator: AsyncIterator<unknown>, signal: AbortSignal): Promise<
   });
 }
 
-async function callReturn(iterator: AsyncIterator<unknown>): Promise<void> {
+/**
+ * Tells a stream to let go; never rejects. `return` does so where reading has begun; before, the iterator of one of Node's or of
+ * the web's holds nothing yet that it could end.
+ */
+export async function endStream(
+  stream: AsyncIterable<unknown>,
+  iterator?: AsyncIterator<unknown>,
+): Promise<void> {
+  const { destroy, cancel } = stream as { destroy?: unknown; cancel?: unknown };
   try {
-    await iterator.return?.();
+    if (typeof destroy === 'function') destroy.call(stream);
+    else if (iterator === undefined && typeof cancel === 'function') await cancel.call(stream);
+    else await (iterator ?? stream[Symbol.asyncIterator]()).return?.();
   } catch {
     // The first error is the one that is told.
   }

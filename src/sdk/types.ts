@@ -113,11 +113,40 @@ export interface LoadBaseOptions {
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
   logger?: Logger;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
-  adapterResolver?: (
-    id: string,
-    options: { signal: AbortSignal; tenant?: string },
-  ) => Promise<string | AdapterFiles | null>;
+  /** Asked for adapters that a request names and nobody registered. Default: none, such a request is ERR_ADAPTER_NOT_FOUND. */
+  adapterResolver?: AdapterResolver;
+  resolverLimits?: ResolverLimits;
+}
+
+/**
+ * Where an adapter comes from that isn't registered for `tenant`, nor shared: the path of a PEFT folder, the adapter itself, or null if
+ * there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id). It is asked once, however many requests wait;
+ * each keeps its own `deadlineMs` and `signal`. `signal` is aborted when no request waits any more, when the time is over, and when the base
+ * is disposed. What it throws fails the requests that wait: an OpenLoraError as it is, anything else as ERR_ADAPTER_RESOLVER with that `cause`.
+ */
+export type AdapterResolver = (
+  id: string,
+  options: { signal: AbortSignal; tenant?: string },
+) => Promise<string | AdapterFiles | null>;
+
+/** What `adapterResolver` may take. */
+export interface ResolverLimits {
+  /**
+   * Milliseconds for the resolver and for reading what it gave, 1 to 2^31 - 1; then ERR_ADAPTER_RESOLVER_TIMEOUT. Waiting for
+   * `maxConcurrent` doesn't count. Default: 60,000.
+   */
+  timeoutMs?: number;
+  /** Ids that are resolved at once, 1 to 10,000; others wait, and tenants take turns. Default: 16. */
+  maxConcurrent?: number;
+  /**
+   * Milliseconds, 0 to 2^31 - 1, for which an id that got null, or an error that isn't retryable, gets the same again without asking.
+   * Registering the id ends it. Default: 10,000.
+   */
+  missTtlMs?: number;
+  /** How many of these are remembered, 0 to 1,000,000; the oldest go first. Default: 10,000. */
+  maxMisses?: number;
+  /** Adapters from the resolver that stay registered, 1 to 10,000,000; the least recently used is unregistered. Default: 10,000. */
+  maxResolved?: number;
 }
 
 export interface BaseInfo {

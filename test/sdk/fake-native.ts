@@ -90,7 +90,7 @@ export class FakeEngine implements NativeEngine {
   #progress = 0;
   #steps = 0;
   #tokensOut = 0;
-  #requestIds = 0;
+  readonly #requestIds = new Set<number>();
   #handles = 0;
 
   constructor(
@@ -128,8 +128,8 @@ export class FakeEngine implements NativeEngine {
     this.calls.push(`submit ${request.id}`);
     if (this.isClosing) return;
     if (this.fake.submitThrows) throw this.fake.submitThrows;
-    if (request.id <= this.#requestIds) this.violations.push(`request ${request.id} used twice`);
-    this.#requestIds = request.id;
+    if (this.#requestIds.has(request.id)) this.violations.push(`request ${request.id} used twice`);
+    this.#requestIds.add(request.id);
     this.submitted.push(request);
     this.requests.set(request.id, {
       spec: request,
