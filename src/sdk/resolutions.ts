@@ -154,6 +154,8 @@ export class Resolutions {
       const error = toOpenLoraError(signal.aborted ? signal.reason : cause);
       if (this.#flights.get(flight.key) === flight && isLasting(error)) this.#remember(flight.key, error);
       this.#settle(flight, (waiter) => waiter.reject(error));
+      // Whatever it has open is of no use any more.
+      controller.abort(error);
     } finally {
       clearTimeout(timer);
       this.#end(flight, undefined);

@@ -166,7 +166,7 @@ function nextOf(iterator: AsyncIterator<unknown>, signal: AbortSignal): Promise<
     (async () => iterator.next())()
       .then(
         (next) => (typeof next === 'object' && next !== null ? resolve(next) : reject(streamError('no iterator'))),
-        (cause: unknown) => reject(streamError('the stream failed', cause)),
+        (cause: unknown) => reject(OpenLoraError.is(cause) ? cause : streamError('the stream failed', cause)),
       )
       .finally(letGo);
   });
