@@ -34,10 +34,13 @@ export interface Answer {
 }
 
 /**
- * Repeats what fails with ERR_STORE. `pauseMs` of its details is how long the store says to wait. Rejects with the
+ * Repeats what fails with an error that may pass. `pauseMs` of its details is how long the store says to wait. Rejects with the
  * last error, or with the signal's reason.
  */
-export async function withRetries<T>({ attempts, signal }: FetchRules, attempt: () => Promise<T>): Promise<T> {
+export async function withRetries<T>(
+  { attempts, signal }: Pick<FetchRules, 'attempts' | 'signal'>,
+  attempt: () => Promise<T>,
+): Promise<T> {
   for (let number = 1; ; number++) {
     try {
       return await attempt();
@@ -49,8 +52,10 @@ export async function withRetries<T>({ attempts, signal }: FetchRules, attempt: 
   }
 }
 
+const PASSING = ['ERR_STORE', 'ERR_HUB', 'ERR_HUB_RATE', 'ERR_HUB_UNREACHABLE'];
+
 function isPassing(error: unknown): error is OpenLoraError {
-  return OpenLoraError.is(error) && error.code === 'ERR_STORE';
+  return OpenLoraError.is(error) && PASSING.includes(error.code);
 }
 
 /** As long as the store says, else with some chance in it: many that failed at once don't come back at once. */
