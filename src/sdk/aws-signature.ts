@@ -18,7 +18,8 @@ export function encodePart(part: string): string {
 }
 
 /**
- * Headers of a GET for `url`, whose path and query are encoded as {@link encodePart} does; `headers` are signed along, their names in small letters.
+ * Headers of a GET for `url`, whose path and query are encoded as {@link encodePart} does; `headers` are signed along, their
+ * names in small letters.
  */
 export function signedHeaders(
   url: URL,

@@ -1,8 +1,8 @@
 // Ids that become part of a path or of an object's key.
 
 /**
- * The parts of an id that is a relative name, `a` or `a/b`; undefined for one that could mean anything else: absolute, with `..`, `.`
- * or empty parts, backslashes, or control characters.
+ * The parts of an id that is a relative name, `a` or `a/b`; undefined for one that could mean anything else: absolute, with
+ * `..`, `.` or empty parts, backslashes, or control characters.
  */
 export function partsOfName(id: string): string[] | undefined {
   // eslint-disable-next-line no-control-regex

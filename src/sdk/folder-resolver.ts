@@ -11,9 +11,9 @@ import { checkFunction, checkPath } from './validate.js';
 export type ResolverRoot = string | ((tenant: string | undefined) => string | null | Promise<string | null>);
 
 /**
- * A resolver that takes an id, `alice` or `team/alice`, for the name of a PEFT folder below `root`. What isn't there, and every id that isn't a
- * relative name (absolute, with `..`, backslashes or control characters), is null. A folder, or a file in it, that is a link to
- * somewhere outside `root` is ERR_ADAPTER_FILES.
+ * A resolver that takes an id, `alice` or `team/alice`, for the name of a PEFT folder below `root`. What isn't there, and every
+ * id that isn't a relative name (absolute, with `..`, backslashes or control characters), is null. A folder, or a file in it,
+ * that is a link to somewhere outside `root` is ERR_ADAPTER_FILES.
  *
  * @example
  * const base = await loadBase({ path, adapterResolver: folderResolver((tenant) => (tenant ? join('/adapters', tenant) : null)) });

@@ -16,8 +16,7 @@ export interface HubResolverOptions {
   endpoint?: string;
   /** `hf_…` of all requests, or of each tenant; asked for each resolution. null: none, which sees what is public. Default: none. */
   token?:
-    | string
-    | ((tenant: string | undefined, options: { signal: AbortSignal }) => string | null | Promise<string | null>);
+    string | ((tenant: string | undefined, options: { signal: AbortSignal }) => string | null | Promise<string | null>);
   /** Branch, tag or commit. Default: 'main', as it is when the adapter is resolved. */
   revision?: string;
   /** Repositories that may be asked for: `ORG/NAME`, `ORG/*`, or what says so. Default: every one. */
@@ -36,11 +35,12 @@ const KEYS = {
 } satisfies Record<keyof HubResolverOptions, 0>;
 
 /**
- * A resolver that takes an id for a repository of the Hugging Face hub, ORG/NAME. Of it what adapters are read from is downloaded into the hub's
- * usual cache, and compared with the hub's digests; what is there already isn't fetched again, but the hub is asked each time whether
- * this tenant may read it. null: an id of another form, one that `allow` doesn't have, and a repository or revision that isn't there for whoever
- * asks. Throws for its options; the resolver rejects with ERR_HUB_AUTH, ERR_HUB_REPO (no adapter), ERR_ADAPTER_SIZE, ERR_HUB_DIGEST, and,
- * when every attempt failed, ERR_HUB, ERR_HUB_RATE and ERR_HUB_UNREACHABLE.
+ * A resolver that takes an id for a repository of the Hugging Face hub, ORG/NAME. Of it what adapters are read from is
+ * downloaded into the hub's usual cache, and compared with the hub's digests; what is there already isn't fetched again, but
+ * the hub is asked each time whether this tenant may read it. null: an id of another form, one that `allow` doesn't have, and a
+ * repository or revision that isn't there for whoever asks. Throws for its options; the resolver rejects with ERR_HUB_AUTH,
+ * ERR_HUB_REPO (no adapter), ERR_ADAPTER_SIZE, ERR_HUB_DIGEST, and, when every attempt failed, ERR_HUB, ERR_HUB_RATE and
+ * ERR_HUB_UNREACHABLE.
  */
 export function hubResolver(options: HubResolverOptions = {}): AdapterResolver {
   checkKeys('hubResolver', checkObject('hubResolver', options), KEYS);

@@ -144,8 +144,7 @@ function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   if (o.hostAdapterMemory !== undefined) throw notSupportedError('limits.hostAdapterMemory', 'leave it out');
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
-    maxContext:
-      o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
+    maxContext: o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
     maxQueued: checkInteger('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT, 1, 1_000_000),
   };

@@ -70,9 +70,9 @@ export class Resolutions {
   }
 
   /**
-   * What the resolver gives for an id that isn't registered; it counts as a request's, which the caller ends (`endRequest`). Rejects
-   * with ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_RESOLVER, ERR_ADAPTER_RESOLVER_TIMEOUT, with the resolver's own OpenLoraError, with
-   * what registering rejects with, and with the reason of `signal`.
+   * What the resolver gives for an id that isn't registered; it counts as a request's, which the caller ends (`endRequest`).
+   * Rejects with ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_RESOLVER, ERR_ADAPTER_RESOLVER_TIMEOUT, with the resolver's own
+   * OpenLoraError, with what registering rejects with, and with the reason of `signal`.
    */
   async wait(id: string, tenant: string | undefined, signal: AbortSignal): Promise<AdapterEntry> {
     const key = keyOf(id, tenant);

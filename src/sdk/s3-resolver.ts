@@ -38,16 +38,20 @@ export interface S3ResolverOptions {
 const KEYS = {
   endpoint: 0, region: 0, bucket: 0, prefix: 0, credentials: 0, maxBytes: 0, attempts: 0, idleMs: 0,
 } satisfies Record<keyof S3ResolverOptions, 0>;
-const CREDENTIAL_KEYS = { accessKeyId: 0, secretAccessKey: 0, sessionToken: 0 } satisfies Record<keyof S3Credentials, 0>;
+const CREDENTIAL_KEYS = { accessKeyId: 0, secretAccessKey: 0, sessionToken: 0 } satisfies Record<
+  keyof S3Credentials,
+  0
+>;
 /** Of tokenizer_config.json, whose list of added tokens may be long. */
 const TOKENIZER_BYTES_MAX = 16 << 20;
 
 /**
- * A resolver that takes an id, `alice` or `team/alice`, for a part of the keys `prefix/ID/adapter_config.json`, `…/adapter_model.safetensors` and, if they are
- * there, `…/chat_template.jinja`, else tokenizer_config.json with a `chat_template`. No config, and every id that isn't a relative
- * name, is null. Requests are signed (AWS Signature Version 4); a download goes on where it broke, and is compared with the
- * store's SHA-256, or with an ETag that is an MD5. Throws for its options; the resolver rejects with ERR_STORE (it can't be reached,
- * or answers 5xx or 429, at every attempt), ERR_STORE_REFUSED, ERR_STORE_DIGEST, ERR_ADAPTER_SIZE, ERR_ADAPTER_FILES, ERR_ADAPTER_CONFIG.
+ * A resolver that takes an id, `alice` or `team/alice`, for a part of the keys `prefix/ID/adapter_config.json`,
+ * `…/adapter_model.safetensors` and, if they are there, `…/chat_template.jinja`, else tokenizer_config.json with a
+ * `chat_template`. No config, and every id that isn't a relative name, is null. Requests are signed (AWS Signature Version 4);
+ * a download goes on where it broke, and is compared with the store's SHA-256, or with an ETag that is an MD5. Throws for its
+ * options; the resolver rejects with ERR_STORE (it can't be reached, or answers 5xx or 429, at every attempt),
+ * ERR_STORE_REFUSED, ERR_STORE_DIGEST, ERR_ADAPTER_SIZE, ERR_ADAPTER_FILES, ERR_ADAPTER_CONFIG.
  */
 export function s3Resolver(options: S3ResolverOptions): AdapterResolver {
   const o = checkObject('s3Resolver', options) as unknown as S3ResolverOptions;
@@ -129,7 +133,8 @@ function parseObject(name: string, text: string, code: string): JsonObject {
 export function checkEndpoint(what: string, value: unknown): string {
   const text = checkText(what, value, 1, 2048);
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  const isPlain = url !== undefined && url.search === '' && url.hash === '' && url.username === '' && url.password === '';
+  const isPlain =
+    url !== undefined && url.search === '' && url.hash === '' && url.username === '' && url.password === '';
   if (!isPlain || !/^https?:$/.test(url.protocol)) invalid(what, value, 'http://HOST or https://HOST');
   return url.href.replace(/\/+$/, '');
 }

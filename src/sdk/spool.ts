@@ -176,10 +176,7 @@ function nextOf(iterator: AsyncIterator<unknown>, signal: AbortSignal): Promise<
  * Tells a stream to let go; never rejects. `return` does so where reading has begun; before, the iterator of one of Node's or of
  * the web's holds nothing yet that it could end.
  */
-export async function endStream(
-  stream: AsyncIterable<unknown>,
-  iterator?: AsyncIterator<unknown>,
-): Promise<void> {
+export async function endStream(stream: AsyncIterable<unknown>, iterator?: AsyncIterator<unknown>): Promise<void> {
   const { destroy, cancel } = stream as { destroy?: unknown; cancel?: unknown };
   try {
     if (typeof destroy === 'function') destroy.call(stream);

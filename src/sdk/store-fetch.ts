@@ -187,8 +187,8 @@ export async function readText(object: StoredObject, bytesMax: number, rules: Fe
 }
 
 /**
- * A large object as a stream that goes on where a connection broke, and that fails at its end if it isn't what the store promised. undefined: there
- * is no such object. ERR_ADAPTER_SIZE for more than `bytesMax`.
+ * A large object as a stream that goes on where a connection broke, and that fails at its end if it isn't what the store
+ * promised. undefined: there is no such object. ERR_ADAPTER_SIZE for more than `bytesMax`.
  */
 export async function openObject(
   object: StoredObject,

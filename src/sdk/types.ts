@@ -81,8 +81,8 @@ export interface LoadBaseOptions {
    */
   compute?: 'f32' | 'bf16';
   /**
-   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. 'int8'
-   * takes a byte an element and 2 bytes for each token, layer and KV head of K and of V: about half of what bf16 takes.
+   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32.
+   * 'int8' takes a byte an element and 2 bytes for each token, layer and KV head of K and of V: about half of what bf16 takes.
    * docs/models.md says how, and what it loses.
    */
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
@@ -119,10 +119,11 @@ export interface LoadBaseOptions {
 }
 
 /**
- * Where an adapter comes from that isn't registered for `tenant`, nor shared: the path of a PEFT folder, the adapter itself, or null if
- * there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id). It is asked once, however many requests wait;
- * each keeps its own `deadlineMs` and `signal`. `signal` is aborted when no request waits any more, when the time is over, and when the base
- * is disposed. What it throws fails the requests that wait: an OpenLoraError as it is, anything else as ERR_ADAPTER_RESOLVER with that `cause`.
+ * Where an adapter comes from that isn't registered for `tenant`, nor shared: the path of a PEFT folder, the adapter itself, or
+ * null if there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id). It is asked once, however many
+ * requests wait; each keeps its own `deadlineMs` and `signal`. `signal` is aborted when no request waits any more, when the
+ * time is over, and when the base is disposed. What it throws fails the requests that wait: an OpenLoraError as it is, anything
+ * else as ERR_ADAPTER_RESOLVER with that `cause`.
  */
 export type AdapterResolver = (
   id: string,
@@ -139,8 +140,8 @@ export interface ResolverLimits {
   /** Ids that are resolved at once, 1 to 10,000; others wait, and tenants take turns. Default: 16. */
   maxConcurrent?: number;
   /**
-   * Milliseconds, 0 to 2^31 - 1, for which an id that got null, or an error that isn't retryable, gets the same again without asking.
-   * Registering the id ends it. Default: 10,000.
+   * Milliseconds, 0 to 2^31 - 1, for which an id that got null, or an error that isn't retryable, gets the same again without
+   * asking. Registering the id ends it. Default: 10,000.
    */
   missTtlMs?: number;
   /** How many of these are remembered, 0 to 1,000,000; the oldest go first. Default: 10,000. */
@@ -198,8 +199,9 @@ export interface RegisterOptions {
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
   /**
-   * Compare and set: the generation (64 hexadecimal digits) that exactly (tenant, id) must have when the new one takes its place, or
-   * null, no adapter of that id; otherwise ERR_ADAPTER_GENERATION, and all stays as it is. Default: whatever there is, or nothing.
+   * Compare and set: the generation (64 hexadecimal digits) that exactly (tenant, id) must have when the new one takes its
+   * place, or null, no adapter of that id; otherwise ERR_ADAPTER_GENERATION, and all stays as it is. Default: whatever there
+   * is, or nothing.
    */
   expectedGeneration?: string | null;
   /** Ends the registration, which rejects with ERR_ABORTED; what the id meant before stays. */
@@ -279,11 +281,11 @@ export interface Base extends AsyncDisposable {
     options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
   ): string;
   /**
-   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). An id that is taken gets a new generation:
-   * requests find the old one until the new one is checked, then the new one; those that found the old one finish with it, and its
-   * memory is freed after the last. A failure leaves the old one as it was. Of several calls for one id the one that was called last
-   * wins: those before that are not done by then reject with ERR_ADAPTER_SUPERSEDED. Rejects with what docs/errors.md lists
-   * under adapters.
+   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). An id
+   * that is taken gets a new generation: requests find the old one until the new one is checked, then the new one; those that
+   * found the old one finish with it, and its memory is freed after the last. A failure leaves the old one as it was. Of
+   * several calls for one id the one that was called last wins: those before that are not done by then reject with
+   * ERR_ADAPTER_SUPERSEDED. Rejects with what docs/errors.md lists under adapters.
    */
   registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;
   /**

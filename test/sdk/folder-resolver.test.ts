@@ -10,7 +10,15 @@ let root: string;
 beforeAll(() => {
   top = realpathSync(mkdtempSync(join(tmpdir(), 'openlora-folders-')));
   root = join(top, 'root');
-  for (const path of ['root/alice', 'root/team/bob', 'root/a b é', 'root/..x', 'secret/x', 'root-2/carol', 't/u/alice']) {
+  for (const path of [
+    'root/alice',
+    'root/team/bob',
+    'root/a b é',
+    'root/..x',
+    'secret/x',
+    'root-2/carol',
+    't/u/alice',
+  ]) {
     mkdirSync(join(top, path), { recursive: true });
   }
   writeFileSync(join(root, 'file'), '');
@@ -22,7 +30,10 @@ beforeAll(() => {
   mkdirSync(join(root, 'file-leaves'));
   symlinkSync(join(top, 'secret/x/adapter_model.safetensors'), join(root, 'file-leaves/adapter_model.safetensors'));
   mkdirSync(join(root, 'template-leaves/additional_chat_templates'), { recursive: true });
-  symlinkSync(join(top, 'secret/x/adapter_model.safetensors'), join(root, 'template-leaves/additional_chat_templates/a.jinja'));
+  symlinkSync(
+    join(top, 'secret/x/adapter_model.safetensors'),
+    join(root, 'template-leaves/additional_chat_templates/a.jinja'),
+  );
   // As the hub's cache has it.
   mkdirSync(join(root, 'snapshot'));
   symlinkSync('../file', join(root, 'snapshot/adapter_model.safetensors'));
@@ -63,13 +74,16 @@ describe('folderResolver', () => {
     expect(await resolve(id)).toBeNull();
   });
 
-  test.each(['leaves', 'sibling', 'leaves/.', 'file-leaves', 'template-leaves'])('refuses %s, a link to elsewhere', async (id) => {
-    if (id === 'leaves/.') return expect(await resolve(id)).toBeNull();
-    await expect(resolve(id)).rejects.toMatchObject({
-      code: 'ERR_ADAPTER_FILES',
-      message: expect.stringMatching(/is a link that leaves .*root$/),
-    });
-  });
+  test.each(['leaves', 'sibling', 'leaves/.', 'file-leaves', 'template-leaves'])(
+    'refuses %s, a link to elsewhere',
+    async (id) => {
+      if (id === 'leaves/.') return expect(await resolve(id)).toBeNull();
+      await expect(resolve(id)).rejects.toMatchObject({
+        code: 'ERR_ADAPTER_FILES',
+        message: expect.stringMatching(/is a link that leaves .*root$/),
+      });
+    },
+  );
 
   test('has a root for each tenant, or none', async () => {
     const from: ResolverRoot = async (tenant) => (tenant === 'u' ? join(top, 't', tenant) : null);

@@ -56,7 +56,9 @@ const spooled = () =>
 describe('a name that is registered again', () => {
   test('means the old generation until the new one is ready, and then the new one', async () => {
     let isHeld = false;
-    const { base, engine, reader, ask, meaning } = await open({ isCheckHeld: ({ files }) => isHeld && files[0] === 'new' });
+    const { base, engine, reader, ask, meaning } = await open({
+      isCheckHeld: ({ files }) => isHeld && files[0] === 'new',
+    });
     await base.registerAdapter('a', 'old');
     isHeld = true;
     reader.held.add('new');
@@ -250,7 +252,9 @@ describe('two registrations of one name at the same time', () => {
   test('ready in the same step: the later one wins, whatever the order of their events', async () => {
     let isHeld = true;
     const { base, engine, meaning } = await open({ isCheckHeld: () => isHeld });
-    const all = ['x', 'y', 'z'].map((path) => base.registerAdapter('a', path).catch((error: { code: string }) => error.code));
+    const all = ['x', 'y', 'z'].map((path) =>
+      base.registerAdapter('a', path).catch((error: { code: string }) => error.code),
+    );
     while (engine.adapters.size < 3) await turns(1);
     isHeld = false;
     engine.step();

@@ -28,7 +28,7 @@ afterEach(async () => {
 });
 
 const optionsOf = (more: HubResolverOptions = {}): HubResolverOptions => ({
-  endpoint: hub.url,
+  endpoint: more.endpoint ?? hub.url,
   cacheDir: cache,
   attempts: 2,
   ...more,
@@ -172,9 +172,12 @@ describe('hubResolver', () => {
 
   test('serves two tenants of a base', async () => {
     hub.token = 'hf_a';
-    const adapterResolver = hubResolver(optionsOf({ token: (tenant) => (tenant === undefined ? null : `hf_${tenant}`) }));
+    const adapterResolver = hubResolver(
+      optionsOf({ token: (tenant) => (tenant === undefined ? null : `hf_${tenant}`) }),
+    );
     const { base, engine } = await openFake({}, { adapterResolver });
-    const ask = (tenant: string, adapter = REPO) => base.generate({ prompt: 'x', maxTokens: 1, adapter, tenant }).result;
+    const ask = (tenant: string, adapter = REPO) =>
+      base.generate({ prompt: 'x', maxTokens: 1, adapter, tenant }).result;
     const [mine, theirs] = [ask('a'), codeOf(ask('b'))];
     expect((await mine).adapters[0]!.id).toBe(REPO);
     expect(await theirs).toBe('ERR_HUB_AUTH');

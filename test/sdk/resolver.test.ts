@@ -119,7 +119,11 @@ describe('an id that nobody registered', () => {
     expect(asked()).toBe(0);
     const results = [undefined, 't', 'u'].map((tenant) => ask('a', tenant === undefined ? {} : { tenant }).result);
     const questions = await asking(3);
-    expect(questions.map(({ id, tenant }) => [id, tenant])).toEqual([['a', undefined], ['a', 't'], ['a', 'u']]);
+    expect(questions.map(({ id, tenant }) => [id, tenant])).toEqual([
+      ['a', undefined],
+      ['a', 't'],
+      ['a', 'u'],
+    ]);
     questions[1]!.answer('own');
     expect((await results[1]!).text).toBe('a');
     questions[0]!.answer(null);
@@ -225,7 +229,8 @@ describe('a resolver that fails', () => {
     const { base, engine, ask } = await open({
       resolver: (async (id: string) => (id === 'good' ? 'x' : (neighbour.count++, answer()))) as AdapterResolver,
       fake: {
-        adapterFailure: ({ files }) => (files[0] === 'bad' ? { code: 'ERR_ADAPTER_NOT_FINITE', message: 'NaN' } : undefined),
+        adapterFailure: ({ files }) =>
+          files[0] === 'bad' ? { code: 'ERR_ADAPTER_NOT_FINITE', message: 'NaN' } : undefined,
       },
     });
     const [good, bad] = [ask('good').text(), [ask('a').result, ask('a').result]];
@@ -324,7 +329,10 @@ describe('the requests that wait', () => {
 
   test('that leave while the adapter is read or checked end that, too', async () => {
     let isHeld = true;
-    const { base, engine, reader, ask } = await open({ resolver: async () => 'x', fake: { isCheckHeld: () => isHeld } });
+    const { base, engine, reader, ask } = await open({
+      resolver: async () => 'x',
+      fake: { isCheckHeld: () => isHeld },
+    });
     reader.held.add('x');
     const whileRead = ask('a');
     await turns(3);
@@ -415,7 +423,9 @@ describe('registerAdapter of an id that is being resolved', () => {
   });
 
   test('and unregistered at once leaves nothing', async () => {
-    const { base, engine, ask, asking } = await open({ fake: { isCheckHeld: ({ files }) => isHeld && files[0] === 'theirs' } });
+    const { base, engine, ask, asking } = await open({
+      fake: { isCheckHeld: ({ files }) => isHeld && files[0] === 'theirs' },
+    });
     let isHeld = true;
     const waiting = ask('a').result;
     (await asking(1))[0]!.answer('theirs');

@@ -12,7 +12,11 @@ import { FIRST_BYTE, writeTinyCheckpoint, type TinyCheckpoint } from './tiny-che
 const WEIGHTS = 'adapter_model.safetensors';
 const ASK = { prompt: 'hello', maxTokens: 24, ignoreEos: true };
 /** The same: BOS and bytes. */
-const ASK_TOKENS = { tokens: [0, ...[...Buffer.from('hello')].map((byte) => byte + FIRST_BYTE)], maxTokens: 24, ignoreEos: true };
+const ASK_TOKENS = {
+  tokens: [0, ...[...Buffer.from('hello')].map((byte) => byte + FIRST_BYTE)],
+  maxTokens: 24,
+  ignoreEos: true,
+};
 
 describe.skipIf(noAddon)('a name of the real engine that is registered again', () => {
   let files: TinyCheckpoint;
@@ -55,7 +59,9 @@ describe.skipIf(noAddon)('a name of the real engine that is registered again', (
     for (let i = 1; i < 30; i++) {
       const folder = files.adapters[i % files.adapters.length]!;
       const source = i % 3 === 0 ? inMemory(folder) : folder;
-      seen.push((await base.registerAdapter('a', source, { expectedGeneration: seen.at(-1) ?? generations[0]! })).generation);
+      seen.push(
+        (await base.registerAdapter('a', source, { expectedGeneration: seen.at(-1) ?? generations[0]! })).generation,
+      );
       await answers.at(-1);
     }
     isOver = true;
