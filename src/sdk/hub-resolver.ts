@@ -5,11 +5,10 @@ import { checkAccess, commitOf, filesOf, type HubRepo } from '../hub/client.js';
 import { downloadSnapshot } from '../hub/download.js';
 import { chooseFiles, isRepoName, isSafeRevision, kindOf, type HubFile } from '../hub/files.js';
 import { parseByteSize, showBytes } from './byte-size.js';
-import { checkEndpoint } from './s3-resolver.js';
 import { whenAborted } from './signals.js';
 import { withRetries } from './store-fetch.js';
 import type { AdapterResolver, ByteSize } from './types.js';
-import { checkInteger, checkKeys, checkObject, checkPath, checkText, invalid } from './validate.js';
+import { checkInteger, checkKeys, checkObject, checkPath, checkText, checkUrl, invalid } from './validate.js';
 
 export interface HubResolverOptions {
   /** Default: 'https://huggingface.co'. */
@@ -45,7 +44,7 @@ const KEYS = {
 export function hubResolver(options: HubResolverOptions = {}): AdapterResolver {
   checkKeys('hubResolver', checkObject('hubResolver', options), KEYS);
   const o = options;
-  const hubUrl = checkEndpoint('endpoint', o.endpoint ?? 'https://huggingface.co');
+  const hubUrl = checkUrl('endpoint', o.endpoint ?? 'https://huggingface.co');
   const revision = checkText('revision', o.revision ?? 'main', 1, 256);
   if (!isSafeRevision(revision)) invalid('revision', revision, 'a branch, tag or commit');
   if (typeof o.token !== 'function') checkToken(o.token);

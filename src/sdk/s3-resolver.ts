@@ -7,7 +7,7 @@ import { parseByteSize } from './byte-size.js';
 import { partsOfName } from './confined-name.js';
 import { openObject, readText, type FetchRules, type StoredObject } from './store-fetch.js';
 import type { AdapterFiles, AdapterResolver, ByteSize } from './types.js';
-import { checkInteger, checkKeys, checkObject, checkText, invalid } from './validate.js';
+import { checkInteger, checkKeys, checkObject, checkText, checkUrl, invalid } from './validate.js';
 
 export type { S3Credentials } from './aws-signature.js';
 
@@ -56,7 +56,7 @@ const TOKENIZER_BYTES_MAX = 16 << 20;
 export function s3Resolver(options: S3ResolverOptions): AdapterResolver {
   const o = checkObject('s3Resolver', options) as unknown as S3ResolverOptions;
   checkKeys('s3Resolver', o as unknown as Record<string, unknown>, KEYS);
-  const endpoint = checkEndpoint('endpoint', o.endpoint);
+  const endpoint = checkUrl('endpoint', o.endpoint);
   const region = checkText('region', o.region, 1, 64);
   const bucket = checkText('bucket', o.bucket, 1, 256);
   if (!/^[\w.-]+$/.test(bucket) || bucket.startsWith('.')) invalid('bucket', bucket, 'the name of a bucket');
@@ -127,16 +127,6 @@ function parseObject(name: string, text: string, code: string): JsonObject {
   }
   if (isJsonObject(value)) return value;
   throw new OpenLoraError(code, `${name} is not a JSON object`, { path: name });
-}
-
-/** An origin, perhaps with a path; without a slash at its end. Throws ERR_INVALID_OPTION. */
-export function checkEndpoint(what: string, value: unknown): string {
-  const text = checkText(what, value, 1, 2048);
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  const isPlain =
-    url !== undefined && url.search === '' && url.hash === '' && url.username === '' && url.password === '';
-  if (!isPlain || !/^https?:$/.test(url.protocol)) invalid(what, value, 'http://HOST or https://HOST');
-  return url.href.replace(/\/+$/, '');
 }
 
 function checkPrefix(value: unknown): string[] {
