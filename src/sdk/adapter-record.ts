@@ -1,6 +1,7 @@
 // What is kept of a registered adapter: 10,000 of them are to take bytes, so what they have alike is kept once, and none has
 // a list, a promise or a closure of its own.
 
+import { createHash } from 'node:crypto';
 import type { AdapterDescription, BaseSite, FormatWarning } from '../formats/types.js';
 import type { ChatTemplateSource } from '../formats/tokenizer-types.js';
 
@@ -53,32 +54,33 @@ export function keptKeyOf(id: string, tenant: string | undefined): string {
 /** A value that several adapters have. */
 export interface Shared<T> {
   readonly value: T;
-  readonly text: string;
+  readonly digest: string;
   uses: number;
 }
 
 /** Plain values, equal ones once: the warnings and the chat template of adapters that were trained alike. */
 export class SharedValues<T> {
-  readonly #byText = new Map<string, Shared<T>>();
+  /** A template may be long: its digest stands for it. */
+  readonly #byDigest = new Map<string, Shared<T>>();
 
   get size(): number {
-    return this.#byText.size;
+    return this.#byDigest.size;
   }
 
   take(value: T): Shared<T> {
-    const text = JSON.stringify(value);
-    const found = this.#byText.get(text);
+    const digest = createHash('sha256').update(JSON.stringify(value)).digest('base64');
+    const found = this.#byDigest.get(digest);
     if (found !== undefined) {
       found.uses++;
       return found;
     }
-    const made = { value, text, uses: 1 };
-    this.#byText.set(text, made);
+    const made = { value, digest, uses: 1 };
+    this.#byDigest.set(digest, made);
     return made;
   }
 
   release(shared: Shared<T> | undefined): void {
-    if (shared !== undefined && --shared.uses === 0) this.#byText.delete(shared.text);
+    if (shared !== undefined && --shared.uses === 0) this.#byDigest.delete(shared.digest);
   }
 }
 

@@ -174,7 +174,8 @@ export class AdapterRegistry {
     if (entry === undefined && !this.#running.has(key)) throw notFound(id, tenant);
     this.#supersede(key, 'unregistered');
     if (entry !== undefined) this.hide(entry);
-    return Promise.all(this.#leavingOf.get(key) ?? []).then(() => undefined);
+    const leaving: Iterable<Promise<void>> = this.#leavingOf.get(key) ?? [];
+    return Promise.all(leaving).then(() => undefined);
   }
 
   /** Takes the name away from it; the engine forgets it once every request made before has reached it. */

@@ -43,7 +43,7 @@ interface Miss {
 }
 
 /** Codes that say nothing of the adapter. */
-const PASSING = new Set(['ERR_ABORTED', 'ERR_CLOSED', 'ERR_INTERNAL']);
+const PASSING = new Set(['ERR_ABORTED', 'ERR_CLOSED', 'ERR_FOLDER_WORKER', 'ERR_INTERNAL']);
 
 export class Resolutions {
   readonly #parts: ResolutionParts;

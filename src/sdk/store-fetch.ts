@@ -71,7 +71,7 @@ export async function get(object: StoredObject, offset: number, rules: FetchRule
   try {
     const { url, headers } = object.request(offset);
     const response = await attempt.during(() =>
-      fetch(url, { headers, signal: attempt.signal, redirect: 'manual', cache: 'no-store' }),
+      fetch(url, { headers, signal: attempt.signal, redirect: 'manual' }),
     );
     if (response.ok) return { response, body: attempt.read(response), end: () => attempt.end() };
     const reason = await attempt.reasonOf(response);
