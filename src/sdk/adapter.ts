@@ -223,8 +223,10 @@ export class AdapterRegistry {
   }
 
   get(id: string, tenant: string | undefined): AdapterEntry | undefined {
-    const own = tenant === undefined ? undefined : this.#byName.get(keyOf(id, tenant));
-    return own ?? this.#byName.get(keyOf(id, undefined));
+    const shared = this.#byName.get(keyOf(id, undefined));
+    if (tenant === undefined) return shared;
+    // What a resolver gave for no tenant is none's: what a tenant gets doesn't depend on who asked before.
+    return this.#byName.get(keyOf(id, tenant)) ?? (shared?.isResolved ? undefined : shared);
   }
 
   onReady(handle: number, generation: string, bytes: number): void {

@@ -120,10 +120,10 @@ export interface LoadBaseOptions {
 
 /**
  * Where an adapter comes from that isn't registered for `tenant`, nor shared: the path of a PEFT folder, the adapter itself, or
- * null if there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id). It is asked once, however many
- * requests wait; each keeps its own `deadlineMs` and `signal`. `signal` is aborted when no request waits any more, when the
- * time is over, and when the base is disposed. What it throws fails the requests that wait: an OpenLoraError as it is, anything
- * else as ERR_ADAPTER_RESOLVER with that `cause`.
+ * null if there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id), where requests of that tenant
+ * (without one: those that have none) find it. It is asked once, however many requests wait; each keeps its own `deadlineMs`
+ * and `signal`. `signal` is aborted when no request waits any more, when the time is over, and when the base is disposed. What
+ * it throws fails the requests that wait: an OpenLoraError as it is, anything else as ERR_ADAPTER_RESOLVER with that `cause`.
  */
 export type AdapterResolver = (
   id: string,

@@ -1,77 +1,12 @@
 // `adapterResolver`: who asks it, how often, what its answers do, and that nothing of it stays.
 
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { OpenLoraError, type AdapterResolver, type Base, type ResolverLimits } from '../../src/index.js';
-import type { FakeEngine, FakeOptions } from './fake-native.js';
+import { describe, expect, test } from 'vitest';
+import { OpenLoraError, type AdapterResolver } from '../../src/index.js';
 import { codeOf, openFake, turns } from './fake-parts.js';
+import { inMemory, useResolvers, type Answer } from './resolver-parts.js';
 
-type Answer = Awaited<ReturnType<AdapterResolver>>;
-
-/** A question that the test answers. */
-interface Question {
-  id: string;
-  tenant: string | undefined;
-  signal: AbortSignal;
-  answer(value: unknown): void;
-  fail(error: unknown): void;
-}
-
-const systemTmp = tmpdir();
-const root = mkdtempSync(join(systemTmp, 'openlora-resolver-'));
-let tmp = '';
-let runs = 0;
-let opened: { base: Base; engine: FakeEngine }[] = [];
-
-beforeEach(() => {
-  tmp = join(root, String(++runs));
-  mkdirSync(tmp);
-  process.env.TMPDIR = tmp;
-});
-afterEach(async () => {
-  for (const { base, engine } of opened) {
-    await base.dispose();
-    expect(engine.violations).toEqual([]);
-  }
-  opened = [];
-  expect(readdirSync(tmp)).toEqual([]);
-});
-afterAll(() => {
-  process.env.TMPDIR = systemTmp;
-  rmSync(root, { recursive: true });
-});
-
-const spooled = () =>
-  readdirSync(tmp).flatMap((folder) => readdirSync(join(tmp, folder)).filter((name) => name !== 'owner'));
-
-/** Without a `resolver`, questions wait for the test. */
-async function open(o: { resolver?: AdapterResolver; limits?: ResolverLimits; fake?: FakeOptions } = {}) {
-  const questions: Question[] = [];
-  const wait: AdapterResolver = (id, { signal, tenant }) =>
-    new Promise((resolve, reject) => {
-      questions.push({ id, tenant, signal, answer: (value) => resolve(value as Answer), fail: reject });
-    });
-  let asked = 0;
-  const adapterResolver: AdapterResolver = (...args) => {
-    asked++;
-    return (o.resolver ?? wait)(...args);
-  };
-  const fake = await openFake(o.fake, { adapterResolver, resolverLimits: o.limits ?? {} });
-  opened.push(fake);
-  const ask = (adapter: string, more: object = {}) =>
-    fake.base.generate({ prompt: 'ab', maxTokens: 1, adapter, ...more });
-  const asking = async (count: number) => {
-    for (let i = 0; questions.length < count && i < 100; i++) await turns(1);
-    expect(questions).toHaveLength(count);
-    return questions;
-  };
-  return { ...fake, ask, asking, questions, asked: () => asked };
-}
-
-const inMemory = () => ({ config: { peft_type: 'LORA' }, tensors: new Uint8Array(100) });
+const { open, spooled, opened } = useResolvers();
 
 describe('an id that nobody registered', () => {
   test.each<[string, () => Answer]>([
@@ -134,6 +69,19 @@ describe('an id that nobody registered', () => {
       ['shared', undefined],
       ['a', 't'],
     ]);
+  });
+
+  test('is asked for by each tenant, whoever asked before', async () => {
+    const { base, ask } = await open({ resolver: async (_, { tenant }) => tenant ?? 'shared' });
+    await ask('a').result;
+    const mine = (await ask('a', { tenant: 't' }).result).adapters[0]!.generation;
+    expect(mine).not.toBe(base.adapters.get('a')!.generation);
+    expect(base.adapters.get('a', { tenant: 't' })!.generation).toBe(mine);
+    expect(base.adapters.get('a', { tenant: 'u' })).toBeUndefined();
+    // One that is registered for all is everyone's who has none.
+    const { generation } = await base.registerAdapter('a', 'x');
+    expect((await ask('a', { tenant: 'u' }).result).adapters[0]!.generation).toBe(generation);
+    expect((await ask('a', { tenant: 't' }).result).adapters[0]!.generation).toBe(mine);
   });
 
   test('is not asked for by anything but requests', async () => {
@@ -352,7 +300,7 @@ describe('the requests that wait', () => {
 
   test('count as waiting, for limits.maxQueued', async () => {
     const fake = await openFake({}, { adapterResolver: () => new Promise(() => undefined), limits: { maxQueued: 2 } });
-    opened.push(fake);
+    opened(fake);
     const ask = () => fake.base.generate({ prompt: 'x', adapter: 'a' });
     const [first, second] = [ask(), ask()];
     expect(await codeOf(ask().result)).toBe('ERR_OVERLOADED');
@@ -382,112 +330,5 @@ describe('the requests that wait', () => {
     engine.crash('ERR_OUT_OF_MEMORY', 'none left');
     expect(await codeOf(result)).toBe('ERR_OUT_OF_MEMORY');
     expect(question!.signal.aborted).toBe(true);
-  });
-});
-
-describe('registerAdapter of an id that is being resolved', () => {
-  test.each(['asked for', 'read', 'checked'])('wins, while it is %s', async (stage) => {
-    let isHeld = stage === 'checked';
-    const { base, engine, reader, ask, asking } = await open({
-      fake: { isCheckHeld: ({ files }) => isHeld && files[0] === 'theirs' },
-    });
-    if (stage === 'read') reader.held.add('theirs');
-    const waiting = [ask('a').result, ask('a').result];
-    const [question] = await asking(1);
-    if (stage !== 'asked for') question!.answer('theirs');
-    if (stage === 'checked') while (engine.adapters.size === 0) await turns(1);
-    const { generation } = await base.registerAdapter('a', 'mine');
-    expect(question!.signal.aborted).toBe(true);
-    for (const { adapters } of await Promise.all(waiting)) expect(adapters[0]!.generation).toBe(generation);
-    question!.answer('theirs');
-    reader.held.clear();
-    isHeld = false;
-    await base.registerAdapter('other', 'x');
-    await turns(3);
-    expect(base.adapters.get('a')!.generation).toBe(generation);
-    expect([...engine.adapters.values()].map(({ spec }) => spec.files[0])).toEqual(['mine', 'x']);
-  });
-
-  test('wins, also when it is done later', async () => {
-    const { base, reader, ask, asking } = await open();
-    const waiting = ask('a').result;
-    const [question] = await asking(1);
-    reader.held.add('mine');
-    const registering = base.registerAdapter('a', 'mine');
-    question!.answer('theirs');
-    const { adapters } = await waiting;
-    reader.held.clear();
-    const { generation } = await registering;
-    expect(generation).not.toBe(adapters[0]!.generation);
-    expect(base.adapters.get('a')!.generation).toBe(generation);
-  });
-
-  test('and unregistered at once leaves nothing', async () => {
-    const { base, engine, ask, asking } = await open({
-      fake: { isCheckHeld: ({ files }) => isHeld && files[0] === 'theirs' },
-    });
-    let isHeld = true;
-    const waiting = ask('a').result;
-    (await asking(1))[0]!.answer('theirs');
-    while (engine.adapters.size === 0) await turns(1);
-    await base.registerAdapter('a', 'mine');
-    const gone = base.unregisterAdapter('a');
-    isHeld = false;
-    await waiting;
-    await gone;
-    await base.registerAdapter('other', 'x');
-    expect([...base.adapters.list()].map(({ id }) => id)).toEqual(['other']);
-  });
-});
-
-describe('resolverLimits', () => {
-  test('maxConcurrent: the others wait, and tenants take turns', async () => {
-    const { ask, asking, questions } = await open({ limits: { maxConcurrent: 2 } });
-    const flood = Array.from({ length: 5 }, (_, i) => ask(`flood${i}`, { tenant: 't' }).result);
-    const quiet = ask('quiet', { tenant: 'u' }).result;
-    const dropped = ask('dropped', { tenant: 'u' });
-    await asking(2);
-    await turns(5);
-    // Both tenants ask; the flood doesn't come first.
-    expect(questions.map(({ id }) => id)).toEqual(['flood0', 'quiet']);
-    dropped.cancel();
-    for (let i = 0; i < 6; i++) (await asking(Math.min(6, i + 2)))[i]!.answer('x');
-    await Promise.all([...flood, quiet]);
-    expect(questions.map(({ id }) => id)).toEqual(['flood0', 'quiet', 'flood1', 'flood2', 'flood3', 'flood4']);
-  });
-
-  test('maxResolved: the least recently used one leaves, what was registered stays', async () => {
-    const { base, engine, ask, asked } = await open({ resolver: async () => inMemory(), limits: { maxResolved: 2 } });
-    const ids = () => [...base.adapters.list()].map(({ id }) => id);
-    await base.registerAdapter('mine', 'x');
-    await ask('a').result;
-    const running = ask('b', { maxTokens: 40 });
-    while (!base.adapters.get('b')) await turns(1);
-    await ask('a').result;
-    await ask('c').result;
-    // b was used longest ago; its request goes on.
-    expect(ids()).toEqual(['mine', 'a', 'c']);
-    expect((await running.result).tokens).toHaveLength(40);
-    await ask('mine').result;
-    await ask('d').result;
-    expect(ids()).toEqual(['mine', 'c', 'd']);
-    expect(asked()).toBe(4);
-    // One that is registered over what was resolved is nobody's to remove.
-    await base.registerAdapter('c', 'y');
-    await ask('e').result;
-    await ask('f').result;
-    expect(ids()).toEqual(['mine', 'c', 'e', 'f']);
-    while (spooled().length > 2) await turns(1);
-    expect(engine.adapters.size).toBe(4);
-  });
-
-  test('maxResolved 1 and many requests at once: each has its answer', async () => {
-    const { ask, engine } = await open({ resolver: async (id) => id, limits: { maxResolved: 1 } });
-    const results = Array.from({ length: 60 }, (_, i) => ask(`a${i % 20}`, { maxTokens: 5 }).result);
-    for (const [i, result] of results.entries()) {
-      const { tokens, adapters } = await result;
-      expect([tokens.length, adapters[0]!.id]).toEqual([5, `a${i % 20}`]);
-    }
-    while (engine.adapters.size > 1) await turns(1);
   });
 });
