@@ -21,7 +21,7 @@ export interface ResolutionParts {
 /** A request that waits. */
 interface Waiter {
   resolve(entry: AdapterEntry): void;
-  reject(error: unknown): void;
+  reject(error: OpenLoraError): void;
 }
 
 /** The answer to one question, on its way. */
@@ -91,7 +91,7 @@ export class Resolutions {
         },
         reject: (error) => {
           letGo();
-          reject(error as Error);
+          reject(error);
         },
       };
       flight.waiters.add(waiter);

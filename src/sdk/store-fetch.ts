@@ -70,9 +70,7 @@ export async function get(object: StoredObject, offset: number, rules: FetchRule
   const attempt = new Attempt(object.name, rules);
   try {
     const { url, headers } = object.request(offset);
-    const response = await attempt.during(() =>
-      fetch(url, { headers, signal: attempt.signal, redirect: 'manual' }),
-    );
+    const response = await attempt.during(() => fetch(url, { headers, signal: attempt.signal, redirect: 'manual' }));
     if (response.ok) return { response, body: attempt.read(response), end: () => attempt.end() };
     const reason = await attempt.reasonOf(response);
     attempt.end();

@@ -159,7 +159,7 @@ describe('a resolver that fails', () => {
   const failures: [string, () => unknown, string, boolean, number][] = [
     ['throws', () => { throw new Error('no network'); }, 'ERR_ADAPTER_RESOLVER', true, 2],
     ['rejects', () => Promise.reject(new TypeError('no network')), 'ERR_ADAPTER_RESOLVER', true, 2],
-    ['rejects with nothing', () => Promise.reject(null as unknown as Error), 'ERR_ADAPTER_RESOLVER', true, 2],
+    ['throws nothing', () => AbortSignal.abort(null).throwIfAborted(), 'ERR_ADAPTER_RESOLVER', true, 2],
     ['gives undefined', () => undefined, 'ERR_ADAPTER_RESOLVER', true, 2],
     ['gives a number', () => 5, 'ERR_ADAPTER_RESOLVER', true, 2],
     ['gives an empty path', () => '', 'ERR_ADAPTER_RESOLVER', true, 2],

@@ -115,7 +115,7 @@ export class S3StandIn {
     let toSign = `AWS4-HMAC-SHA256\n${time}\n${day}/${region}/s3/aws4_request\n`;
     toSign += createHash('sha256').update(canonical).digest('hex');
     const dateKey = createHmac('sha256', `AWS4${key.secret}`).update(day!).digest();
-    const regionKey = createHmac('sha256', dateKey).update(region!).digest();
+    const regionKey = createHmac('sha256', dateKey).update(region).digest();
     const serviceKey = createHmac('sha256', regionKey).update('s3').digest();
     const signingKey = createHmac('sha256', serviceKey).update('aws4_request').digest();
     if (createHmac('sha256', signingKey).update(toSign).digest('hex') !== signature) return 'SignatureDoesNotMatch';
