@@ -1,7 +1,21 @@
 const BRAND = Symbol.for('openlora.error');
 
 /** Codes after which the same call may succeed later, unchanged. */
-const RETRYABLE = new Set(['ERR_OVERLOADED', 'ERR_OUT_OF_MEMORY', 'ERR_THREADS', 'ERR_DEADLINE', 'ERR_ENGINE_STALLED']);
+const RETRYABLE = new Set([
+  'ERR_OVERLOADED',
+  'ERR_OUT_OF_MEMORY',
+  'ERR_THREADS',
+  'ERR_DEADLINE',
+  'ERR_ENGINE_STALLED',
+  'ERR_ADAPTER_RESOLVER',
+  'ERR_ADAPTER_RESOLVER_TIMEOUT',
+  'ERR_STORE',
+  'ERR_STORE_DIGEST',
+  'ERR_HUB',
+  'ERR_HUB_RATE',
+  'ERR_HUB_UNREACHABLE',
+  'ERR_HUB_DIGEST',
+]);
 
 /**
  * Every error that openlora throws or rejects with. `code` is stable and listed in docs/errors.md; the message says

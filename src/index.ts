@@ -23,6 +23,9 @@ export const loadBase: (options: LoadBaseOptions) => Promise<Base> = createLoadB
 
 export { OpenLoraError } from './errors.js';
 export { inspectAdapter, inspectBase } from './sdk/inspect.js';
+export { folderResolver, type ResolverRoot } from './sdk/folder-resolver.js';
+export { hubResolver, type HubResolverOptions } from './sdk/hub-resolver.js';
+export { s3Resolver, type S3Credentials, type S3ResolverOptions } from './sdk/s3-resolver.js';
 export type {
   AdapterExtents,
   AdapterFit,

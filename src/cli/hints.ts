@@ -92,13 +92,18 @@ const LOADING: Record<string, Hint> = {
 };
 
 const ADAPTERS: Record<string, Hint> = {
-  ERR_ADAPTER_EXISTS: 'another name: ID=DIR',
   ERR_ADAPTER_NOT_FOUND: '--adapter ID=DIR registers it',
   ERR_ADAPTER_FILES: inspectAdapter,
   ERR_ADAPTER_INDEX: SAVE_ADAPTER,
   ERR_ADAPTER_STREAM: REPORT,
   ERR_ADAPTER_SIZE: REPORT,
   ERR_ADAPTER_GENERATION: REPORT,
+  ERR_ADAPTER_SUPERSEDED: REPORT,
+  ERR_ADAPTER_RESOLVER: REPORT,
+  ERR_ADAPTER_RESOLVER_TIMEOUT: REPORT,
+  ERR_STORE: REPORT,
+  ERR_STORE_REFUSED: REPORT,
+  ERR_STORE_DIGEST: REPORT,
   ERR_ADAPTER_BIN: 'load it with PEFT and save it again: save_pretrained(DIR, safe_serialization=True)',
   ERR_ADAPTER_CONFIG: 'mend adapter_config.json, or save the adapter again',
   ERR_ADAPTER_UNKNOWN_KEY: 'a newer openlora; the key may change what the adapter computes',

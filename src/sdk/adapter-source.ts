@@ -6,7 +6,7 @@ import { CONFIG_BYTES_MAX, type JsonObject } from '../formats/json.js';
 import { RANK_MAX } from '../formats/peft.js';
 import { SAFETENSORS_HEADER_BYTES_MAX } from '../formats/safetensors.js';
 import type { BaseFolder } from '../formats/types.js';
-import type { ByteSource } from './spool.js';
+import { endStream, type ByteSource } from './spool.js';
 import type { AdapterFiles } from './types.js';
 import { checkKeys, checkObject, checkPath, checkText, invalid } from './validate.js';
 
@@ -36,6 +36,15 @@ export function checkAdapterSource(source: unknown): AdapterSource {
     chatTemplate:
       chatTemplate === undefined ? undefined : checkText('source.chatTemplate', chatTemplate, 0, CONFIG_BYTES_MAX),
   };
+}
+
+/** Tells a stream in what won't be used to let go. Never throws. */
+export function letGoOf(source: unknown): void {
+  if (typeof source !== 'object' || source === null) return;
+  const { tensors } = source as Partial<Record<keyof AdapterFiles, unknown>>;
+  if (typeof tensors === 'object' && tensors !== null && Symbol.asyncIterator in tensors) {
+    void endStream(tensors as AsyncIterable<unknown>);
+  }
 }
 
 function checkTensors(value: unknown): ByteSource {

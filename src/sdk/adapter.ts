@@ -1,106 +1,208 @@
-// The adapters of one base: names, handles, and what waits for them.
+// The adapters of one base: names, their generations, and what waits for them.
+//
+// A name means one generation at a time. A registration is checked while requests find what the name meant before; then the
+// name is swapped in one turn (`publish`), and the generation before is hidden: requests that found it finish with it, and the
+// engine forgets it when the last of them has reached its end.
 
 import { OpenLoraError } from '../errors.js';
-import type { AdapterDescription } from '../formats/types.js';
+import type { AdapterDescription, BaseSite, FormatWarning } from '../formats/types.js';
+import type { ChatTemplateSource } from '../formats/tokenizer-types.js';
 import type { NativeTier } from '../native/binding.js';
+import { AdapterEntry, keptKeyOf, keyOf, SharedValues, SiteSets } from './adapter-record.js';
 import { Deferred } from './deferred.js';
 import type { AdapterInfo } from './types.js';
 
-export interface AdapterEntry {
-  readonly id: string;
-  readonly tenant: string | undefined;
-  readonly handle: number;
-  readonly description: AdapterDescription;
-  /** Both known once the engine has hashed it. */
-  generation: string;
-  bytes: number;
-  /** Requests that name it and have not reached the engine. */
-  preparing: number;
-  isHidden: boolean;
-  /** The engine has hashed and checked it. */
-  readonly ready: Deferred<void>;
-  /** The engine has freed it. */
-  readonly retired: Deferred<void>;
-  /** So, and what it was loaded from is gone, if that was ours. Never rejects. */
-  readonly freed: Promise<void>;
-}
+export { AdapterEntry } from './adapter-record.js';
 
 export interface AdapterEngine {
   unregisterAdapter(handle: number): void;
   adapterTier(handle: number): NativeTier | undefined;
 }
 
+/** What a registry stands on. */
+export interface RegistryParts {
+  engine: AdapterEngine;
+  /** Of adapters in memory. */
+  dtype: string;
+  sites: readonly BaseSite[];
+  /** Removes the file of that number; never rejects. */
+  removeSpooled(spooled: number): Promise<void>;
+}
+
+/** A call of `registerAdapter` that runs. */
+export class Registration {
+  /** Aborted with ERR_ADAPTER_SUPERSEDED when a later call for the name is done before. */
+  readonly superseded = new AbortController();
+  /** Once the engine has heard of it. */
+  entry: AdapterEntry | undefined;
+
+  constructor(readonly key: string) {}
+}
+
+interface Waiting {
+  readonly entry: AdapterEntry;
+  readonly done: Deferred<void>;
+}
+
 /** Names are (tenant, id); a tenant finds its own first, then the shared ones. Every lookup is O(1). */
 export class AdapterRegistry {
+  /** Called with what a name means now, in the turn of the swap. */
+  onPublished: ((entry: AdapterEntry) => void) | undefined;
+  /** Called with what no name means any more. */
+  onHidden: ((entry: AdapterEntry) => void) | undefined;
+
   readonly #byName = new Map<string, AdapterEntry>();
-  readonly #byHandle = new Map<number, AdapterEntry>();
-  /** Names whose registration is on its way. */
-  readonly #reserved = new Set<string>();
+  /** The engine checks them. By handle. */
+  readonly #checking = new Map<number, Waiting>();
+  /** Hidden, and the engine has not freed them. By handle, and by name. */
+  readonly #leaving = new Map<number, Waiting>();
+  readonly #leavingOf = new Map<string, Set<Promise<void>>>();
+  /** In the order in which they were called. */
+  readonly #running = new Map<string, Set<Registration>>();
+  readonly #warnings = new SharedValues<FormatWarning[]>();
+  readonly #chats = new SharedValues<ChatTemplateSource>();
+  readonly #sites: SiteSets;
   #handles = 0;
 
-  constructor(
-    private readonly engine: AdapterEngine,
-    private readonly dtype: string,
-  ) {}
+  constructor(private readonly parts: RegistryParts) {
+    this.#sites = new SiteSets(parts.sites);
+  }
 
   get count(): number {
     return this.#byName.size;
   }
 
-  /** Keeps a name for a registration. Throws ERR_ADAPTER_EXISTS. */
-  reserve(id: string, tenant: string | undefined): void {
-    const key = keyOf(id, tenant);
-    if (this.#byName.has(key) || this.#reserved.has(key)) {
-      throw new OpenLoraError('ERR_ADAPTER_EXISTS', `adapter '${id}' is registered already; unregister it first`, {
-        id,
-      });
-    }
-    this.#reserved.add(key);
+  /** The caller ends it, whatever comes of it. */
+  begin(id: string, tenant: string | undefined): Registration {
+    const registration = new Registration(keyOf(id, tenant));
+    const running = this.#running.get(registration.key);
+    if (running) running.add(registration);
+    else this.#running.set(registration.key, new Set([registration]));
+    return registration;
   }
 
-  release(id: string, tenant: string | undefined): void {
-    this.#reserved.delete(keyOf(id, tenant));
+  end(registration: Registration): void {
+    const running = this.#running.get(registration.key);
+    running?.delete(registration);
+    if (running?.size === 0) this.#running.delete(registration.key);
   }
 
-  /**
-   * An entry that the engine is about to hear of; not to be found by its name before `publish`. `free`, which
-   * never rejects, is called once the engine has freed it.
-   */
+  /** An entry that the engine is about to hear of; not to be found by its name before `publish`. */
   add(
     id: string,
     tenant: string | undefined,
     description: AdapterDescription,
-    free: () => Promise<void> = () => Promise.resolve(),
+    o: { spooled?: number; isResolved?: boolean } = {},
   ): AdapterEntry {
-    const retired = new Deferred<void>();
-    const entry: AdapterEntry = {
-      id,
-      tenant,
-      handle: ++this.#handles,
-      description,
-      generation: '',
-      bytes: 0,
-      preparing: 0,
-      isHidden: false,
-      ready: new Deferred(),
-      retired,
-      freed: retired.promise.then(free),
-    };
-    this.#byHandle.set(entry.handle, entry);
+    const { rank, parameters, sites, warnings, chat } = description;
+    const entry = new AdapterEntry(
+      keptKeyOf(id, tenant),
+      ++this.#handles,
+      rank.min,
+      rank.max,
+      parameters,
+      this.#sites.pack(sites),
+      warnings.length === 0 ? undefined : this.#warnings.take(warnings),
+      chat && this.#chats.take(chat),
+      o.spooled ?? 0,
+      o.isResolved ?? false,
+    );
+    this.#checking.set(entry.handle, { entry, done: new Deferred() });
     return entry;
   }
 
-  publish(entry: AdapterEntry): void {
-    this.#byName.set(keyOf(entry.id, entry.tenant), entry);
+  /** Resolves when the engine has hashed and checked an entry that was just added. */
+  whenReady(entry: AdapterEntry): Promise<void> {
+    return this.#checking.get(entry.handle)!.done.promise;
   }
 
-  /** Takes the name away; the engine forgets the adapter once every request made before has reached it. */
+  /**
+   * The swap: from here on the name means `entry`, which is ready. `expected` is the generation that it must mean before, or
+   * null: nothing. Calls for the name that began before this one are superseded. Where the name means the same content
+   * already, and neither depends on files of the caller's, that stays and is returned. Throws ERR_ADAPTER_GENERATION, and
+   * ERR_ADAPTER_SUPERSEDED.
+   */
+  publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
+    registration.superseded.signal.throwIfAborted();
+    const current = this.#byName.get(entry.key);
+    if (expected !== undefined && (current?.generation ?? null) !== expected) {
+      throw otherGeneration(entry.id, current?.generation ?? null, expected);
+    }
+    this.#supersede(entry.key, 'registered again', registration);
+    const isSame = current !== undefined && current.generation === entry.generation;
+    if (isSame && current.spooled !== 0 && entry.spooled !== 0 && !current.isResolved) {
+      this.hide(entry);
+      return current;
+    }
+    this.#swap(entry);
+    return entry;
+  }
+
+  /** What a resolver gave takes a name that is free. Returns what the name means then. */
+  publishResolved(entry: AdapterEntry): AdapterEntry {
+    const current = this.#byName.get(entry.key);
+    if (current === undefined) this.#swap(entry);
+    else this.hide(entry);
+    return current ?? entry;
+  }
+
+  #swap(entry: AdapterEntry): void {
+    const before = this.#byName.get(entry.key);
+    this.#byName.set(entry.key, entry);
+    if (before !== undefined) this.hide(before);
+    this.onPublished?.(entry);
+  }
+
+  /** Ends the registrations of a name that began before `last`; all, without it. */
+  #supersede(key: string, how: string, last?: Registration): void {
+    for (const registration of this.#running.get(key) ?? []) {
+      if (registration === last) return;
+      if (registration.entry !== undefined) this.hide(registration.entry);
+      const id = key.slice(key.indexOf('\0') + 1);
+      const message = `adapter '${id}' was ${how} by a later call, before this one was done`;
+      registration.superseded.abort(new OpenLoraError('ERR_ADAPTER_SUPERSEDED', message, { id }));
+    }
+  }
+
+  /**
+   * Takes exactly (tenant, id) away, also from the registrations of it that run: nobody unregisters what is shared in
+   * passing. Resolves when the engine has freed every generation of it. Throws ERR_ADAPTER_NOT_FOUND.
+   */
+  unregister(id: string, tenant: string | undefined): Promise<void> {
+    const key = keyOf(id, tenant);
+    const entry = this.#byName.get(key);
+    if (entry === undefined && !this.#running.has(key)) throw notFound(id, tenant);
+    this.#supersede(key, 'unregistered');
+    if (entry !== undefined) this.hide(entry);
+    const leaving: Iterable<Promise<void>> = this.#leavingOf.get(key) ?? [];
+    return Promise.all(leaving).then(() => undefined);
+  }
+
+  /** Takes the name away from it; the engine forgets it once every request made before has reached it. */
   hide(entry: AdapterEntry): void {
     if (entry.isHidden) return;
     entry.isHidden = true;
-    const key = keyOf(entry.id, entry.tenant);
-    if (this.#byName.get(key) === entry) this.#byName.delete(key);
-    if (entry.preparing === 0) this.engine.unregisterAdapter(entry.handle);
+    if (this.#byName.get(entry.key) === entry) this.#byName.delete(entry.key);
+    this.#expectLeaving(entry);
+    this.onHidden?.(entry);
+    if (entry.preparing === 0) this.parts.engine.unregisterAdapter(entry.handle);
+  }
+
+  #expectLeaving(entry: AdapterEntry): void {
+    const done = new Deferred<void>();
+    this.#leaving.set(entry.handle, { entry, done });
+    const leaving = this.#leavingOf.get(entry.key) ?? new Set();
+    this.#leavingOf.set(entry.key, leaving);
+    const freed = done.promise.then(() => this.#removeSpooled(entry));
+    leaving.add(freed);
+    void freed.then(() => {
+      leaving.delete(freed);
+      if (leaving.size === 0 && this.#leavingOf.get(entry.key) === leaving) this.#leavingOf.delete(entry.key);
+    });
+  }
+
+  async #removeSpooled({ spooled }: AdapterEntry): Promise<void> {
+    if (spooled !== 0) await this.parts.removeSpooled(spooled);
   }
 
   beginRequest(entry: AdapterEntry): void {
@@ -110,7 +212,7 @@ export class AdapterRegistry {
   /** The request has reached the engine, or never will. */
   endRequest(entry: AdapterEntry): void {
     entry.preparing--;
-    if (entry.preparing === 0 && entry.isHidden) this.engine.unregisterAdapter(entry.handle);
+    if (entry.preparing === 0 && entry.isHidden) this.parts.engine.unregisterAdapter(entry.handle);
   }
 
   /** What `tenant` means by `id`. Throws ERR_ADAPTER_NOT_FOUND. */
@@ -121,65 +223,69 @@ export class AdapterRegistry {
   }
 
   get(id: string, tenant: string | undefined): AdapterEntry | undefined {
-    const own = tenant === undefined ? undefined : this.#byName.get(keyOf(id, tenant));
-    return own ?? this.#byName.get(keyOf(id, undefined));
-  }
-
-  /** Exactly (tenant, id): nobody unregisters what is shared in passing. Throws ERR_ADAPTER_NOT_FOUND. */
-  findOwn(id: string, tenant: string | undefined): AdapterEntry {
-    const entry = this.#byName.get(keyOf(id, tenant));
-    if (entry === undefined) throw notFound(id, tenant);
-    return entry;
+    const shared = this.#byName.get(keyOf(id, undefined));
+    if (tenant === undefined) return shared;
+    // What a resolver gave for no tenant is none's: what a tenant gets doesn't depend on who asked before.
+    return this.#byName.get(keyOf(id, tenant)) ?? (shared?.isResolved ? undefined : shared);
   }
 
   onReady(handle: number, generation: string, bytes: number): void {
-    const entry = this.#byHandle.get(handle);
-    if (entry === undefined) return;
-    entry.generation = generation;
-    entry.bytes = bytes;
-    entry.ready.resolve();
+    const waiting = this.#checking.get(handle);
+    if (waiting === undefined) return;
+    this.#checking.delete(handle);
+    waiting.entry.generation = generation;
+    waiting.entry.bytes = bytes;
+    waiting.done.resolve();
   }
 
   /** Before it was ready: its registration fails and the engine knows it no more. Afterwards only its requests fail. */
   onFailed(handle: number, error: OpenLoraError): void {
-    const entry = this.#byHandle.get(handle);
-    if (entry === undefined || entry.generation !== '') return;
-    this.#byHandle.delete(handle);
-    entry.isHidden = true;
-    entry.ready.reject(error);
-    entry.retired.resolve();
+    const waiting = this.#checking.get(handle);
+    if (waiting === undefined) return;
+    this.#checking.delete(handle);
+    waiting.entry.isHidden = true;
+    waiting.done.reject(error);
+    if (!this.#retire(handle)) this.#forget(waiting.entry);
   }
 
   onRetired(handle: number): void {
-    const entry = this.#byHandle.get(handle);
-    this.#byHandle.delete(handle);
-    entry?.retired.resolve();
+    this.#retire(handle);
+  }
+
+  #retire(handle: number): boolean {
+    const waiting = this.#leaving.get(handle);
+    if (waiting === undefined) return false;
+    this.#leaving.delete(handle);
+    this.#forget(waiting.entry);
+    waiting.done.resolve();
+    return true;
+  }
+
+  #forget({ warnings, chat }: AdapterEntry): void {
+    this.#warnings.release(warnings);
+    this.#chats.release(chat);
   }
 
   /** The engine is gone: registrations fail, what waited for memory to be freed has it. */
   close(error: OpenLoraError): void {
-    for (const entry of this.#byHandle.values()) {
-      entry.ready.reject(error);
-      entry.retired.resolve();
-    }
-    this.#byHandle.clear();
-    this.#byName.clear();
-    this.#reserved.clear();
+    for (const { done } of this.#checking.values()) done.reject(error);
+    for (const { done } of this.#leaving.values()) done.resolve();
+    for (const kept of [this.#checking, this.#leaving, this.#byName]) kept.clear();
   }
 
   info(entry: AdapterEntry): AdapterInfo {
-    const { rank, sites, parameters, warnings } = entry.description;
+    const { tenant, rankMin, rankMax, parameters, warnings } = entry;
     return {
       id: entry.id,
-      ...(entry.tenant === undefined ? {} : { tenant: entry.tenant }),
+      ...(tenant === undefined ? {} : { tenant }),
       generation: entry.generation,
-      rank: { ...rank },
-      sites: [...sites],
+      rank: { min: rankMin, max: rankMax },
+      sites: this.#sites.unpack(entry.sites),
       parameters,
       bytes: entry.bytes,
-      dtype: this.dtype,
-      tier: this.engine.adapterTier(entry.handle) ?? 'registered',
-      warnings: warnings.map((warning) => ({ ...warning })),
+      dtype: this.parts.dtype,
+      tier: this.parts.engine.adapterTier(entry.handle) ?? 'registered',
+      warnings: (warnings?.value ?? []).map((warning) => ({ ...warning })),
     };
   }
 
@@ -188,12 +294,14 @@ export class AdapterRegistry {
   }
 }
 
-/** Neither part has control characters. */
-function keyOf(id: string, tenant: string | undefined): string {
-  return `${tenant ?? ''}\u0000${id}`;
-}
-
-function notFound(id: string, tenant: string | undefined): OpenLoraError {
+export function notFound(id: string, tenant: string | undefined): OpenLoraError {
   const whose = tenant === undefined ? '' : ` for tenant '${tenant}'`;
   return new OpenLoraError('ERR_ADAPTER_NOT_FOUND', `adapter '${id}' is not registered${whose}`, { id });
+}
+
+function otherGeneration(id: string, generation: string | null, expected: string | null): OpenLoraError {
+  const got = generation === null ? 'is not registered' : `is of generation ${generation}`;
+  const wanted = expected === null ? 'no adapter of that id' : `generation ${expected}`;
+  const message = `adapter '${id}' ${got}, expectedGeneration wanted ${wanted}`;
+  return new OpenLoraError('ERR_ADAPTER_GENERATION', message, { id, generation, expected });
 }

@@ -5,23 +5,25 @@ import { OpenLoraError } from '../errors.js';
 import type { CheckedAdapter, FolderReader } from '../formats/index.js';
 import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import { AdapterRegistry, type AdapterEntry } from './adapter.js';
+import { AdapterRegistry, type AdapterEntry, type Registration } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
 import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
-import { checkRegisterOptions } from './load-options.js';
+import { checkRegisterOptions, type CheckedResolverLimits } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
 import { checkMessages, checkRequest, checkTools, resolveMaxTokens, textLengthMax } from './request-options.js';
 import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-types.js';
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
+import { Resolutions } from './resolutions.js';
 import { linkSignals, whenAborted } from './signals.js';
-import { Spool, type SpooledFile } from './spool.js';
+import { Spool } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
   AdapterFiles,
   AdapterInfo,
+  AdapterResolver,
   Base,
   BaseAdapters,
   BaseInfo,
@@ -46,6 +48,8 @@ export interface BaseParts {
   maxQueued: number;
   strictBase: boolean;
   logger: Logger;
+  resolver: AdapterResolver | undefined;
+  resolverLimits: CheckedResolverLimits;
 }
 
 export class BaseModel implements Base {
@@ -55,6 +59,8 @@ export class BaseModel implements Base {
 
   readonly #parts: BaseParts;
   readonly #registry: AdapterRegistry;
+  /** Of a base that has a resolver. */
+  readonly #resolutions: Resolutions | undefined;
   readonly #closing = new AbortController();
   readonly #spool = new Spool();
   readonly #control: RequestControl;
@@ -66,8 +72,22 @@ export class BaseModel implements Base {
   constructor(parts: BaseParts) {
     const { host } = parts;
     this.#parts = parts;
-    this.#registry = new AdapterRegistry(host.engine, parts.adapterDtype);
+    this.#registry = new AdapterRegistry({
+      engine: host.engine,
+      dtype: parts.adapterDtype,
+      sites: parts.reader.base.sites,
+      removeSpooled: (spooled) => this.#spool.remove(spooled),
+    });
     host.adapters = this.#registry;
+    const { resolver, resolverLimits } = parts;
+    this.#resolutions =
+      resolver &&
+      new Resolutions({
+        resolver,
+        limits: resolverLimits,
+        registry: this.#registry,
+        register: (id, tenant, source, signal) => this.#registerResolved(id, tenant, source, signal),
+      });
     this.#control = {
       cancel: (request) => host.engine.cancel(request),
       pause: (request, isPaused) => host.engine.pause(request, isPaused),
@@ -109,24 +129,44 @@ export class BaseModel implements Base {
         `${maxQueued} requests wait or run, as many as limits.maxQueued allows`,
       );
     }
-    const entry = request.adapter === undefined ? undefined : this.#registry.find(request.adapter, request.tenant);
-    const adapters = entry === undefined ? [] : [{ ...pick(entry), weight: 1 }];
-    const { seed, logprobs, promptLogprobs } = request.sampling;
-    active.setFacts({ seed, adapters, hasLogprobs: logprobs >= 0, hasPromptLogprobs: promptLogprobs >= 0 });
+    const { adapter, tenant } = request;
+    const entry = adapter === undefined ? undefined : this.#find(adapter, tenant);
+    this.#setFacts(active, request, entry);
     host.requests.set(active.number, active);
     if (request.signal !== undefined) active.watch(request.signal);
-    if (request.prompt.kind === 'tokens') this.#submit(active, request, entry, request.prompt.tokens, 0);
+    const isComplete = request.prompt.kind === 'tokens' && (entry !== undefined || adapter === undefined);
+    if (isComplete) this.#submit(active, request, entry, (request.prompt as { tokens: Uint32Array }).tokens, 0);
     else void this.#prepare(active, request, entry);
   }
 
-  /** Encodes and submits; never rejects. */
-  async #prepare(active: ActiveRequest, request: CheckedRequest, entry: AdapterEntry | undefined): Promise<void> {
+  #setFacts(active: ActiveRequest, { sampling }: CheckedRequest, entry: AdapterEntry | undefined): void {
+    const adapters = entry === undefined ? [] : [{ ...pick(entry), weight: 1 }];
+    const { seed, logprobs, promptLogprobs } = sampling;
+    active.setFacts({ seed, adapters, hasLogprobs: logprobs >= 0, hasPromptLogprobs: promptLogprobs >= 0 });
+  }
+
+  /** undefined: the resolver has to be asked. Throws ERR_ADAPTER_NOT_FOUND where there is none. */
+  #find(adapter: string, tenant: string | undefined): AdapterEntry | undefined {
+    if (this.#resolutions === undefined) return this.#registry.find(adapter, tenant);
+    const entry = this.#registry.get(adapter, tenant);
+    if (entry !== undefined) this.#resolutions.touch(entry);
+    return entry;
+  }
+
+  /** Has its adapter resolved where `found` is missing, encodes and submits; never rejects. */
+  async #prepare(active: ActiveRequest, request: CheckedRequest, found: AdapterEntry | undefined): Promise<void> {
     const startedAt = performance.now();
+    let entry = found;
     if (entry) this.#registry.beginRequest(entry);
     const { deadlineMs } = request.sampling;
     const timer = deadlineMs === 0 ? undefined : setTimeout(() => active.fail(lateError(deadlineMs)), deadlineMs);
+    const { signal } = active.preparation;
     try {
-      const tokens = await this.#encodePrompt(request, entry, active.preparation.signal);
+      if (request.adapter !== undefined && entry === undefined) {
+        entry = await this.#resolutions!.wait(request.adapter, request.tenant, signal);
+        this.#setFacts(active, request, entry);
+      }
+      const tokens = await this.#encodePrompt(request, entry, signal);
       if (active.isPreparing) this.#submit(active, request, entry, tokens, performance.now() - startedAt);
     } catch (error) {
       active.fail(toOpenLoraError(error));
@@ -184,36 +224,38 @@ export class BaseModel implements Base {
     const checked = checkAdapterSource(source);
     const { tenant, expectedGeneration, signal } = checkRegisterOptions(options);
     throwIfAborted('registerAdapter', signal);
-    this.#registry.reserve(id, tenant);
-    const link = linkSignals(this.#closing.signal, signal);
+    const registration = this.#registry.begin(id, tenant);
+    const link = linkSignals(this.#closing.signal, signal, registration.superseded.signal);
     try {
       const { spec, info, spooled } = await this.#readAdapter(checked, link.signal);
-      const entry = this.#registry.add(id, tenant, info, spooled?.remove);
       try {
+        link.signal.throwIfAborted();
         this.#assertOpen('registerAdapter');
-        await this.#register(entry, spec, expectedGeneration, link.signal);
+        const entry = this.#registry.add(id, tenant, info, { spooled });
+        registration.entry = entry;
+        await this.#check(entry, spec, link.signal);
+        return this.#registry.info(this.#publish(entry, registration, expectedGeneration));
       } catch (error) {
-        await spooled?.remove();
+        await this.#spool.remove(spooled);
         throw error;
       }
-      return this.#registry.info(entry);
     } catch (error) {
       if (this.#closing.signal.aborted) throw closedError('registerAdapter');
       if (signal?.aborted) throw abortedError('registerAdapter', signal);
-      throw toOpenLoraError(error);
+      throw toOpenLoraError(registration.superseded.signal.reason ?? error);
     } finally {
       link.unlink();
-      this.#registry.release(id, tenant);
+      this.#registry.end(registration);
     }
   }
 
-  /** The adapter as the engine gets it. What was given in memory is in a file then, which goes when this rejects. */
-  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<CheckedAdapter & { spooled?: SpooledFile }> {
+  /** The adapter as the engine gets it. What was given in memory is in file `spooled` then, which goes when this rejects. */
+  async #readAdapter(source: AdapterSource, signal: AbortSignal): Promise<CheckedAdapter & { spooled: number }> {
     const { reader, strictBase, tokenizer } = this.#parts;
     if (typeof source === 'string') {
       const read = await reader.readAdapter(source, { strictBase, vocabulary: tokenizer.vocabulary, signal });
       signal.throwIfAborted();
-      return read;
+      return { ...read, spooled: 0 };
     }
     const { config, tensors, chatTemplate } = source;
     const spooled = await this.#spool.write(tensors, adapterBytesMax(reader.base), signal);
@@ -225,35 +267,64 @@ export class BaseModel implements Base {
       };
       const read = await reader.checkAdapter(parts, { strictBase, signal });
       signal.throwIfAborted();
-      return { ...read, spooled };
+      return { ...read, spooled: spooled.number };
     } catch (error) {
-      await spooled.remove();
+      await this.#spool.remove(spooled.number);
       throw error;
     }
   }
 
-  async #register(
-    entry: AdapterEntry,
-    spec: CheckedAdapter['spec'],
-    expected: string | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
+  /** Has the engine hash and check it. */
+  async #check(entry: AdapterEntry, spec: CheckedAdapter['spec'], signal: AbortSignal): Promise<void> {
+    const ready = this.#registry.whenReady(entry);
     const abort = whenAborted(signal);
     try {
       this.#tellEngine(entry, spec);
-      await Promise.race([entry.ready.promise, abort.promise]);
-      if (expected !== undefined && expected !== entry.generation) throw otherGeneration(entry, expected);
+      await Promise.race([ready, abort.promise]);
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
     } finally {
       abort.stop();
     }
-    this.#registry.publish(entry);
-    const { id, description } = entry;
+  }
+
+  #publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
+    try {
+      const published = this.#registry.publish(entry, registration, expected);
+      this.#warnOf(entry);
+      return published;
+    } catch (error) {
+      this.#registry.hide(entry);
+      throw error;
+    }
+  }
+
+  #warnOf({ id, warnings }: AdapterEntry): void {
     const { logger } = this.#parts;
-    for (const { code, message } of description.warnings) {
+    for (const { code, message } of warnings?.value ?? []) {
       callUser(() => logger.warn?.(message, { adapter: id, code }));
+    }
+  }
+
+  async #registerResolved(
+    id: string,
+    tenant: string | undefined,
+    source: AdapterSource,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { spec, info, spooled } = await this.#readAdapter(source, signal);
+    try {
+      signal.throwIfAborted();
+      const entry = this.#registry.add(id, tenant, info, { spooled, isResolved: true });
+      await this.#check(entry, spec, signal);
+      if (signal.aborted) this.#registry.hide(entry);
+      signal.throwIfAborted();
+      this.#registry.publishResolved(entry);
+      this.#warnOf(entry);
+    } catch (error) {
+      await this.#spool.remove(spooled);
+      throw error;
     }
   }
 
@@ -271,9 +342,8 @@ export class BaseModel implements Base {
     checkName('id', id);
     checkKeys('unregisterAdapter', checkObject('unregisterAdapter', options), { drain: 0, tenant: 0 });
     const drain = options.drain === undefined || checkBoolean('drain', options.drain);
-    const entry = this.#registry.findOwn(id, optionalName('tenant', options.tenant));
-    this.#registry.hide(entry);
-    if (drain) await keepAlive(entry.freed);
+    const freed = this.#registry.unregister(id, optionalName('tenant', options.tenant));
+    if (drain) await keepAlive(freed);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
@@ -323,6 +393,7 @@ export class BaseModel implements Base {
   async #dispose(): Promise<void> {
     const { host, tokenizer, reader } = this.#parts;
     this.#closing.abort();
+    this.#resolutions?.dispose();
     for (const request of [...host.requests.values()]) if (request.isPreparing) request.fail(closedError('generate'));
     await host.close();
     // Ending a thread takes its owner half a millisecond: a turn for each.
@@ -382,13 +453,8 @@ function pick({ id, generation, handle }: AdapterEntry): { id: string; generatio
   return { id, generation, handle };
 }
 
-function otherGeneration({ id, generation }: AdapterEntry, expected: string): OpenLoraError {
-  const message = `adapter '${id}' is of generation ${generation}, expected was ${expected}`;
-  return new OpenLoraError('ERR_ADAPTER_GENERATION', message, { generation, expected });
-}
-
 function lateError(deadlineMs: number): OpenLoraError {
-  return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the prompt was encoded`);
+  return new OpenLoraError('ERR_DEADLINE', `deadlineMs ${deadlineMs} passed before the request reached the engine`);
 }
 
 function optionalName(what: string, value: string | undefined): string | undefined {
@@ -397,6 +463,6 @@ function optionalName(what: string, value: string | undefined): string | undefin
 
 /** An adapter's own chat templates are used for its requests. */
 function templateOf(entry: AdapterEntry | undefined): Pick<RenderChatOptions, 'template'> {
-  const template = entry?.description.chat;
+  const template = entry?.chat?.value;
   return template === undefined ? {} : { template };
 }

@@ -130,8 +130,9 @@ async function openBase(
     generation: folder.generation,
   };
   const { maxQueued } = limits;
+  const { adapterResolver: resolver, resolverLimits } = options;
   // prettier-ignore
-  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype, maxQueued, strictBase, logger });
+  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype, maxQueued, strictBase, logger, resolver, resolverLimits });
   report('ready', opened.weightBytes, opened.weightBytes);
   return base;
 }

@@ -13,7 +13,15 @@ import {
 } from '../native/binding.js';
 import { parseByteSize, showBytes } from './byte-size.js';
 import { notSupportedError } from './errors.js';
-import type { Limits, LoadBaseOptions, LoadProgress, Logger, RegisterOptions } from './types.js';
+import type {
+  AdapterResolver,
+  Limits,
+  LoadBaseOptions,
+  LoadProgress,
+  Logger,
+  RegisterOptions,
+  ResolverLimits,
+} from './types.js';
 import {
   checkBoolean,
   checkFunction,
@@ -34,7 +42,7 @@ const POOL_BYTES_MIN = 2 ** 20;
 // prettier-ignore
 const LOAD_KEYS = {
   path: 0, device: 0, dtype: 0, limits: 0, compute: 0, kvDtype: 0, adapterDtype: 0, simd: 0, threads: 0, numerics: 0,
-  strictBase: 0, cacheDir: 0, prefixCache: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0,
+  strictBase: 0, cacheDir: 0, prefixCache: 0, signal: 0, onProgress: 0, logger: 0, adapterResolver: 0, resolverLimits: 0,
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
@@ -42,12 +50,20 @@ const LIMIT_KEYS = {
   maxBatchLoraBytes: 0,
 } satisfies Record<keyof Limits, 0>;
 // prettier-ignore
+const RESOLVER_KEYS = {
+  timeoutMs: 0, maxConcurrent: 0, missTtlMs: 0, maxMisses: 0, maxResolved: 0,
+} satisfies Record<keyof ResolverLimits, 0>;
+// prettier-ignore
 const REGISTER_KEYS = {
   pin: 0, preload: 0, tenant: 0, expectedGeneration: 0, signal: 0,
 } satisfies Record<keyof RegisterOptions, 0>;
 
 const HELD_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
 const WEIGHT_FORMATS = [...HELD_DTYPES, 'int4'] as const;
+
+const INT32_MAX = 2 ** 31 - 1;
+
+export type CheckedResolverLimits = Required<ResolverLimits>;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
@@ -69,6 +85,8 @@ export interface CheckedLoadOptions {
   signal: AbortSignal | undefined;
   onProgress: ((progress: LoadProgress) => void) | undefined;
   logger: Logger;
+  adapterResolver: AdapterResolver | undefined;
+  resolverLimits: CheckedResolverLimits;
 }
 
 export function checkLoadOptions(given: unknown): CheckedLoadOptions {
@@ -89,6 +107,8 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),
     onProgress: checkCallback(o.onProgress),
     logger: checkLogger(o.logger),
+    adapterResolver: checkResolver(o.adapterResolver),
+    resolverLimits: checkResolverLimits(o.resolverLimits),
   };
 }
 
@@ -98,7 +118,6 @@ function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
   if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
     throw notSupportedError("numerics: 'fast'", "use 'invariant'");
   }
-  if (o.adapterResolver !== undefined) throw notSupportedError('adapterResolver', 'use registerAdapter');
 }
 
 function checkComputing(
@@ -129,8 +148,7 @@ function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const maxQueued = checkCount('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT);
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
-    maxContext:
-      o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, 2 ** 31 - 1),
+    maxContext: o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
     maxQueued,
     maxQueuedPerTenant: checkCount('limits.maxQueuedPerTenant', o.maxQueuedPerTenant ?? Math.ceil(maxQueued / 2)),
@@ -163,6 +181,23 @@ function checkCallback(value: unknown): CheckedLoadOptions['onProgress'] {
   return value as CheckedLoadOptions['onProgress'];
 }
 
+function checkResolver(value: unknown): AdapterResolver | undefined {
+  if (value !== undefined) checkFunction('adapterResolver', value);
+  return value as AdapterResolver | undefined;
+}
+
+function checkResolverLimits(given: unknown): CheckedResolverLimits {
+  const o = checkObject('resolverLimits', given ?? {}) as Partial<Record<keyof ResolverLimits, unknown>>;
+  checkKeys('resolverLimits', o, RESOLVER_KEYS);
+  return {
+    timeoutMs: checkInteger('resolverLimits.timeoutMs', o.timeoutMs ?? 60_000, 1, INT32_MAX),
+    maxConcurrent: checkInteger('resolverLimits.maxConcurrent', o.maxConcurrent ?? 16, 1, 10_000),
+    missTtlMs: checkInteger('resolverLimits.missTtlMs', o.missTtlMs ?? 10_000, 0, INT32_MAX),
+    maxMisses: checkInteger('resolverLimits.maxMisses', o.maxMisses ?? 10_000, 0, 1_000_000),
+    maxResolved: checkInteger('resolverLimits.maxResolved', o.maxResolved ?? 10_000, 1, 10_000_000),
+  };
+}
+
 function checkLogger(value: unknown): Logger {
   return value === undefined ? {} : checkObject('logger', value);
 }
@@ -193,7 +228,8 @@ function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: HeldDTy
 
 export interface CheckedRegisterOptions {
   tenant: string | undefined;
-  expectedGeneration: string | undefined;
+  /** null: no adapter of that name. */
+  expectedGeneration: string | null | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -210,9 +246,10 @@ export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
   };
 }
 
-function checkGeneration(value: unknown): string {
+function checkGeneration(value: unknown): string | null {
+  if (value === null) return null;
   if (typeof value !== 'string' || !/^[0-9a-f]{64}$/.test(value)) {
-    invalid('expectedGeneration', value, '64 hexadecimal digits, in small letters');
+    invalid('expectedGeneration', value, '64 hexadecimal digits, in small letters, or null');
   }
   return value;
 }

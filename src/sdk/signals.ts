@@ -31,12 +31,12 @@ function listenTo(signal: AbortSignal): Set<() => void> {
   return callbacks;
 }
 
-/** A signal that follows both; `unlink` lets go of them, which AbortSignal.any does not. */
-export function linkSignals(a: AbortSignal, b: AbortSignal | undefined): { signal: AbortSignal; unlink: () => void } {
+/** A signal that follows all of them; `unlink` lets go of them, which AbortSignal.any does not. */
+export function linkSignals(...sources: (AbortSignal | undefined)[]): { signal: AbortSignal; unlink: () => void } {
   const controller = new AbortController();
-  const letGo = [a, ...(b === undefined ? [] : [b])].map((source) =>
-    onAbort(source, () => controller.abort(source.reason)),
-  );
+  const letGo = sources
+    .filter((source) => source !== undefined)
+    .map((source) => onAbort(source, () => controller.abort(source.reason)));
   return { signal: controller.signal, unlink: () => letGo.forEach((release) => release()) };
 }
 

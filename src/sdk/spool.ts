@@ -18,9 +18,9 @@ export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>;
 
 /** A file of its own for each adapter; it is nobody else's, and nobody else changes it. */
 export interface SpooledFile {
+  /** From 1 on. */
+  readonly number: number;
   readonly path: string;
-  /** May be called again; never rejects. */
-  readonly remove: () => Promise<void>;
 }
 
 /** The files of one base. */
@@ -48,23 +48,27 @@ export class Spool {
     const number = ++this.#files;
     const length = isUint8Array(source) ? source.length : 0;
     let path = '';
-    // What can't be removed goes with the folder.
-    const remove = () => rm(path, { force: true }).catch(() => undefined);
     let file: FileHandle | undefined;
     try {
-      path = join((await this.#openFolder()).path, `${number}.safetensors`);
+      path = pathOf(await this.#openFolder(), number);
       signal.throwIfAborted();
       file = await open(path, 'wx', 0o600);
       const writer = new BlockWriter(file, bytesMax, new Pacer(signal));
       await (isUint8Array(source) ? writer.add(source, length) : addStream(source, writer, signal));
       await writer.flush();
       await file.close();
-      return { path, remove };
+      return { number, path };
     } catch (error) {
       await file?.close().catch(() => undefined);
-      if (path !== '') await remove();
+      await this.remove(number);
       throw isSystemError(error) ? ioError(path, error) : error;
     }
+  }
+
+  /** May be called again; never rejects. What can't be removed goes with the folder. */
+  async remove(number: number): Promise<void> {
+    const folder = await this.#folder?.catch(() => undefined);
+    if (folder) await rm(pathOf(folder, number), { force: true }).catch(() => undefined);
   }
 
   /** Made for the first file; a failure is not kept. */
@@ -82,6 +86,10 @@ export class Spool {
     const folder = await this.#folder?.catch(() => undefined);
     await folder?.remove();
   }
+}
+
+function pathOf({ path }: SpoolFolder, number: number): string {
+  return join(path, `${number}.safetensors`);
 }
 
 /** Copies before it writes: whoever gave the bytes may take them back at any time, and the memory with them. */
@@ -147,7 +155,7 @@ async function addStream(stream: AsyncIterable<Uint8Array>, writer: BlockWriter,
     throw streamError(`the stream gave ${EMPTY_CHUNKS_MAX + 1} empty chunks in a row`);
   } finally {
     // Tells it to let go; one that hangs in `next` would hang here, too, so nobody waits.
-    if (!isDone) void callReturn(iterator);
+    if (!isDone) void endStream(stream, iterator);
   }
 }
 
@@ -158,15 +166,22 @@ function nextOf(iterator: AsyncIterator<unknown>, signal: AbortSignal): Promise<
     (async () => iterator.next())()
       .then(
         (next) => (typeof next === 'object' && next !== null ? resolve(next) : reject(streamError('no iterator'))),
-        (cause: unknown) => reject(streamError('the stream failed', cause)),
+        (cause: unknown) => reject(OpenLoraError.is(cause) ? cause : streamError('the stream failed', cause)),
       )
       .finally(letGo);
   });
 }
 
-async function callReturn(iterator: AsyncIterator<unknown>): Promise<void> {
+/**
+ * Tells a stream to let go; never rejects. `return` does so where reading has begun; before, the iterator of one of Node's or of
+ * the web's holds nothing yet that it could end.
+ */
+export async function endStream(stream: AsyncIterable<unknown>, iterator?: AsyncIterator<unknown>): Promise<void> {
+  const { destroy, cancel } = stream as { destroy?: unknown; cancel?: unknown };
   try {
-    await iterator.return?.();
+    if (typeof destroy === 'function') destroy.call(stream);
+    else if (iterator === undefined && typeof cancel === 'function') await cancel.call(stream);
+    else await (iterator ?? stream[Symbol.asyncIterator]()).return?.();
   } catch {
     // The first error is the one that is told.
   }

@@ -91,8 +91,8 @@ export interface LoadBaseOptions {
    */
   compute?: 'f32' | 'bf16';
   /**
-   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32. 'int8'
-   * takes a byte an element and 2 bytes for each token, layer and KV head of K and of V: about half of what bf16 takes.
+   * Of the KV cache. Default: 'auto', that of the weights; beside int8 and int4 weights the checkpoint's, bf16 for one in f32.
+   * 'int8' takes a byte an element and 2 bytes for each token, layer and KV head of K and of V: about half of what bf16 takes.
    * docs/models.md says how, and what it loses.
    */
   kvDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8';
@@ -129,11 +129,41 @@ export interface LoadBaseOptions {
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
   logger?: Logger;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
-  adapterResolver?: (
-    id: string,
-    options: { signal: AbortSignal; tenant?: string },
-  ) => Promise<string | AdapterFiles | null>;
+  /** Asked for adapters that a request names and nobody registered. Default: none, such a request is ERR_ADAPTER_NOT_FOUND. */
+  adapterResolver?: AdapterResolver;
+  resolverLimits?: ResolverLimits;
+}
+
+/**
+ * Where an adapter comes from that isn't registered for `tenant`, nor shared: the path of a PEFT folder, the adapter itself, or
+ * null if there is none (ERR_ADAPTER_NOT_FOUND). What it gives is registered under (tenant, id), where requests of that tenant
+ * (without one: those that have none) find it. It is asked once, however many requests wait; each keeps its own `deadlineMs`
+ * and `signal`. `signal` is aborted when no request waits any more, when the time is over, and when the base is disposed. What
+ * it throws fails the requests that wait: an OpenLoraError as it is, anything else as ERR_ADAPTER_RESOLVER with that `cause`.
+ */
+export type AdapterResolver = (
+  id: string,
+  options: { signal: AbortSignal; tenant?: string },
+) => Promise<string | AdapterFiles | null>;
+
+/** What `adapterResolver` may take. */
+export interface ResolverLimits {
+  /**
+   * Milliseconds for the resolver and for reading what it gave, 1 to 2^31 - 1; then ERR_ADAPTER_RESOLVER_TIMEOUT. Waiting for
+   * `maxConcurrent` doesn't count. Default: 60,000.
+   */
+  timeoutMs?: number;
+  /** Ids that are resolved at once, 1 to 10,000; others wait, and tenants take turns. Default: 16. */
+  maxConcurrent?: number;
+  /**
+   * Milliseconds, 0 to 2^31 - 1, for which an id that got null, or an error that isn't retryable, gets the same again without
+   * asking. Registering the id ends it. Default: 10,000.
+   */
+  missTtlMs?: number;
+  /** How many of these are remembered, 0 to 1,000,000; the oldest go first. Default: 10,000. */
+  maxMisses?: number;
+  /** Adapters from the resolver that stay registered, 1 to 10,000,000; the least recently used is unregistered. Default: 10,000. */
+  maxResolved?: number;
 }
 
 export interface BaseInfo {
@@ -184,9 +214,13 @@ export interface RegisterOptions {
   preload?: 'none' | 'host' | 'device';
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
-  /** 64 hexadecimal digits; an adapter of another generation is ERR_ADAPTER_GENERATION. Default: any. */
-  expectedGeneration?: string;
-  /** Ends the registration, which rejects with ERR_ABORTED. */
+  /**
+   * Compare and set: the generation (64 hexadecimal digits) that exactly (tenant, id) must have when the new one takes its
+   * place, or null, no adapter of that id; otherwise ERR_ADAPTER_GENERATION, and all stays as it is. Default: whatever there
+   * is, or nothing.
+   */
+  expectedGeneration?: string | null;
+  /** Ends the registration, which rejects with ERR_ABORTED; what the id meant before stays. */
   signal?: AbortSignal;
 }
 
@@ -267,13 +301,17 @@ export interface Base extends AsyncDisposable {
     options?: { tools?: readonly Tool[]; addGenerationPrompt?: boolean; adapter?: string; tenant?: string },
   ): string;
   /**
-   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). Rejects with ERR_ADAPTER_EXISTS
-   * for an id that is taken (unregister it first), and with what docs/errors.md lists under adapters.
+   * Checks a PEFT folder, or one that is given in memory, hashes it, and makes it known under `id` (1 to 256 characters). An id
+   * that is taken gets a new generation: requests find the old one until the new one is checked, then the new one; those that
+   * found the old one finish with it, and its memory is freed after the last. A failure leaves the old one as it was. Of
+   * several calls for one id the one that was called last wins: those before that are not done by then reject with
+   * ERR_ADAPTER_SUPERSEDED. Rejects with what docs/errors.md lists under adapters.
    */
   registerAdapter(id: string, source: string | AdapterFiles, options?: RegisterOptions): Promise<AdapterInfo>;
   /**
-   * Hides the name at once; requests made before finish with it. `drain`: whether to resolve only when the last of them
-   * has ended and the memory is free; default true. Rejects with ERR_ADAPTER_NOT_FOUND.
+   * Hides the name at once, and ends registrations of it that run (ERR_ADAPTER_SUPERSEDED); requests made before finish with what
+   * they found. `drain`: whether to resolve only when the last of them has ended and the memory of all generations is free;
+   * default true. Rejects with ERR_ADAPTER_NOT_FOUND.
    */
   unregisterAdapter(id: string, options?: { drain?: boolean; tenant?: string }): Promise<void>;
   /** Not supported yet: rejects with ERR_NOT_SUPPORTED. */

@@ -77,6 +77,16 @@ export function checkPath(what: string, value: unknown): string {
   return path;
 }
 
+/** An origin, perhaps with a path; without a slash at its end. Throws ERR_INVALID_OPTION. */
+export function checkUrl(what: string, value: unknown): string {
+  const text = checkText(what, value, 1, 2048);
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const isPlain =
+    url !== undefined && url.search === '' && url.hash === '' && url.username === '' && url.password === '';
+  if (!isPlain || !/^https?:$/.test(url.protocol)) invalid(what, value, 'http://HOST or https://HOST');
+  return url.href.replace(/\/+$/, '');
+}
+
 /** An adapter's id or a tenant's name. */
 export function checkName(what: string, value: unknown): string {
   const name = checkText(what, value, 1, 256);

@@ -39,30 +39,6 @@ describe('registering', () => {
     expect(base.adapters.stats()).toEqual({ registered: 1, resident: 1, loads: 1, evictions: 0, bytes: 7 });
   });
 
-  test('a name that is taken, or being taken, is ERR_ADAPTER_EXISTS', async () => {
-    const { base } = await open();
-    const first = base.registerAdapter('a', 'x');
-    expect(await codeOf(base.registerAdapter('a', 'y'))).toBe('ERR_ADAPTER_EXISTS');
-    await first;
-    expect(await codeOf(base.registerAdapter('a', 'y'))).toBe('ERR_ADAPTER_EXISTS');
-    await base.unregisterAdapter('a');
-    expect((await base.registerAdapter('a', 'y')).generation).toBe('2'.padStart(64, '0'));
-  });
-
-  test('of another generation than expected is refused and leaves nothing', async () => {
-    const { base, engine } = await open();
-    const expected = (handle: number) => ({ expectedGeneration: handle.toString(16).padStart(64, '0') });
-    await expect(base.registerAdapter('a', 'x', expected(7))).rejects.toMatchObject({
-      code: 'ERR_ADAPTER_GENERATION',
-      details: { generation: '1'.padStart(64, '0'), expected: '7'.padStart(64, '0') },
-    });
-    expect([...base.adapters.list()]).toEqual([]);
-    await turns(2);
-    expect(engine.adapters.size).toBe(0);
-    const { generation } = await base.registerAdapter('a', 'x', expected(2));
-    expect(generation).toBe('2'.padStart(64, '0'));
-  });
-
   test('a failure frees the name: of the folder, of the engine', async () => {
     let isBad = true;
     const failure = { code: 'ERR_ADAPTER_NOT_FINITE', message: 'NaN in q_proj' };

@@ -39,6 +39,10 @@ export interface FakeOptions {
   cacheWarning?: string;
   /** What `adapterFailed` says of an adapter, by its first file. */
   adapterFailure?: (adapter: AdapterSpec) => { code: string; message: string } | undefined;
+  /** Default: the handle, as 64 hexadecimal digits. */
+  generationOf?: (adapter: AdapterSpec) => string;
+  /** Adapters, by their first file, that stay in their check while this says so. */
+  isCheckHeld?: (adapter: AdapterSpec) => boolean;
   /** Steps happen when the test calls `step()`, not by themselves. */
   isManual?: boolean;
   /** The addon's own words for a call that it can't read. */
@@ -68,6 +72,10 @@ export function echo(request: RequestSpec): ScriptedAnswer {
   return { tokens };
 }
 
+export function generationOfHandle(handle: number): string {
+  return handle.toString(16).padStart(64, '0');
+}
+
 export class FakeEngine implements NativeEngine {
   readonly calls: string[] = [];
   readonly submitted: RequestSpec[] = [];
@@ -82,7 +90,7 @@ export class FakeEngine implements NativeEngine {
   #progress = 0;
   #steps = 0;
   #tokensOut = 0;
-  #requestIds = 0;
+  readonly #requestIds = new Set<number>();
   #handles = 0;
 
   constructor(
@@ -120,8 +128,8 @@ export class FakeEngine implements NativeEngine {
     this.calls.push(`submit ${request.id}`);
     if (this.isClosing) return;
     if (this.fake.submitThrows) throw this.fake.submitThrows;
-    if (request.id <= this.#requestIds) this.violations.push(`request ${request.id} used twice`);
-    this.#requestIds = request.id;
+    if (this.#requestIds.has(request.id)) this.violations.push(`request ${request.id} used twice`);
+    this.#requestIds.add(request.id);
     this.submitted.push(request);
     this.requests.set(request.id, {
       spec: request,
@@ -222,7 +230,9 @@ export class FakeEngine implements NativeEngine {
   }
 
   #stepAdapter(handle: number, adapter: FakeAdapter, events: ControlEvent[]): void {
-    if (!adapter.isReady && !adapter.isUnregistered) {
+    // A check that has begun is finished, also of what was unregistered meanwhile.
+    if (!adapter.isReady) {
+      if (this.fake.isCheckHeld?.(adapter.spec)) return;
       const failure = this.fake.adapterFailure?.(adapter.spec);
       if (failure) {
         this.adapters.delete(handle);
@@ -230,7 +240,8 @@ export class FakeEngine implements NativeEngine {
         return;
       }
       adapter.isReady = true;
-      events.push({ kind: 'adapterReady', handle, generation: handle.toString(16).padStart(64, '0'), bytes: 100 });
+      const generation = this.fake.generationOf?.(adapter.spec) ?? generationOfHandle(handle);
+      events.push({ kind: 'adapterReady', handle, generation, bytes: 100 });
     }
     const isNamed = [...this.requests.values()].some(({ spec }) =>
       spec.adapters.some((used) => used.handle === handle),

@@ -127,12 +127,16 @@ export class FakeTokenizer implements Tokenizer {
 
 export class FakeReader implements FolderReader {
   isDisposed = false;
+  /** Reading these folders waits. */
+  readonly held = new Set<string>();
 
   constructor(readonly base: BaseDescription) {}
 
   async readAdapter(path: string, { signal }: { signal: AbortSignal }): Promise<CheckedAdapter> {
-    await pause();
-    signal.throwIfAborted();
+    do {
+      await pause();
+      signal.throwIfAborted();
+    } while (this.held.has(path));
     if (path.includes('missing')) throw new OpenLoraError('ERR_ADAPTER_FILE', `${path}: no such folder`);
     return fakeAdapter(path);
   }
@@ -194,7 +198,7 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
 export async function openFake(options: FakeOptions = {}, given: Partial<LoadBaseOptions> = {}, folder = fakeFolder()) {
   const sdk = fakeSdk(options, {}, folder);
   const base = await sdk.loadBase(given);
-  return { base, engine: sdk.engines[0]!, tokenizer: sdk.tokenizers[0]! };
+  return { base, engine: sdk.engines[0]!, tokenizer: sdk.tokenizers[0]!, reader: sdk.readers[0]! };
 }
 
 /** The code that a promise rejects with, or that a function throws with. */

@@ -18,7 +18,6 @@ const UNKNOWN = 'ERR_UNKNOWN_OPTION';
 const LATER = 'ERR_NOT_SUPPORTED';
 
 describe('loadBase refuses', () => {
-  const later = () => Promise.resolve(null);
   const cases: [string, unknown, string, RegExp][] = [
     ['no options', undefined, INVALID, /^loadBase: got undefined, wanted an object$/],
     ['no path', {}, INVALID, /^path: got undefined, wanted a string of 1 to 4096 characters$/],
@@ -63,7 +62,6 @@ describe('loadBase refuses', () => {
     ['a cacheDir that is a flag', { path: 'x', cacheDir: true }, INVALID, /^cacheDir: got true, wanted a string/],
     ['a cacheDir with a null', { path: 'x', cacheDir: 'a\0b' }, INVALID, /^cacheDir: .*, wanted no null character$/],
     ['a prefixCache in words', { path: 'x', prefixCache: 'off' }, INVALID, /^prefixCache: got "off"/],
-    ['adapterResolver', { path: 'x', adapterResolver: later }, LATER, /^adapterResolver/],
     ['an unknown simd', { path: 'x', simd: 'sse' }, INVALID, /^simd: got "sse"/],
     ['threads 0', { path: 'x', threads: 0 }, INVALID, /^threads: got 0, wanted an integer from 1 to 1024$/],
     ['threads as text', { path: 'x', threads: '2' }, INVALID, /^threads: got "2"/],
@@ -98,7 +96,17 @@ describe('loadBase refuses', () => {
     ['a callback that is none', { path: 'x', onProgress: 5 }, INVALID, /^onProgress: got 5, wanted a function$/],
     ['a logger that is none', { path: 'x', logger: null }, INVALID, /^logger: got null, wanted an object$/],
   ];
-  test.each(cases)('%s', async (_name, options, code, message) => {
+  const resolvers: typeof cases = [
+    ['a resolver that is none', { path: 'x', adapterResolver: 'x' }, INVALID, /^adapterResolver: got "x", wanted a function$/],
+    ['limits of a resolver that are none', { path: 'x', resolverLimits: 5 }, INVALID, /^resolverLimits: got 5/],
+    ['an unknown limit of a resolver', { path: 'x', resolverLimits: { timeout: 5 } }, UNKNOWN, /"timeout" is unknown; did you mean 'timeoutMs'/],
+    ['a resolver without time', { path: 'x', resolverLimits: { timeoutMs: 0 } }, INVALID, /^resolverLimits\.timeoutMs: got 0, wanted an integer from 1/],
+    ['a resolver that may not run', { path: 'x', resolverLimits: { maxConcurrent: 0 } }, INVALID, /^resolverLimits\.maxConcurrent/],
+    ['half a miss', { path: 'x', resolverLimits: { maxMisses: 0.5 } }, INVALID, /^resolverLimits\.maxMisses/],
+    ['misses of negative time', { path: 'x', resolverLimits: { missTtlMs: -1 } }, INVALID, /^resolverLimits\.missTtlMs/],
+    ['no place for what is resolved', { path: 'x', resolverLimits: { maxResolved: 0 } }, INVALID, /^resolverLimits\.maxResolved/],
+  ]; // prettier-ignore
+  test.each([...cases, ...resolvers])('%s', async (_name, options, code, message) => {
     const { loadBase, tokenizers } = fakeSdk();
     const given = options as LoadBaseOptions;
     const error = await errorOf(given === undefined ? fakeSdkRaw(given) : loadBase({ ...given, path: given.path }));
@@ -415,6 +423,7 @@ describe('registerAdapter refuses', () => {
       INVALID,
       /^expectedGeneration: got "abc", wanted 64/,
     ],
+    ['no generation', 'a', 'x', { expectedGeneration: '' }, INVALID, /^expectedGeneration: got "", wanted .* or null$/],
     ['a generation in capitals', 'a', 'x', { expectedGeneration: 'A'.repeat(64) }, INVALID, /^expectedGeneration/],
   ];
   test.each(cases)('%s', async (_name, id, source, options, code, message) => {

@@ -6,10 +6,12 @@ const srcArrows: Record<string, readonly string[]> = {
   'errors.ts': [],
   native: [],
   formats: ['errors.ts', 'native/binding.ts'],
-  sdk: ['errors.ts', 'formats', 'native'],
+  // What `openlora pull` and `hubResolver` have in common.
+  hub: ['errors.ts'],
+  sdk: ['errors.ts', 'formats', 'native', 'hub'],
   'index.ts': ['errors.ts', 'sdk', 'formats', 'native'],
   // `doctor`, `build` and `--version` work where no addon loads.
-  cli: ['index.ts', 'errors.ts', 'native'],
+  cli: ['index.ts', 'errors.ts', 'native', 'hub'],
   server: ['index.ts'],
 };
 

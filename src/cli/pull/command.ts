@@ -1,18 +1,19 @@
 // `openlora pull`: what openlora reads of a hub repository, into the usual cache.
 
-import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
+import { getHFHubCachePath } from '@huggingface/hub';
 import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { OpenLoraError } from '../../errors.js';
+import { commitOf, filesOf, type HubRepo } from '../../hub/client.js';
+import { downloadSnapshot, type DownloadedFile } from '../../hub/download.js';
+import { chooseFiles, isRepoName, isSafeRevision, kindOf, type HubFile, type RepoKind } from '../../hub/files.js';
 import { defineCommand } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 import { json, type Io } from '../io.js';
 import { ProgressBar } from '../progress.js';
 import { formatBytes } from '../text.js';
-import { downloadToCache, type DownloadedFile } from './download.js';
-import { chooseFiles, kindOf, type HubFile, type RepoKind } from './files.js';
-import { commitOf, filesOf, type HubRepo } from './hub.js';
 
 export const pull = defineCommand({
   name: 'pull',
@@ -46,7 +47,7 @@ export const pull = defineCommand({
     if (!isSafeRevision(repo.revision))
       throw new UsageError(`--revision is '${repo.revision}', wanted a branch, tag or commit`);
     const cache = resolve(options['cache-dir'] ?? getHFHubCachePath());
-    const pulled = await pullRepo(repo, cache, io);
+    const pulled = await hinted(repo, () => pullRepo(repo, cache, io));
     if (options.json) json(io, pulled);
     else {
       printSummary(pulled, io);
@@ -72,23 +73,16 @@ async function pullRepo(repo: HubRepo, cache: string, io: Io): Promise<Pulled> {
   const commit = await commitOf(repo);
   const all = await filesOf(repo, commit);
   const files = checkedFiles(repo, all);
-  const storage = join(cache, getRepoFolderName({ name: repo.name, type: 'model' }));
-  const folders = { blobs: join(storage, 'blobs'), snapshot: join(storage, 'snapshots', commit) };
   const total = files.chosen.reduce((sum, { size }) => sum + size, 0);
   const bar = new ProgressBar(io.stderr, true);
-  const done: DownloadedFile[] = [];
-  let before = 0;
+  let snapshot;
   try {
-    // One at a time, the small ones first: a repository that can't be used is found out before its weights arrive.
-    for (const file of [...files.chosen].sort((a, b) => a.size - b.size)) {
-      done.push(
-        await downloadToCache(repo, commit, file, folders, (bytes) => bar.update(file.path, before + bytes, total)),
-      );
-      before += file.size;
-    }
+    const onBytes = (path: string, bytes: number) => bar.update(path, bytes, total);
+    snapshot = await downloadSnapshot(repo, commit, files.chosen, cache, onBytes);
   } finally {
     bar.clear();
   }
+  const { path, files: done, storage } = snapshot;
   if (repo.revision !== commit) await writeRef(join(storage, 'refs', repo.revision), commit);
   const fetchedBytes = done.reduce((sum, file) => sum + (file.isCached ? 0 : file.bytes - file.resumedBytes), 0);
   return {
@@ -96,11 +90,32 @@ async function pullRepo(repo: HubRepo, cache: string, io: Io): Promise<Pulled> {
     revision: repo.revision,
     commit,
     kind: files.kind,
-    path: folders.snapshot,
+    path,
     bytes: total,
     fetchedBytes,
     files: done,
   };
+}
+
+/** What to do about the hub's refusals, where this command knows more than the code says. */
+async function hinted<T>(repo: HubRepo, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!OpenLoraError.is(error)) throw error;
+    throw new CliError(error.code, error.message, hintOf(repo, error));
+  }
+}
+
+function hintOf({ name, hubUrl }: HubRepo, { code, details }: OpenLoraError): string | undefined {
+  const page = `${hubUrl}/${name}`;
+  if (code === 'ERR_HUB_NOT_FOUND') return `look at ${page}`;
+  if (code !== 'ERR_HUB_AUTH') return undefined;
+  if (details.status === 403) {
+    return `accept the terms at ${page}${details.hasToken === true ? '' : ', then set HF_TOKEN'}`;
+  }
+  if (details.hasToken === true) return 'a new token in HF_TOKEN, from https://huggingface.co/settings/tokens';
+  return `check the name; if it is private or gated: HF_TOKEN=hf_… openlora pull ${name}`;
 }
 
 /** What will be fetched, or why this repository is of no use. */
@@ -146,17 +161,8 @@ async function writeRef(path: string, commit: string): Promise<void> {
 
 function repoName(given: string): string {
   const name = given.replace(/^https:\/\/(huggingface\.co|hf\.co)\//, '').replace(/\/+$/, '');
-  const part = /^(?!\.)[\w.-]+$/;
-  const parts = name.split('/');
-  if (parts.length === 2 && parts.every((text) => part.test(text) && !text.includes('..'))) return name;
+  if (isRepoName(name)) return name;
   throw new UsageError(`'${given}' is no name on the hub, wanted ORG/NAME`, 'openlora pull Qwen/Qwen2.5-0.5B');
-}
-
-/** It becomes a path under refs/. */
-function isSafeRevision(revision: string): boolean {
-  return (
-    /^[\w][\w./-]*$/.test(revision) && !revision.split('/').some((part) => part === '' || part === '..' || part === '.')
-  );
 }
 
 function checkedToken(token: string | undefined): string | undefined {

@@ -1,4 +1,14 @@
-import { type AdapterInfo, type Base, loadBase, OpenLoraError, type Result } from 'openlora';
+import {
+  type AdapterInfo,
+  type AdapterResolver,
+  type Base,
+  folderResolver,
+  hubResolver,
+  loadBase,
+  OpenLoraError,
+  type Result,
+  s3Resolver,
+} from 'openlora';
 
 export async function answer(signal: AbortSignal): Promise<string> {
   const base: Base = await loadBase({ path: 'base', signal });
@@ -13,6 +23,18 @@ export async function answer(signal: AbortSignal): Promise<string> {
   await base.dispose();
   return result.text;
 }
+
+export const resolvers: AdapterResolver[] = [
+  folderResolver((tenant) => tenant ?? null),
+  s3Resolver({
+    endpoint: 'http://localhost:9000',
+    region: 'us-east-1',
+    bucket: 'models',
+    credentials: (tenant) => ({ accessKeyId: tenant ?? '', secretAccessKey: '' }),
+  }),
+  hubResolver({ allow: ['acme/*'], token: () => null }),
+  async (id, { tenant, signal }) => (signal.aborted ? null : `${tenant ?? 'shared'}/${id}`),
+];
 
 // @ts-expect-error a base needs a path
 await loadBase({});

@@ -77,7 +77,7 @@ const OPTIONS: BadInput[] = [
 ]; // prettier-ignore
 
 const CALLS: BadInput[] = [
-  ['registering under a taken id', 'ADAPTER_EXISTS', /'good' is registered already; unregister/, ({ base, files }) => base.registerAdapter('good', files.adapters[0]!)],
+  ['registering under a taken id that has to be free', 'ADAPTER_GENERATION', /'good' is of generation [0-9a-f]{64}, expectedGeneration wanted no adapter/, ({ base, files }) => base.registerAdapter('good', files.adapters[0]!, { expectedGeneration: null })],
   ['registering under no id', 'INVALID_OPTION', /id: got "", wanted a string of 1 to 256/, ({ base, files }) => base.registerAdapter('', files.adapters[0]!)],
   ['registering no path', 'INVALID_OPTION', /source: got 5, wanted a string/, ({ base }) => base.registerAdapter('x', 5 as never)],
   ['registering with an unknown option', 'UNKNOWN_OPTION', /"pins" is unknown; did you mean 'pin'/, ({ base, files }) => base.registerAdapter('x', files.adapters[0]!, { pins: true } as RegisterOptions)],

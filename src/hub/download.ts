@@ -1,4 +1,4 @@
-// One file of the hub into the cache, in the layout that huggingface_hub and transformers share:
+// Files of the hub into the cache, in the layout that huggingface_hub and transformers share:
 //
 //     models--org--name/blobs/<etag>             the content; `<etag>.incomplete` while it arrives
 //     models--org--name/snapshots/<commit>/path  a link to the blob
@@ -10,14 +10,15 @@ import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from 'node:fs/p
 import { dirname, join, relative } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { CliError } from '../errors.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { OpenLoraError } from '../errors.js';
+import { openFile, type HubRepo } from './client.js';
 import type { HubFile } from './files.js';
-import { openFile, type HubRepo } from './hub.js';
 
 const ATTEMPTS = 4;
 const RETRY_MS = 500;
 
-export interface CacheFolders {
+interface CacheFolders {
   blobs: string;
   snapshot: string;
 }
@@ -31,8 +32,40 @@ export interface DownloadedFile {
   isCached: boolean;
 }
 
-/** Fetches what is missing of a file; `onBytes` gets what it has so far. */
-export async function downloadToCache(
+export interface Snapshot {
+  /** Of the repository in the cache. */
+  storage: string;
+  /** With the files, or links to them. */
+  path: string;
+  files: DownloadedFile[];
+}
+
+/**
+ * Fetches what is missing of some files of a repository; `onBytes` gets what there is so far of all of them. Every file is compared
+ * with its digest before it gets its name (ERR_HUB_DIGEST); what broke off stays, and the next call goes on with it. Rejects
+ * with the codes of client.ts.
+ */
+export async function downloadSnapshot(
+  repo: HubRepo,
+  commit: string,
+  files: readonly HubFile[],
+  cache: string,
+  onBytes: (path: string, bytes: number) => void = () => undefined,
+): Promise<Snapshot> {
+  const storage = join(cache, `models--${repo.name.replace('/', '--')}`);
+  const folders = { blobs: join(storage, 'blobs'), snapshot: join(storage, 'snapshots', commit) };
+  const done: DownloadedFile[] = [];
+  let before = 0;
+  // One at a time, the small ones first: a repository that can't be used is found out before its weights arrive.
+  for (const file of [...files].sort((a, b) => a.size - b.size)) {
+    done.push(await downloadToCache(repo, commit, file, folders, (bytes) => onBytes(file.path, before + bytes)));
+    before += file.size;
+  }
+  return { storage, path: folders.snapshot, files: done };
+}
+
+/** `onBytes` gets what it has so far. */
+async function downloadToCache(
   repo: HubRepo,
   commit: string,
   file: HubFile,
@@ -79,16 +112,15 @@ async function fetchBlob(
       const after = (await sizeOf(incomplete)) ?? 0;
       if (after > before) attempt = 1;
       if (repo.signal.aborted || !isTransient(error) || attempt === ATTEMPTS) throw error;
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS * attempt));
+      await sleep(RETRY_MS * attempt, undefined, { signal: repo.signal }).catch(() => repo.signal.throwIfAborted());
     }
   }
   const hex = await digestOf(incomplete, file);
   if (hex !== file.digest.hex) {
     await rm(incomplete);
-    throw new CliError(
+    throw new OpenLoraError(
       'ERR_HUB_DIGEST',
       `${file.path}: the content hashes to ${hex.slice(0, 12)}…, the hub says ${file.digest.hex.slice(0, 12)}…; it was thrown away`,
-      'the same command again',
     );
   }
   await rename(incomplete, blob);
@@ -108,14 +140,17 @@ async function append(
   stream.on('data', (chunk: Uint8Array) => {
     bytes += chunk.length;
     onBytes(Math.min(bytes, file.size));
+    // More than was promised is not kept until it ends.
+    if (bytes > file.size) stream.destroy(new TransientError(`${file.path}: got more than its ${file.size} bytes`));
   });
-  await pipeline(stream, createWriteStream(path, { flags: 'a' }), { signal: repo.signal });
-  const size = (await sizeOf(path)) ?? 0;
-  if (size > file.size) {
-    // A proxy that ignores ranges sent the whole file again.
-    await rm(path);
-    throw new TransientError(`${file.path}: got ${size} bytes of ${file.size}`);
+  try {
+    await pipeline(stream, createWriteStream(path, { flags: 'a' }), { signal: repo.signal });
+  } catch (error) {
+    // A proxy that ignores ranges sends the whole file again.
+    if (bytes > file.size) await rm(path, { force: true });
+    throw error;
   }
+  const size = (await sizeOf(path)) ?? 0;
   if (size < file.size)
     throw new TransientError(`${file.path}: the connection ended after ${size} of ${file.size} bytes`);
 }
@@ -124,7 +159,7 @@ class TransientError extends Error {}
 
 /** Refusals are final; a broken connection isn't. */
 function isTransient(error: unknown): boolean {
-  if (error instanceof CliError) return error.code === 'ERR_HUB_UNREACHABLE' || error.code === 'ERR_HUB';
+  if (OpenLoraError.is(error)) return ['ERR_HUB_UNREACHABLE', 'ERR_HUB', 'ERR_HUB_RATE'].includes(error.code);
   const code = (error as NodeJS.ErrnoException | null)?.code;
   return !(typeof code === 'string' && /^E(NOSPC|ACCES|ROFS|PERM|DQUOT|MFILE)$/.test(code));
 }

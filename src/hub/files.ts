@@ -1,4 +1,4 @@
-// Which files of a hub repository openlora reads.
+// Names on the hub, and which files of a repository openlora reads.
 
 /** Read by a base, by an adapter, or by people who wonder under which terms. */
 const NEEDED = new Set([
@@ -49,4 +49,17 @@ export function chooseFiles(files: readonly HubFile[], kind: RepoKind): HubFile[
   const hasShards = needed.some(({ path }) => path.startsWith('adapter_model-'));
   const isIndex = (path: string) => hasShards && path === 'model.safetensors.index.json';
   return needed.filter(({ path }) => isIndex(path) || !/^(model|config)\b/.test(path));
+}
+
+/** ORG/NAME; it becomes a folder of the cache and a part of URLs. */
+export function isRepoName(name: string): boolean {
+  const parts = name.split('/');
+  return parts.length === 2 && parts.every((part) => /^(?!\.)[\w.-]+$/.test(part) && !part.includes('..'));
+}
+
+/** A branch, tag or commit; it becomes a path under refs/. */
+export function isSafeRevision(revision: string): boolean {
+  return (
+    /^[\w][\w./-]*$/.test(revision) && !revision.split('/').some((part) => part === '' || part === '..' || part === '.')
+  );
 }
