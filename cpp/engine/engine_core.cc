@@ -135,6 +135,8 @@ void EngineCore::Submit(Request request) {
   for (Adapter* adapter : sequence->adapters) {
     ++adapter->references;
     sequence->tiers.push_back(TierOf(*adapter));
+    ++stats_.adapter_hits[static_cast<size_t>(sequence->tiers.back())];
+    PrepareFor(adapter, Preparing::kWaited);
   }
   sequence->is_long = options_.model.rope_switch > 0 && sequence->known() > options_.model.rope_switch;
   sequence->text = TextStream(request.stop);
@@ -156,49 +158,6 @@ void EngineCore::SetPaused(int64_t request, bool is_paused) {
   if (found != sequences_.end()) found->second->is_paused = is_paused;
 }
 
-void EngineCore::Register(int64_t handle, AdapterManifest manifest) {
-  Adapter* adapter = residency_->Add(handle, std::move(manifest));
-  loader_.check(adapter);
-}
-
-void EngineCore::Unregister(int64_t handle) {
-  Adapter* adapter = residency_->Find(handle);
-  if (adapter == nullptr) return;
-  adapter->is_hidden = true;
-  ReleaseAdapter(adapter);
-}
-
-void EngineCore::ReleaseAdapter(Adapter* adapter) {
-  const int64_t handle = adapter->handle;
-  if (residency_->EraseIfUnused(adapter, step_)) outbox_->Push(AdapterRetiredEvent{handle});
-}
-
-void EngineCore::FinishLoader(LoaderResult result) {
-  Adapter* adapter = result.adapter;
-  if (result.is_check) {
-    if (result.status.ok()) {
-      residency_->SetChecked(adapter, std::move(result.identity));
-      outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
-      ReleaseAdapter(adapter);
-    } else {
-      outbox_->Push(AdapterFailedEvent{adapter->handle, result.status});
-      residency_->Refuse(adapter);
-    }
-    return;
-  }
-  residency_->FinishLoad(adapter, result.status.ok(), step_);
-  const double now = NowMs();
-  std::vector<Sequence*> failed;
-  for (const auto& [id, sequence] : sequences_) {
-    if (std::find(sequence->adapters.begin(), sequence->adapters.end(), adapter) == sequence->adapters.end()) continue;
-    sequence->adapters_ready_ms = now;
-    if (!result.status.ok()) failed.push_back(sequence.get());
-  }
-  for (Sequence* sequence : failed) Fail(sequence, result.status);
-  // Forget released it already if the last of them went.
-  if (failed.empty()) ReleaseAdapter(adapter);
-}
-
 bool EngineCore::IsReady(Sequence* sequence, uint64_t epoch) const {
   if (sequence->delivery_epoch != epoch) {
     sequence->delivery_epoch = epoch;
@@ -214,7 +173,9 @@ bool EngineCore::Step() {
   const uint64_t epoch = outbox_->epoch();
   const StepPlan plan = scheduler_->Plan([&](Sequence* sequence) { return IsReady(sequence, epoch); });
   scheduler_->Commit(plan, step_);
-  for (Adapter* adapter : plan.loads) loader_.load(adapter);
+  for (Adapter* adapter : plan.loads) StartLoad(adapter);
+  // Loads take a bounded part of a step's time from the rows that it has; where there are none, they may take all.
+  loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_);
   if (plan.rows.empty()) return HandleStuck(plan, epoch);
   RunBatch(plan);
   if (options_.checks_invariants) {
@@ -384,14 +345,12 @@ void EngineCore::Forget(Sequence* sequence) {
   // No step is in flight: its frames may be reused at once.
   scheduler_->Remove(sequence, step_);
   pool_.Reclaim(step_);
-  const std::vector<Adapter*> adapters = sequence->adapters;
+  std::vector<Adapter*> adapters = sequence->adapters;
   sequences_.erase(sequence->request.id);
   for (Adapter* adapter : adapters) --adapter->references;
-  for (size_t i = 0; i < adapters.size(); ++i) {
-    const bool is_repeated = std::find(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(i),
-                                       adapters[i]) != adapters.begin() + static_cast<std::ptrdiff_t>(i);
-    if (!is_repeated) ReleaseAdapter(adapters[i]);
-  }
+  std::sort(adapters.begin(), adapters.end());
+  adapters.erase(std::unique(adapters.begin(), adapters.end()), adapters.end());
+  for (Adapter* adapter : adapters) ReleaseAdapter(adapter);
 }
 
 void EngineCore::FailAll(const Status& status) {
@@ -402,6 +361,7 @@ void EngineCore::Close(const Status& status) {
   for (const auto& [handle, adapter] : residency_->adapters()) {
     if (adapter->state == AdapterState::kChecking) outbox_->Push(AdapterFailedEvent{handle, status});
   }
+  FailHolds(status);
   FailAll(status);
 }
 
@@ -414,11 +374,6 @@ double EngineCore::NextDeadlineMs() const {
     if (next < 0 || left < next) next = left;
   }
   return next;
-}
-
-Tier EngineCore::TierOf(const Adapter& adapter) const {
-  if (adapter.state == AdapterState::kResident) return Tier::kResident;
-  return adapter.state == AdapterState::kLoading ? Tier::kLoading : Tier::kRegistered;
 }
 
 EngineStats EngineCore::Stats() const {
@@ -434,6 +389,9 @@ EngineStats EngineCore::Stats() const {
   stats.requests_queued = static_cast<int64_t>(scheduler_->waiting().size());
   stats.requests_running = static_cast<int64_t>(scheduler_->admitted().size());
   stats.adapters_resident = residency_->adapters_resident();
+  stats.adapters_host = host_->adapters();
+  stats.bytes_host_adapters = host_->bytes();
+  stats.bytes_pinned = pinned_bytes_;
   stats.bytes_base = weights_.bytes();
   stats.bytes_kv = pool_.BytesOf(pool_.frames(FrameUse::kKv));
   stats.bytes_adapters = pool_.BytesOf(pool_.frames(FrameUse::kAdapter));
@@ -461,6 +419,7 @@ Status EngineCore::CheckInvariants() const {
   }
   for (const auto& [handle, adapter] : residency_->adapters()) {
     adapter_frames += static_cast<int64_t>(adapter->frames.size());
+    pins[adapter.get()] += adapter->is_pinned ? 1 : 0;
     if (adapter->pins != pins[adapter.get()] || adapter->references != references[adapter.get()])
       return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d",
                    static_cast<long long>(handle), adapter->pins, adapter->references, pins[adapter.get()],
