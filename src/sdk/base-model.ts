@@ -7,8 +7,9 @@ import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { AdapterRegistry, type AdapterEntry } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
-import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
+import { abortedError, callUser, closedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
+import type { NativeHold } from '../native/binding.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
 import { checkRegisterOptions } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
@@ -17,6 +18,7 @@ import type { ChatMessage, GenerateRequest, Generation, Tool } from './request-t
 import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
 import { linkSignals, whenAborted } from './signals.js';
+import type { PackFolder } from './pack-folder.js';
 import { Spool, type SpooledFile } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
@@ -40,6 +42,7 @@ export interface BaseParts {
   host: EngineHost;
   tokenizer: Tokenizer;
   reader: FolderReader;
+  packs: PackFolder;
   info: BaseInfo;
   rules: RequestRules;
   adapterDtype: string;
@@ -182,7 +185,7 @@ export class BaseModel implements Base {
     this.#assertOpen('registerAdapter');
     checkName('id', id);
     const checked = checkAdapterSource(source);
-    const { tenant, expectedGeneration, signal } = checkRegisterOptions(options);
+    const { hold, tenant, expectedGeneration, signal } = checkRegisterOptions(options);
     throwIfAborted('registerAdapter', signal);
     this.#registry.reserve(id, tenant);
     const link = linkSignals(this.#closing.signal, signal);
@@ -191,7 +194,7 @@ export class BaseModel implements Base {
       const entry = this.#registry.add(id, tenant, info, spooled?.remove);
       try {
         this.#assertOpen('registerAdapter');
-        await this.#register(entry, spec, expectedGeneration, link.signal);
+        await this.#register(entry, spec, { expected: expectedGeneration, hold }, link.signal);
       } catch (error) {
         await spooled?.remove();
         throw error;
@@ -235,7 +238,7 @@ export class BaseModel implements Base {
   async #register(
     entry: AdapterEntry,
     spec: CheckedAdapter['spec'],
-    expected: string | undefined,
+    { expected, hold }: { expected: string | undefined; hold: NativeHold | undefined },
     signal: AbortSignal,
   ): Promise<void> {
     const abort = whenAborted(signal);
@@ -243,6 +246,7 @@ export class BaseModel implements Base {
       this.#tellEngine(entry, spec);
       await Promise.race([entry.ready.promise, abort.promise]);
       if (expected !== undefined && expected !== entry.generation) throw otherGeneration(entry, expected);
+      if (hold !== undefined) await Promise.race([this.#parts.host.holds.hold(entry.handle, hold), abort.promise]);
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
@@ -276,10 +280,12 @@ export class BaseModel implements Base {
     if (drain) await keepAlive(entry.freed);
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
-  async prefetch(id: string): Promise<void> {
+  async prefetch(id: string, options: { tenant?: string } = {}): Promise<void> {
     this.#assertOpen('prefetch');
-    throw notSupportedError(`prefetch('${checkName('id', id)}')`, 'the first request loads the adapter');
+    checkName('id', id);
+    checkKeys('prefetch', checkObject('prefetch', options), { tenant: 0 });
+    const entry = this.#registry.find(id, optionalName('tenant', options.tenant));
+    await this.#parts.host.holds.hold(entry.handle, 'host');
   }
 
   renderChat(
@@ -331,6 +337,7 @@ export class BaseModel implements Base {
       await part.dispose();
     }
     await this.#spool.dispose();
+    await this.#parts.packs.remove();
   }
 
   async #encode(

@@ -7,6 +7,7 @@ import {
   SIMD_LEVELS,
   type HeldDType,
   type ModelSpec,
+  type NativeHold,
   type NativeLimits,
   type SimdLevel,
   type WeightFormat,
@@ -30,6 +31,8 @@ import {
 export const MAX_BATCH_TOKENS_DEFAULT = 256;
 export const MAX_QUEUED_DEFAULT = 4096;
 const POOL_BYTES_MIN = 2 ** 20;
+const ADAPTER_DISK_DEFAULT = 2 ** 34;
+const HOST_ADAPTERS_DEFAULT = 2 ** 32;
 
 // prettier-ignore
 const LOAD_KEYS = {
@@ -38,7 +41,8 @@ const LOAD_KEYS = {
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
-  deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0,
+  deviceMemory: 0, hostAdapterMemory: 0, pinnedAdapterMemory: 0, adapterCacheDisk: 0, maxContext: 0, maxBatchTokens: 0,
+  maxQueued: 0,
 } satisfies Record<keyof Limits, 0>;
 // prettier-ignore
 const REGISTER_KEYS = {
@@ -50,6 +54,16 @@ const WEIGHT_FORMATS = [...HELD_DTYPES, 'int4'] as const;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
+export interface CheckedLimits {
+  poolBytes: number | undefined;
+  hostAdapterBytes: number | undefined;
+  pinnedAdapterBytes: number | undefined;
+  adapterDiskBytes: number | undefined;
+  maxContext: number | undefined;
+  maxBatchTokens: number;
+  maxQueued: number;
+}
+
 export interface CheckedLoadOptions {
   path: string;
   dtype: WeightFormat | 'auto';
@@ -60,7 +74,7 @@ export interface CheckedLoadOptions {
   /** 0: the cores that the process may use. */
   threads: number;
   /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
-  limits: { poolBytes: number | undefined; maxContext: number | undefined; maxBatchTokens: number; maxQueued: number };
+  limits: CheckedLimits;
   strictBase: boolean;
   /** Absolute; empty: none. */
   cacheDir: string;
@@ -122,9 +136,12 @@ function checkDevice(value: unknown): string {
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
-  if (o.hostAdapterMemory !== undefined) throw notSupportedError('limits.hostAdapterMemory', 'leave it out');
+  const bytes = (key: keyof Limits) => (o[key] === undefined ? undefined : parseByteSize(`limits.${key}`, o[key]));
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
+    hostAdapterBytes: bytes('hostAdapterMemory'),
+    pinnedAdapterBytes: bytes('pinnedAdapterMemory'),
+    adapterDiskBytes: bytes('adapterCacheDisk'),
     maxContext:
       o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, 2 ** 31 - 1),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
@@ -150,11 +167,15 @@ function checkLogger(value: unknown): Logger {
   return value === undefined ? {} : checkObject('logger', value);
 }
 
-/** `maxContext` 0: what the checkpoint is made for, or what the pool holds. */
+/**
+ * `maxContext` 0: what the checkpoint is made for, or what the pool holds. `diskFree`: bytes that the disk of packed adapters
+ * has left.
+ */
 export function resolveLimits(
   limits: CheckedLoadOptions['limits'],
   model: ModelSpec,
   kvDtype: HeldDType,
+  diskFree: number,
 ): NativeLimits {
   const { maxBatchTokens, maxQueued, maxContext = 0 } = limits;
   if (maxContext > model.context) {
@@ -162,7 +183,15 @@ export function resolveLimits(
     throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
   }
   const poolBytes = limits.poolBytes ?? poolBytesDefault(model, maxContext || model.context, kvDtype);
-  return { poolBytes, maxContext, maxBatchTokens, maxQueued };
+  return {
+    poolBytes,
+    maxContext,
+    maxBatchTokens,
+    maxQueued,
+    adapterDiskBytes: limits.adapterDiskBytes ?? Math.min(ADAPTER_DISK_DEFAULT, Math.floor(diskFree / 2)),
+    hostAdapterBytes: limits.hostAdapterBytes ?? Math.min(HOST_ADAPTERS_DEFAULT, Math.floor(availableMemory() / 4)),
+    pinnedAdapterBytes: limits.pinnedAdapterBytes ?? Math.floor(poolBytes / 2),
+  };
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */
@@ -170,11 +199,16 @@ function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: HeldDTy
   // int8: a byte each, and a scale of two for each head.
   const rowBytes = kvDtype === 'int8' ? model.headDim + 2 : model.headDim * (kvDtype === 'f32' ? 4 : 2);
   const tokenBytes = 2 * model.layers * model.kvHeads * rowBytes;
-  const available = process.availableMemory() || freemem();
-  return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, available / 2)));
+  return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, availableMemory() / 2)));
+}
+
+function availableMemory(): number {
+  return process.availableMemory() || freemem();
 }
 
 export interface CheckedRegisterOptions {
+  /** What is waited for before the adapter is there for requests. */
+  hold: NativeHold | undefined;
   tenant: string | undefined;
   expectedGeneration: string | undefined;
   signal: AbortSignal | undefined;
@@ -183,10 +217,10 @@ export interface CheckedRegisterOptions {
 export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
   const o = checkObject('registerAdapter', given ?? {}) as Partial<Record<keyof RegisterOptions, unknown>>;
   checkKeys('registerAdapter', o, REGISTER_KEYS);
-  if (o.pin !== undefined && checkBoolean('pin', o.pin)) throw notSupportedError('pin', 'leave it out');
+  const isPinned = o.pin !== undefined && checkBoolean('pin', o.pin);
   const preload = checkOneOf('preload', o.preload ?? 'none', ['none', 'host', 'device']);
-  if (preload !== 'none') throw notSupportedError(`preload: '${preload}'`, 'the first request loads the adapter');
   return {
+    hold: isPinned ? 'pin' : preload === 'none' ? undefined : preload,
     tenant: o.tenant === undefined ? undefined : checkName('tenant', o.tenant),
     expectedGeneration: o.expectedGeneration === undefined ? undefined : checkGeneration(o.expectedGeneration),
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),

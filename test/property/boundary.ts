@@ -216,6 +216,7 @@ const options: OpenOptions = {
   files: base.files,
   tensors: baseTensorTable(base.tensors),
   cacheDir: 'packed',
+  adapterDir: '',
   tokenBytes: new Uint8Array(base.spec.vocab).fill(97),
   tokenOffsets: Uint32Array.from({ length: base.spec.vocab + 1 }, (_, i) => i),
   dtype: 'f32',
@@ -223,7 +224,15 @@ const options: OpenOptions = {
   adapterDtype: 'f32',
   simd: 'auto',
   threads: 1,
-  limits: { poolBytes: 4 << 20, maxContext: 64, maxBatchTokens: 16, maxQueued: 64 },
+  limits: {
+    poolBytes: 4 << 20,
+    maxContext: 64,
+    maxBatchTokens: 16,
+    maxQueued: 64,
+    adapterDiskBytes: 2 ** 24,
+    hostAdapterBytes: 2 ** 22,
+    pinnedAdapterBytes: 2 ** 20,
+  },
 };
 const request: RequestSpec = {
   id: 1,

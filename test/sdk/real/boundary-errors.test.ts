@@ -48,6 +48,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       files: base.files,
       tensors: baseTensorTable(base.tensors),
       cacheDir: '',
+      adapterDir: '',
       tokenBytes: new Uint8Array(vocab).fill(97),
       tokenOffsets: Uint32Array.from({ length: vocab + 1 }, (_, i) => i),
       dtype: 'f32',
@@ -55,7 +56,15 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       adapterDtype: 'f32',
       simd: 'auto',
       threads: 1,
-      limits: { poolBytes: 4 << 20, maxContext: 64, maxBatchTokens: 16, maxQueued: 64 },
+      limits: {
+        poolBytes: 4 << 20,
+        maxContext: 64,
+        maxBatchTokens: 16,
+        maxQueued: 64,
+        adapterDiskBytes: 2 ** 24,
+        hostAdapterBytes: 2 ** 22,
+        pinnedAdapterBytes: 2 ** 20,
+      },
     };
     await new Promise<void>((resolve, reject) => {
       engine = loadNative().binding.open(options, (_, events) => {
