@@ -1,6 +1,7 @@
 // One folder of packs, several processes, some of them killed.
 
-#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,6 +103,38 @@ TEST_F(AdapterStoreProcessTest, AWriterThatIsKilledLeavesNothingThatALoadWouldTa
     }
   }
   RecordProperty("temporaries", temporaries);
+}
+
+// In a child with mounts of its own: a disk of so few pages that some packs fit and others don't.
+TEST_F(AdapterStoreProcessTest, OnAFullDiskSomeAreLoadedFromTheirPacksAndTheOthersFromTheirSources) {
+  fs::create_directory(packs_);
+  constexpr int kNotAllowed = 77;
+  const auto child = [&] {
+    const bool has_mounted = ::unshare(CLONE_NEWNS) == 0 && ::mount("", "/", "", MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                             ::mount("tmpfs", packs_.c_str(), "tmpfs", 0, "size=64k") == 0;
+    if (!has_mounted) return kNotAllowed;
+    AdapterStoreOptions options = Options();
+    options.retry_ms = 0;
+    const auto store = Open(options);
+    int packed = 0, warnings = 0;
+    for (int round = 0; round < 3; ++round) {
+      for (size_t i = 0; i < kAdapters; ++i) {
+        const Loaded loaded = Load(store.get(), Check(store.get(), manifests_[i]));
+        if (!loaded.status.ok()) return 2;
+        if (loaded.tiles != wanted_[i]) return 3;
+        packed += loaded.report.has_pack ? 1 : 0;
+        warnings += loaded.report.warning.empty() ? 0 : 1;
+      }
+    }
+    for (const std::string& name : Names())
+      if (!name.ends_with(".adapter")) return 4;
+    if (packed == 0 || packed == 3 * kAdapters) return 5;
+    return warnings == 1 ? 0 : 6;
+  };
+  const int status = Wait(Fork(child));
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNotAllowed) GTEST_SKIP() << "needs the right to mount a file system";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(AdapterStoreProcessTest, WhatKilledWritersLeftGoesAMinuteLaterAndWhatIsBeingWrittenStays) {
