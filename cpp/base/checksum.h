@@ -9,7 +9,7 @@ namespace openlora {
 
 // 64 bits that tell damage from what was written; no defence against an author. Eight chains, each over every eighth
 // word of the bytes: h' = rotl((h ^ word) · odd, 23). A step is a bijection of the word and of h, so damage within one
-// word always shows, any other with a chance of 1 - 2^-64. About 12 GB/s a thread.
+// word always shows, any other with a chance of 1 - 2^-64. 14 GB/s on an EPYC of 2.6 GHz.
 inline uint64_t Checksum(const void* data, size_t bytes) {
   constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio
   constexpr size_t kChains = 8;

@@ -60,8 +60,8 @@ class Engine {
     int64_t request;
     bool is_paused;
   };
-  using Message = std::variant<RegisterMessage, UnregisterMessage, HoldMessage, Request, CancelMessage, PauseMessage,
-                               LoaderResult>;
+  using Message =
+      std::variant<RegisterMessage, UnregisterMessage, HoldMessage, Request, CancelMessage, PauseMessage, LoaderResult>;
 
   void Post(Message message);
   void Main(EngineOptions options);

@@ -201,13 +201,14 @@ Status EngineCore::ReserveForHold(Adapter* adapter) {
 }
 
 // Something happened to an adapter, or to what is asked of it: a hold that has what it asked for is told so, those that
-// wait go a tier further. `is_prepared`: nothing more can be done to have its pack in the host tier. An error ends them.
+// wait go a tier further. `is_prepared`: nothing more can be done to have its pack in the host tier. An error ends
+// them.
 void EngineCore::AdvanceHolds(Adapter* adapter, const Status& status, bool is_prepared) {
   const auto found = holds_.find(adapter->handle);
   if (found == holds_.end()) return;
   const std::vector<HoldTicket> waiting = std::move(found->second);
-  const bool wants_frames = std::any_of(waiting.begin(), waiting.end(),
-                                        [](const HoldTicket& hold) { return hold.kind != HoldKind::kHost; });
+  const bool wants_frames =
+      std::any_of(waiting.begin(), waiting.end(), [](const HoldTicket& hold) { return hold.kind != HoldKind::kHost; });
   Status of_frames = status;
   if (status.ok() && is_prepared && wants_frames && adapter->state == AdapterState::kRegistered)
     of_frames = ReserveForHold(adapter);

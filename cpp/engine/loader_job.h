@@ -44,8 +44,8 @@ class LoaderPort {
  public:
   virtual ~LoaderPort() = default;
   virtual void Start(LoaderJob) {}
-  // Nobody waits for the adapter's jobs any more. A load answers with ERR_ABORTED, unless it was done; a kPrepare not at
-  // all.
+  // Nobody waits for the adapter's jobs any more. A load answers with ERR_ABORTED, unless it was done; a kPrepare not
+  // at all.
   virtual void Drop(int64_t /*handle*/) {}
   // Its pack leaves the host tier.
   virtual void DropFromPageCache(const AdapterContent&) {}

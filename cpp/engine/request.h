@@ -130,8 +130,9 @@ struct ClosedEvent {
   Status status;  // why, if nobody asked for it
 };
 
-using ControlEvent = std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
-                                  AdapterRetiredEvent, AdapterHeldEvent, WarningEvent, EndEvent, FailedEvent, ClosedEvent>;
+using ControlEvent =
+    std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
+                 AdapterRetiredEvent, AdapterHeldEvent, WarningEvent, EndEvent, FailedEvent, ClosedEvent>;
 
 struct EngineStats {
   uint64_t steps = 0;
@@ -145,9 +146,9 @@ struct EngineStats {
   uint64_t preemptions = 0;
   uint64_t adapter_loads = 0;
   uint64_t adapter_evictions = 0;
-  uint64_t adapter_packs = 0;                    // pack files made
-  uint64_t adapter_bytes_read = 0;               // of packs and sources
-  std::array<uint64_t, kTiers> adapter_hits{};   // adapters of accepted requests, by the tier they were found in
+  uint64_t adapter_packs = 0;                   // pack files made
+  uint64_t adapter_bytes_read = 0;              // of packs and sources
+  std::array<uint64_t, kTiers> adapter_hits{};  // adapters of accepted requests, by the tier they were found in
   int64_t requests_queued = 0;
   int64_t requests_running = 0;
   int64_t adapters_resident = 0;

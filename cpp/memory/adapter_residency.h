@@ -54,7 +54,7 @@ class AdapterResidency {
   const std::vector<SiteShape>& shapes() const { return shapes_; }
 
   Adapter* Add(int64_t handle);
-  Adapter* Find(int64_t handle) const;           // null if unknown or hidden
+  Adapter* Find(int64_t handle) const;            // null if unknown or hidden
   Adapter* FindAlsoHidden(int64_t handle) const;  // null if unknown
   // The content was checked and is sound: it may be reserved from now on.
   void SetChecked(Adapter* adapter, AdapterContent content);

@@ -55,13 +55,13 @@ Status AdapterStore::Check(const AdapterManifest& manifest, const std::atomic<bo
       PackHeaderBytes(manifest.sites.size(), layout.frames) + layout.frames * format_.tiles.frame_bytes;
   const std::vector<uint8_t> record = EncodeSource(source);
   checked.record_bytes = static_cast<int64_t>(record.size());
-  const bool is_kept =
-      records_.is_open() && records_.Append(record.data(), record.size(), &checked.record_offset).ok();
+  const bool is_kept = records_.is_open() && records_.Append(record.data(), record.size(), &checked.record_offset).ok();
   if (!is_kept) checked.source = std::make_shared<const AdapterSource>(std::move(source));
   std::error_code missing;
   checked.has_pack =
-      !options_.folder.empty() && std::filesystem::file_size(PathOf(checked.key), missing) ==
-                                      static_cast<uintmax_t>(checked.pack_bytes) && !missing;
+      !options_.folder.empty() &&
+      std::filesystem::file_size(PathOf(checked.key), missing) == static_cast<uintmax_t>(checked.pack_bytes) &&
+      !missing;
   *content = std::move(checked);
   return Ok();
 }

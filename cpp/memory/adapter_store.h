@@ -37,17 +37,17 @@ struct LoadedAdapter {
 struct StoreReport {
   bool reads_only = false;  // in: a pack that isn't there isn't made; `needs_pack` and ERR_ABORTED say so
   bool needs_pack = false;
-  bool has_pack = false;   // from now on
-  bool has_built = false;  // the pack was made by this call
-  int64_t bytes_read = 0;  // of packs and of sources
-  std::string warning;     // at most once in a store's life: packs can't be kept
+  bool has_pack = false;                // from now on
+  bool has_built = false;               // the pack was made by this call
+  int64_t bytes_read = 0;               // of packs and of sources
+  std::string warning;                  // at most once in a store's life: packs can't be kept
   std::unique_ptr<PackWriter> written;  // for Settle
 };
 
 struct AdapterStoreOptions {
-  std::string folder;       // of pack files, shared with other processes; empty: none are kept
-  int64_t disk_bytes = 0;   // that pack files of the folder may take; 0: none are kept
-  double retry_ms = 60'000; // after a failure to write, before the next attempt
+  std::string folder;        // of pack files, shared with other processes; empty: none are kept
+  int64_t disk_bytes = 0;    // that pack files of the folder may take; 0: none are kept
+  double retry_ms = 60'000;  // after a failure to write, before the next attempt
 };
 
 // Adapters on disk: their sources, which are checked once, a record of where each tensor stands, and pack files, made

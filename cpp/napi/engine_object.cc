@@ -22,7 +22,8 @@ void EndWork(Session* session, int64_t count) {
 bool EndsWork(const ControlEvent& event) {
   return std::holds_alternative<OpenedEvent>(event) || std::holds_alternative<OpenFailedEvent>(event) ||
          std::holds_alternative<AdapterReadyEvent>(event) || std::holds_alternative<AdapterFailedEvent>(event) ||
-         std::holds_alternative<AdapterHeldEvent>(event) || std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+         std::holds_alternative<AdapterHeldEvent>(event) || std::holds_alternative<EndEvent>(event) ||
+         std::holds_alternative<FailedEvent>(event);
 }
 
 // What has had its last event is forgotten, and what is open lets go of what it was opened with.

@@ -254,9 +254,8 @@ class TinyEngine : public LoaderPort {
   };
 
   void DropPrepare(int64_t handle) {
-    std::erase_if(work_, [&](const Work& work) {
-      return work.job.handle == handle && work.job.task == LoaderTask::kPrepare;
-    });
+    std::erase_if(work_,
+                  [&](const Work& work) { return work.job.handle == handle && work.job.task == LoaderTask::kPrepare; });
   }
 
   void Finish(int64_t request, const std::string& end) {

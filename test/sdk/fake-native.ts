@@ -179,7 +179,17 @@ export class FakeEngine implements NativeEngine {
       adapterPacks: 2,
       adapterBytesRead: 3,
       adapterHits: { registered: 4, host: 5, loading: 6, resident: 8 },
-      bytes: { base: 1000, kv: 0, prefix: 0, adapters: 7, hostAdapters: 9, pinnedAdapters: 10, workspace: 0, poolFree: 0, pool: 0 },
+      bytes: {
+        base: 1000,
+        kv: 0,
+        prefix: 0,
+        adapters: 7,
+        hostAdapters: 9,
+        pinnedAdapters: 10,
+        workspace: 0,
+        poolFree: 0,
+        pool: 0,
+      },
     };
   }
 

@@ -30,7 +30,10 @@ describe('loadBase', () => {
     const { poolBytes, pinnedAdapterBytes, hostAdapterBytes, adapterDiskBytes } = engines[0]!.options.limits;
     expect(poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
     expect(pinnedAdapterBytes).toBe(poolBytes / 2);
-    for (const [bytes, most] of [[hostAdapterBytes, 2 ** 32], [adapterDiskBytes, 2 ** 34]] as const) {
+    for (const [bytes, most] of [
+      [hostAdapterBytes, 2 ** 32],
+      [adapterDiskBytes, 2 ** 34],
+    ] as const) {
       expect(Number.isSafeInteger(bytes) && bytes > 0 && bytes <= most).toBe(true);
     }
   });
@@ -39,7 +42,10 @@ describe('loadBase', () => {
     const { loadBase, engines } = fakeSdk();
     const base = await loadBase();
     const { adapterDir } = engines[0]!.options;
-    expect([dirname(adapterDir), basename(adapterDir)]).toEqual([realpathSync(tmpdir()), expect.stringMatching(/^openlora-packs-/)]);
+    expect([dirname(adapterDir), basename(adapterDir)]).toEqual([
+      realpathSync(tmpdir()),
+      expect.stringMatching(/^openlora-packs-/),
+    ]);
     expect(statSync(adapterDir).mode & 0o777).toBe(0o700);
     await base.dispose();
     expect(existsSync(adapterDir)).toBe(false);

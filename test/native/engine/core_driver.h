@@ -146,9 +146,8 @@ class CoreDriver : public LoaderPort {
   };
 
   void DropPrepare(int64_t handle) {
-    std::erase_if(work_, [&](const Work& work) {
-      return work.job.handle == handle && work.job.task == LoaderTask::kPrepare;
-    });
+    std::erase_if(work_,
+                  [&](const Work& work) { return work.job.handle == handle && work.job.task == LoaderTask::kPrepare; });
   }
 
   std::atomic<bool> is_aborted_{false};

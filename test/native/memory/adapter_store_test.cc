@@ -116,11 +116,13 @@ TEST_F(AdapterStoreTest, ASourceThatChangedBeforeItWasPackedIsRefusedAndLeavesNo
       {"truncated", [](const std::string& path) { fs::resize_file(path, fs::file_size(path) - 4); }},
       {"emptied", [](const std::string& path) { fs::resize_file(path, 0); }},
       {"longer", [](const std::string& path) { std::ofstream(path, std::ios::app) << "x"; }},
-      {"a folder", [](const std::string& path) {
+      {"a folder",
+       [](const std::string& path) {
          fs::remove(path);
          fs::create_directory(path);
        }},
-      {"replaced", [this](const std::string& path) { TinyAdapter(folder_, fs::path(path).filename().string(), 8, 0, 99); }}};
+      {"replaced",
+       [this](const std::string& path) { TinyAdapter(folder_, fs::path(path).filename().string(), 8, 0, 99); }}};
   const auto store = Open(Options());
   for (const auto& [name, change] : changes) {
     SCOPED_TRACE(name);
@@ -154,7 +156,8 @@ TEST_F(AdapterStoreTest, ADamagedPackIsMadeAnewAndNeverLoaded) {
   damaged.emplace_back(whole.size(), 0);
   damaged.push_back(whole);  // a frame that never reached the disk
   std::fill_n(damaged.back().begin() + header, kFrameBytes, 0);
-  for (const int64_t at : {int64_t{0}, int64_t{9}, int64_t{40}, int64_t{130}, header - 1, header, header + 777, size - 1}) {
+  for (const int64_t at :
+       {int64_t{0}, int64_t{9}, int64_t{40}, int64_t{130}, header - 1, header, header + 777, size - 1}) {
     damaged.push_back(whole);
     damaged.back()[static_cast<size_t>(at)] ^= 0x10;
   }

@@ -73,10 +73,10 @@ class StoreFixture : public testing::Test {
         for (int32_t r = 0; r < rank; r += kTileRanks)
           for (int64_t c = 0; c < columns; c += format.tile_columns, ++tile) {
             const uint8_t* data = pool_.memory() + int64_t{loaded.tiles[tile]} * kTileUnitBytes;
-            bytes.insert(bytes.end(), data,
-                         data + ops_->TileBytes(dtype_, std::min(kTileRanks, rank - r),
-                                                static_cast<int32_t>(std::min<int64_t>(format.tile_columns,
-                                                                                       columns - c))));
+            bytes.insert(
+                bytes.end(), data,
+                data + ops_->TileBytes(dtype_, std::min(kTileRanks, rank - r),
+                                       static_cast<int32_t>(std::min<int64_t>(format.tile_columns, columns - c))));
           }
     }
     return bytes;

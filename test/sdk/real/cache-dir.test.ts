@@ -49,7 +49,10 @@ describe.skipIf(noAddon)('cacheDir', () => {
     return { weightsFrom, warnings, digest, answers, phases, weightBytes: base.stats().bytes.base };
   }
   /** Of the weights; packed adapters have a folder of their own. */
-  const kept = () => readdirSync(cacheDir).sort().filter((name) => name !== 'adapters');
+  const kept = () =>
+    readdirSync(cacheDir)
+      .sort()
+      .filter((name) => name !== 'adapters');
 
   test.each(DTYPES)('the second start in %s maps what the first packed, and answers the same bits', async (dtype) => {
     const [none, first] = [await start({ dtype, cacheDir: undefined as never }), await start({ dtype })];

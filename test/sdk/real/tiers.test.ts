@@ -25,7 +25,13 @@ describe.skipIf(noAddon)('tiers', () => {
   afterEach(() => rmSync(files.root, { recursive: true }));
 
   const open = (options: Partial<LoadBaseOptions> = {}) =>
-    loadBase({ path: files.base, threads: 1, cacheDir, ...options, limits: { deviceMemory: '1MiB', ...options.limits } });
+    loadBase({
+      path: files.base,
+      threads: 1,
+      cacheDir,
+      ...options,
+      limits: { deviceMemory: '1MiB', ...options.limits },
+    });
   const ask = async (base: Base, adapter: string) => {
     const { tokens, logprobs, adapters } = await base.generate({
       prompt: 'hello', adapter, maxTokens: 8, ignoreEos: true, logprobs: 0,
@@ -124,7 +130,11 @@ describe.skipIf(noAddon)('tiers', () => {
     const whole = readFileSync(path);
     for (const damage of [
       () => truncateSync(path, 5000),
-      () => writeFileSync(path, whole.map((byte, i) => (i === whole.length >> 1 ? byte ^ 4 : byte))),
+      () =>
+        writeFileSync(
+          path,
+          whole.map((byte, i) => (i === whole.length >> 1 ? byte ^ 4 : byte)),
+        ),
       () => rmSync(path),
     ]) {
       await ask(base, '1');
