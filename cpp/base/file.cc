@@ -55,4 +55,8 @@ Status File::ReadAt(int64_t offset, void* data, size_t bytes) const {
   return Ok();
 }
 
+void File::WillNeed() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_WILLNEED); }
+
+void File::DoneWith() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED); }
+
 }  // namespace openlora

@@ -28,6 +28,11 @@ class File {
   // ERR_IO when the file ends before offset + bytes.
   Status ReadAt(int64_t offset, void* data, size_t bytes) const;
 
+  // Hints for the whole file: it will be read soon; its pages may leave the page cache, but for those that are not on
+  // the disk yet.
+  void WillNeed() const;
+  void DoneWith() const;
+
   const FileIdentity& identity() const { return identity_; }
   int64_t size() const { return identity_.size; }
   const std::string& path() const { return path_; }

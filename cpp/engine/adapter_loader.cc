@@ -1,20 +1,112 @@
 #include "engine/adapter_loader.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "base/guarded.h"
+#include "base/thread_priority.h"
 
 namespace openlora {
+namespace {
 
-AdapterLoader::AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
-                             std::vector<std::string> base_files, std::function<void(LoaderResult)> on_result)
-    : format_(residency->format()),
-      shapes_(residency->shapes()),
-      pool_(pool),
-      device_(device),
-      base_files_(std::move(base_files)),
-      on_result_(std::move(on_result)) {
-  checker_ = std::thread([this] { Main(&checks_); });
+// Ranks of the reader's line. Of the packer's: loads, and what is prepared.
+constexpr size_t kFromHost = 0, kFromDisk = 1, kToHost = 2;
+constexpr size_t kIdleKnownMax = 64;  // of entries that may have expired
+
+bool IsAborted(const Status& status) { return !status.ok() && status.code() == std::string_view(kErrAborted); }
+
+}  // namespace
+
+LoaderResult DoLoaderJob(AdapterStore* store, const FramePool& pool, const LoaderJob& job, const Pace& pace,
+                         const std::atomic<bool>& is_cancelled, StoreReport* report) {
+  LoaderResult result;
+  result.task = job.task;
+  result.handle = job.handle;
+  result.status = Guarded([&] {
+    switch (job.task) {
+      case LoaderTask::kCheck:
+        return store->Check(*job.manifest, is_cancelled, &result.content);
+      case LoaderTask::kPrepare:
+        return store->Prepare(job.content, pace, report);
+      case LoaderTask::kLoad:
+        break;
+    }
+    return store->Load(job.content, job.frames, pool, pace, &result.loaded, report);
+  });
+  result.has_pack = report->has_pack;
+  result.has_built = report->has_built;
+  result.bytes_read = report->bytes_read;
+  result.warning = report->warning;
+  return result;
+}
+
+void AdapterLoader::Line::Add(WorkPtr work, size_t rank, bool is_first) {
+  {
+    const std::lock_guard lock(mutex_);
+    std::deque<WorkPtr>& queue = queued_[rank];
+    queue.insert(is_first ? queue.begin() : queue.end(), std::move(work));
+  }
+  items_.release();
+}
+
+void AdapterLoader::Line::Stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopped_ = true;
+  }
+  items_.release();
+}
+
+bool AdapterLoader::Line::Next(WorkPtr* work) {
+  {
+    const std::lock_guard lock(mutex_);
+    current_.reset();
+  }
+  items_.acquire();
+  const std::lock_guard lock(mutex_);
+  work->reset();
+  if (is_stopped_) return false;
+  for (std::deque<WorkPtr>& queue : queued_) {
+    if (queue.empty()) continue;
+    *work = current_ = std::move(queue.front());
+    queue.pop_front();
+    break;
+  }
+  return true;
+}
+
+bool AdapterLoader::Line::HasBefore(size_t rank) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(queued_.begin(), queued_.begin() + static_cast<std::ptrdiff_t>(rank),
+                     [](const std::deque<WorkPtr>& queue) { return !queue.empty(); });
+}
+
+void AdapterLoader::Line::Drop(int64_t handle) {
+  const std::lock_guard lock(mutex_);
+  if (current_ != nullptr && current_->job.handle == handle) current_->is_dropped = true;
+  for (const std::deque<WorkPtr>& queue : queued_) {
+    for (const WorkPtr& work : queue) {
+      if (work->job.handle == handle) work->is_dropped = true;
+    }
+  }
+}
+
+void AdapterLoader::Line::DropQueuedPrepare(int64_t handle) {
+  const std::lock_guard lock(mutex_);
+  for (const std::deque<WorkPtr>& queue : queued_) {
+    for (const WorkPtr& work : queue) {
+      if (work->job.handle == handle && work->job.task == LoaderTask::kPrepare) work->is_dropped = true;
+    }
+  }
+}
+
+AdapterLoader::AdapterLoader(AdapterStore* store, const FramePool* pool, std::function<void(LoaderResult)> on_result)
+    : store_(store), pool_(pool), on_result_(std::move(on_result)) {
   try {
-    loader_ = std::thread([this] { Main(&loads_); });
+    threads_[0] = std::thread([this] { Main(&checks_); });
+    threads_[1] = std::thread([this] { Main(&reads_); });
+    threads_[2] = std::thread([this] { Main(&packs_); });
+    threads_[3] = std::thread([this] { MainIdle(); });
   } catch (...) {
     Stop();
     throw;  // std::system_error: the engine's thread has it guarded
@@ -25,49 +117,121 @@ AdapterLoader::~AdapterLoader() { Stop(); }
 
 void AdapterLoader::Stop() {
   is_stopping_ = true;
-  for (Line* line : {&checks_, &loads_}) line->Stop();
-  for (std::thread* thread : {&checker_, &loader_}) {
-    if (thread->joinable()) thread->join();
+  budget_.Set(UploadBudget::kUnlimited);
+  for (Line* line : {&checks_, &reads_, &packs_}) line->Stop();
+  idle_items_.release();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
   }
 }
 
-void AdapterLoader::Line::Add(Adapter* adapter) {
-  {
-    const std::lock_guard lock(mutex_);
-    adapters_.push_back(adapter);
+void AdapterLoader::Start(LoaderJob job) {
+  auto work = std::make_shared<Work>();
+  work->job = std::move(job);
+  const LoaderJob& of = work->job;
+  if (of.task == LoaderTask::kCheck) return checks_.Add(std::move(work), 0);
+  DropIdle(of.handle);
+  if (of.task == LoaderTask::kLoad) {
+    // A load does all that a preparation does. One that is under way goes on: the load comes right behind it.
+    reads_.DropQueuedPrepare(of.handle);
+    packs_.DropQueuedPrepare(of.handle);
+    if (!of.content.has_pack) return packs_.Add(std::move(work), 0);
+    return reads_.Add(work, of.is_host ? kFromHost : kFromDisk);
   }
-  wake_.notify_one();
+  if (of.is_waited) return of.content.has_pack ? reads_.Add(work, kToHost) : packs_.Add(work, 1);
+  idle_[of.handle] = work;
+  if (idle_.size() > kIdleKnownMax) std::erase_if(idle_, [](const auto& entry) { return entry.second.expired(); });
+  idle_work_.Push(std::move(work));
+  idle_items_.release();
 }
 
-void AdapterLoader::Line::Stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    is_stopped_ = true;
-  }
-  wake_.notify_one();
+void AdapterLoader::Drop(int64_t handle) {
+  reads_.Drop(handle);
+  packs_.Drop(handle);
+  DropIdle(handle);
+  budget_.Poke();
 }
 
-Adapter* AdapterLoader::Line::Next() {
-  std::unique_lock lock(mutex_);
-  wake_.wait(lock, [this] { return is_stopped_ || !adapters_.empty(); });
-  if (is_stopped_) return nullptr;
-  Adapter* adapter = adapters_.front();
-  adapters_.pop_front();
-  return adapter;
+void AdapterLoader::DropIdle(int64_t handle) {
+  const auto found = idle_.find(handle);
+  if (found == idle_.end()) return;
+  if (const WorkPtr work = found->second.lock()) work->is_dropped = true;
+  idle_.erase(found);
+}
+
+void AdapterLoader::DropFromPageCache(const AdapterContent& content) {
+  auto work = std::make_shared<Work>();
+  work->chore = [this, content] { store_->DropFromPageCache(content); };
+  reads_.Add(std::move(work), kToHost);
+}
+
+void AdapterLoader::Discard(const AdapterContent& content) {
+  auto work = std::make_shared<Work>();
+  work->chore = [this, content] { store_->Discard(content); };
+  checks_.Add(std::move(work), 1);
 }
 
 void AdapterLoader::Main(Line* line) {
-  while (Adapter* adapter = line->Next()) on_result_(Run(adapter, line == &checks_));
+  WorkPtr work;
+  while (line->Next(&work)) {
+    if (line == &packs_) ForwardIdle();
+    if (work == nullptr) continue;
+    if (work->chore) {
+      work->chore();
+    } else {
+      Do(line, work);
+    }
+    work.reset();
+  }
 }
 
-LoaderResult AdapterLoader::Run(Adapter* adapter, bool is_check) const {
-  LoaderResult result{adapter, is_check, {}, {}};
-  result.status = Guarded([&] {
-    return is_check ? CheckAdapter(adapter->manifest, shapes_, base_files_, is_stopping_, &result.identity)
-                    : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format_, *pool_,
-                                device_, is_stopping_);
-  });
-  return result;
+void AdapterLoader::Do(Line* line, const WorkPtr& work) {
+  const LoaderJob& job = work->job;
+  const bool is_reading_ahead = line == &reads_ && job.task == LoaderTask::kPrepare;
+  bool has_given_way = false;
+  const Pace pace = [&](int64_t bytes) {
+    // What only fills the page cache lets others pass, and finds again what it has read.
+    has_given_way = is_reading_ahead && line->HasBefore(kToHost);
+    return !has_given_way && budget_.Take(bytes, [&] { return IsOver(*work); });
+  };
+  StoreReport report;
+  report.reads_only = line == &reads_;
+  LoaderResult result;
+  if (IsOver(*work) && job.task != LoaderTask::kCheck) {
+    result.task = job.task;
+    result.handle = job.handle;
+    result.status = Status(kErrAborted, "nobody waits for it");
+  } else {
+    result = DoLoaderJob(store_, *pool_, job, pace, is_stopping_, &report);
+  }
+  if (report.needs_pack) return packs_.Add(work, job.task == LoaderTask::kLoad ? 0 : 1);
+  if (IsAborted(result.status) && has_given_way && !IsOver(*work)) return line->Add(work, kToHost, true);
+  // Who dropped a preparation doesn't count on its result, and may have begun another.
+  if (job.task != LoaderTask::kPrepare || !IsAborted(result.status)) on_result_(std::move(result));
+  store_->Settle(&report);
+}
+
+void AdapterLoader::MainIdle() {
+  MakeThreadIdle();
+  while (!is_stopping_) {
+    idle_items_.acquire();
+    for (const WorkPtr& work : idle_work_.TakeAll()) {
+      const Pace pace = [&](int64_t) { return !IsOver(*work); };
+      if (IsOver(*work)) continue;
+      StoreReport report;
+      LoaderResult result = DoLoaderJob(store_, *pool_, work->job, pace, is_stopping_, &report);
+      if (IsAborted(result.status)) continue;
+      idle_results_.Push({std::move(result), work});
+      packs_.Poke();
+      store_->Settle(&report);
+    }
+  }
+}
+
+void AdapterLoader::ForwardIdle() {
+  for (Finished& finished : idle_results_.TakeAll()) {
+    if (!finished.work->is_dropped) on_result_(std::move(finished.result));
+  }
 }
 
 }  // namespace openlora

@@ -1,67 +1,99 @@
 #pragma once
 
+#include <array>
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
-#include <string>
+#include <semaphore>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
-#include "memory/adapter_residency.h"
+#include "base/mailbox.h"
+#include "engine/loader_job.h"
+#include "engine/upload_budget.h"
 
 namespace openlora {
 
-// What the loader thread did for an adapter.
-struct LoaderResult {
-  Adapter* adapter = nullptr;
-  bool is_check = false;  // a registration's check, else a load into its frames
-  Status status;
-  AdapterIdentity identity;  // of a check that succeeded
-};
-
-// Reads adapters' files beside compute: one thread checks them at registration, one loads them into reserved frames,
-// since requests wait for loads. An adapter that is queued here stays unchanged until its result is taken.
-class AdapterLoader {
+// Reads adapters' files beside compute, on four threads, so that nothing waits for what takes longer than it:
+//
+//   checker  registrations: every byte of a source, once
+//   reader   packs into frames, those in the page cache first; then packs into the page cache for requests that wait
+//   packer   what a request waits for and has no pack yet, or a damaged one
+//   idler    what was asked for ahead (prefetch, preload), on processors that nobody else wants
+//
+// What the idler does and a request waits for, the packer takes over from the start. The engine's thread shares locks
+// with the first three, for moments; with the idler none, since that may stand still for as long as steps compute.
+class AdapterLoader : public LoaderPort {
  public:
-  AdapterLoader(const AdapterResidency* residency, const FramePool* pool, Device* device,
-                std::vector<std::string> base_files, std::function<void(LoaderResult)> on_result);
-  ~AdapterLoader();  // gives up what is queued
+  // `on_result` is called on the checker, the reader and the packer.
+  AdapterLoader(AdapterStore* store, const FramePool* pool, std::function<void(LoaderResult)> on_result);
+  ~AdapterLoader() override;  // gives up what is queued
   AdapterLoader(const AdapterLoader&) = delete;
   AdapterLoader& operator=(const AdapterLoader&) = delete;
 
-  void Check(Adapter* adapter) { checks_.Add(adapter); }
-  void Load(Adapter* adapter) { loads_.Add(adapter); }
+  void Start(LoaderJob job) override;
+  void Drop(int64_t handle) override;
+  void DropFromPageCache(const AdapterContent& content) override;
+  void Discard(const AdapterContent& content) override;
+  void SetUploadBytes(int64_t bytes) override { budget_.Set(bytes); }
 
  private:
-  // What one thread has to do, in the order in which it came.
+  struct Work {
+    LoaderJob job;
+    std::function<void()> chore;  // in place of a job
+    std::atomic<bool> is_dropped{false};
+  };
+  using WorkPtr = std::shared_ptr<Work>;
+  static constexpr size_t kRanks = 3;
+
+  // What one thread has to do: the lower rank first, in one rank as it came.
   class Line {
    public:
-    void Add(Adapter* adapter);
+    void Add(WorkPtr work, size_t rank, bool is_first = false);
+    void Poke() { items_.release(); }
     void Stop();
-    Adapter* Next();  // waits; null when stopped
+    // Waits. False when stopped; null when poked.
+    bool Next(WorkPtr* work);
+    bool HasBefore(size_t rank) const;
+    // Marks what is queued or under way for the adapter.
+    void Drop(int64_t handle);
+    void DropQueuedPrepare(int64_t handle);
 
    private:
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<Adapter*> adapters_;
+    mutable std::mutex mutex_;
+    std::counting_semaphore<> items_{0};
+    std::array<std::deque<WorkPtr>, kRanks> queued_;
+    WorkPtr current_;
     bool is_stopped_ = false;
   };
 
-  void Main(Line* line);
-  void Stop();
-  LoaderResult Run(Adapter* adapter, bool is_check) const;
+  struct Finished {
+    LoaderResult result;
+    WorkPtr work;
+  };
 
-  const TileFormat format_;
-  const std::vector<SiteShape> shapes_;
-  const FramePool* pool_;
-  Device* device_;
-  const std::vector<std::string> base_files_;
+  void Main(Line* line);
+  void MainIdle();
+  void Stop();
+  bool IsOver(const Work& work) const { return is_stopping_ || work.is_dropped; }
+  void Do(Line* line, const WorkPtr& work);
+  void ForwardIdle();
+  void DropIdle(int64_t handle);
+
+  AdapterStore* const store_;
+  const FramePool* const pool_;
   const std::function<void(LoaderResult)> on_result_;
   std::atomic<bool> is_stopping_{false};
-  Line checks_, loads_;
-  std::thread checker_, loader_;
+  UploadBudget budget_;
+  Line checks_, reads_, packs_;
+  Mailbox<WorkPtr> idle_work_;
+  Mailbox<Finished> idle_results_;  // through the packer
+  std::counting_semaphore<> idle_items_{0};
+  std::unordered_map<int64_t, std::weak_ptr<Work>> idle_;  // by handle; the engine thread's
+  std::array<std::thread, 4> threads_;
 };
 
 }  // namespace openlora

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/guarded.h"
+#include "engine/adapter_loader.h"
 
 namespace openlora {
 namespace {
@@ -98,6 +99,7 @@ void Engine::End(const Status& status) {
     if (const Request* request = std::get_if<Request>(&message)) outbox_.Push(FailedEvent{request->id, closed});
     if (const auto* adapter = std::get_if<RegisterMessage>(&message))
       outbox_.Push(AdapterFailedEvent{adapter->handle, closed});
+    if (const auto* hold = std::get_if<HoldMessage>(&message)) outbox_.Push(AdapterHeldEvent{hold->ticket, closed});
   }
   if (!is_open_) outbox_.Push(OpenFailedEvent{closed});
   outbox_.Push(ClosedEvent{status});
@@ -105,21 +107,19 @@ void Engine::End(const Status& status) {
 }
 
 Status Engine::Serve(EngineOptions options) {
-  const std::vector<std::string> files = options.files;
   EngineCore core(std::move(options), &outbox_);
   OPENLORA_RETURN_IF_ERROR(core.Open(is_closing_));
   is_open_ = true;
   Status status;
   {
-    AdapterLoader loader(&core.residency(), &core.pool(), core.device(), files,
-                         [this](LoaderResult result) { Post(std::move(result)); });
-    core.Connect({[&loader](Adapter* adapter) { loader.Check(adapter); },
-                  [&loader](Adapter* adapter) { loader.Load(adapter); }});
+    AdapterLoader loader(core.store(), &core.pool(), [this](LoaderResult result) { Post(std::move(result)); });
+    core.Connect(&loader);
     status = Guarded([&] {
       Loop(&core);
       return Ok();
     });
   }
+  core.Disconnect();
   core.Close(status.ok() ? Status(kErrClosed, "the base was disposed") : status);
   return status;
 }
@@ -164,6 +164,7 @@ void Engine::Handle(EngineCore* core, Message message) {
   std::visit(Overloaded{
                  [&](RegisterMessage& m) { core->Register(m.handle, std::move(m.manifest)); },
                  [&](const UnregisterMessage& m) { core->Unregister(m.handle); },
+                 [&](const HoldMessage& m) { core->Hold(m.handle, m.ticket, m.kind); },
                  [&](Request& request) {
                    submitted_.fetch_sub(1, std::memory_order_relaxed);
                    core->Submit(std::move(request));

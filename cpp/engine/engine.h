@@ -28,6 +28,7 @@ class Engine {
 
   void Register(int64_t handle, AdapterManifest manifest) { Post(RegisterMessage{handle, std::move(manifest)}); }
   void Unregister(int64_t handle) { Post(UnregisterMessage{handle}); }
+  void Hold(int64_t handle, int64_t ticket, HoldKind kind) { Post(HoldMessage{handle, ticket, kind}); }
   void Submit(Request request);
   void Cancel(int64_t request) { Post(CancelMessage{request}); }
   void SetPaused(int64_t request, bool is_paused) { Post(PauseMessage{request, is_paused}); }
@@ -47,6 +48,11 @@ class Engine {
   struct UnregisterMessage {
     int64_t handle;
   };
+  struct HoldMessage {
+    int64_t handle;
+    int64_t ticket;
+    HoldKind kind;
+  };
   struct CancelMessage {
     int64_t request;
   };
@@ -54,7 +60,8 @@ class Engine {
     int64_t request;
     bool is_paused;
   };
-  using Message = std::variant<RegisterMessage, UnregisterMessage, Request, CancelMessage, PauseMessage, LoaderResult>;
+  using Message =
+      std::variant<RegisterMessage, UnregisterMessage, HoldMessage, Request, CancelMessage, PauseMessage, LoaderResult>;
 
   void Post(Message message);
   void Main(EngineOptions options);

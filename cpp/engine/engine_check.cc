@@ -39,6 +39,7 @@ Status EngineCore::CheckInvariants() const {
   }
   for (const auto& [handle, adapter] : residency_->adapters()) {
     const bool is_listed = adapter->state == AdapterState::kResident && adapter->pins == 0;
+    pins[adapter.get()] += adapter->is_pinned ? 1 : 0;
     if (adapter->pins != pins[adapter.get()] || adapter->references != references[adapter.get()] ||
         adapter->eviction.is_listed != is_listed)
       return Error(kErrInternal, "adapter %lld has %d pins and %d references, its sequences make %d and %d",

@@ -152,6 +152,8 @@ void EngineCore::Submit(Request request) {
   for (Adapter* adapter : sequence->adapters) {
     ++adapter->references;
     sequence->tiers.push_back(TierOf(*adapter));
+    ++stats_.adapter_hits[static_cast<size_t>(sequence->tiers.back())];
+    PrepareFor(adapter, Preparing::kWaited);
   }
   sequence->is_long = options_.model.rope_switch > 0 && sequence->known() > options_.model.rope_switch;
   sequence->text = TextStream(request.stop);
@@ -175,49 +177,6 @@ void EngineCore::SetPaused(int64_t request, bool is_paused) {
   if (found != sequences_.end()) found->second->is_paused = is_paused;
 }
 
-void EngineCore::Register(int64_t handle, AdapterManifest manifest) {
-  Adapter* adapter = residency_->Add(handle, std::move(manifest));
-  loader_.check(adapter);
-}
-
-void EngineCore::Unregister(int64_t handle) {
-  Adapter* adapter = residency_->Find(handle);
-  if (adapter == nullptr) return;
-  adapter->is_hidden = true;
-  ReleaseAdapter(adapter);
-}
-
-void EngineCore::ReleaseAdapter(Adapter* adapter) {
-  const int64_t handle = adapter->handle;
-  if (residency_->EraseIfUnused(adapter, step_)) outbox_->Push(AdapterRetiredEvent{handle});
-}
-
-void EngineCore::FinishLoader(LoaderResult result) {
-  Adapter* adapter = result.adapter;
-  if (result.is_check) {
-    if (result.status.ok()) {
-      residency_->SetChecked(adapter, std::move(result.identity));
-      outbox_->Push(AdapterReadyEvent{adapter->handle, adapter->identity.generation, adapter->bytes});
-      ReleaseAdapter(adapter);
-    } else {
-      outbox_->Push(AdapterFailedEvent{adapter->handle, result.status});
-      residency_->Refuse(adapter);
-    }
-    return;
-  }
-  residency_->FinishLoad(adapter, result.status.ok(), step_);
-  const double now = NowMs();
-  std::vector<Sequence*> failed;
-  for (const auto& [id, sequence] : sequences_) {
-    if (std::find(sequence->adapters.begin(), sequence->adapters.end(), adapter) == sequence->adapters.end()) continue;
-    sequence->adapters_ready_ms = now;
-    if (!result.status.ok()) failed.push_back(sequence.get());
-  }
-  for (Sequence* sequence : failed) Fail(sequence, result.status);
-  // Forget released it already if the last of them went.
-  if (failed.empty()) ReleaseAdapter(adapter);
-}
-
 bool EngineCore::IsReady(const Sequence& sequence) const {
   return sequence.delivery_epoch != epoch_ || sequence.undelivered < kUndeliveredMax;
 }
@@ -229,7 +188,9 @@ bool EngineCore::Step() {
   epoch_ = outbox_->epoch();
   const StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
   scheduler_->Commit(plan, step_);
-  for (Adapter* adapter : plan.loads) loader_.load(adapter);
+  for (Adapter* adapter : plan.loads) StartLoad(adapter);
+  // Loads take a bounded part of a step's time from the rows that it has; where there are none, they may take all.
+  loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_);
   if (plan.rows.empty()) return HandleStuck(plan);
   RunBatch(plan);
   if (options_.checks_invariants) {
@@ -405,14 +366,12 @@ void EngineCore::Forget(Sequence* sequence) {
   scheduler_->Remove(sequence, step_);
   pool_.Reclaim(step_);
   if (const std::optional<double> at = DeadlineOf(sequence->request)) deadlines_.erase({*at, sequence->request.id});
-  const std::vector<Adapter*> adapters = sequence->adapters;
+  std::vector<Adapter*> adapters = sequence->adapters;
   sequences_.erase(sequence->request.id);
   for (Adapter* adapter : adapters) --adapter->references;
-  for (size_t i = 0; i < adapters.size(); ++i) {
-    const bool is_repeated = std::find(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(i),
-                                       adapters[i]) != adapters.begin() + static_cast<std::ptrdiff_t>(i);
-    if (!is_repeated) ReleaseAdapter(adapters[i]);
-  }
+  std::sort(adapters.begin(), adapters.end());
+  adapters.erase(std::unique(adapters.begin(), adapters.end()), adapters.end());
+  for (Adapter* adapter : adapters) ReleaseAdapter(adapter);
 }
 
 void EngineCore::FailAll(const Status& status) {
@@ -423,16 +382,12 @@ void EngineCore::Close(const Status& status) {
   for (const auto& [handle, adapter] : residency_->adapters()) {
     if (adapter->state == AdapterState::kChecking) outbox_->Push(AdapterFailedEvent{handle, status});
   }
+  FailHolds(status);
   FailAll(status);
 }
 
 double EngineCore::NextDeadlineMs() const {
   return deadlines_.empty() ? -1 : std::max(0.0, deadlines_.begin()->first - NowMs());
-}
-
-Tier EngineCore::TierOf(const Adapter& adapter) const {
-  if (adapter.state == AdapterState::kResident) return Tier::kResident;
-  return adapter.state == AdapterState::kLoading ? Tier::kLoading : Tier::kRegistered;
 }
 
 EngineStats EngineCore::Stats() const {
@@ -450,6 +405,9 @@ EngineStats EngineCore::Stats() const {
   stats.requests_queued = scheduler_->waiting();
   stats.requests_running = scheduler_->admitted();
   stats.adapters_resident = residency_->adapters_resident();
+  stats.adapters_host = host_->adapters();
+  stats.bytes_host_adapters = host_->bytes();
+  stats.bytes_pinned = pinned_bytes_;
   stats.bytes_base = weights_.bytes();
   stats.bytes_kv = pool_.BytesOf(pool_.frames(FrameUse::kKv));
   stats.bytes_prefix = pool_.BytesOf(pool_.frames(FrameUse::kPrefix));

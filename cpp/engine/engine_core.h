@@ -9,11 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include "engine/adapter_loader.h"
 #include "engine/batch.h"
 #include "engine/engine_options.h"
+#include "engine/loader_job.h"
 #include "engine/outbox.h"
 #include "engine/scheduler.h"
+#include "memory/host_tier.h"
 #include "model/decoder_forward.h"
 
 namespace openlora {
@@ -23,12 +24,6 @@ namespace openlora {
 // FailedEvent.
 class EngineCore {
  public:
-  // The loader's work is started by these; FinishLoader brings the result.
-  struct LoaderPort {
-    std::function<void(Adapter*)> check;
-    std::function<void(Adapter*)> load;
-  };
-
   EngineCore(EngineOptions options, Outbox* outbox) : options_(std::move(options)), outbox_(outbox) {}
   ~EngineCore();
   EngineCore(const EngineCore&) = delete;
@@ -36,13 +31,18 @@ class EngineCore {
 
   // Loads the base and lays out memory. `is_aborted` ends it, and later any step, early.
   Status Open(const std::atomic<bool>& is_aborted);
-  void Connect(LoaderPort port) { loader_ = std::move(port); }
+  // Before the first adapter is registered.
+  void Connect(LoaderPort* loader) { loader_ = loader; }
+  // The loader is gone: nothing but Close may follow.
+  void Disconnect() { loader_ = &no_loader_; }
 
   void Submit(Request request);
   void Cancel(int64_t request);
   void SetPaused(int64_t request, bool is_paused);
   void Register(int64_t handle, AdapterManifest manifest);
   void Unregister(int64_t handle);
+  // Brings an adapter to a tier ahead of requests; one AdapterHeldEvent with the ticket says when, or why not.
+  void Hold(int64_t handle, int64_t ticket, HoldKind kind);
   void FinishLoader(LoaderResult result);
 
   // One step. False when there was nothing that could be done before something comes in.
@@ -58,12 +58,18 @@ class EngineCore {
   // By handle. For a reader on another thread the caller copies it.
   Tier TierOf(const Adapter& adapter) const;
   AdapterResidency& residency() const { return *residency_; }
+  AdapterStore* store() const { return store_.get(); }
   const FramePool& pool() const { return pool_; }
   Device* device() const { return backend_.device.get(); }
   // The invariants of ARCHITECTURE.md; a message when one is broken.
   Status CheckInvariants() const;
 
  private:
+  struct HoldTicket {
+    int64_t ticket;
+    HoldKind kind;
+  };
+
   Status OpenMemory();
   void OpenPrefixes();
   Status OpenWeights(OpenedEvent* opened);
@@ -88,12 +94,27 @@ class EngineCore {
   void ReleaseAdapter(Adapter* adapter);
   Status CheckFrames() const;
   bool IsReady(const Sequence& sequence) const;
+  void PrepareFor(Adapter* adapter, Preparing how);
+  void StartLoad(Adapter* adapter);
+  void FinishCheck(Adapter* adapter, LoaderResult* result);
+  void FinishPrepare(Adapter* adapter, const LoaderResult& result);
+  void FinishLoad(Adapter* adapter, LoaderResult* result);
+  void EnterHost(Adapter* adapter);
+  void LeaveHost(Adapter* adapter);
+  void DropUnwanted(Adapter* adapter);
+  Status CheckHold(const Adapter& adapter, HoldKind kind) const;
+  Status ReserveForHold(Adapter* adapter);
+  void AdvanceHolds(Adapter* adapter, const Status& status, bool is_prepared);
+  void EndHold(Adapter* adapter, const HoldTicket& hold, const Status& status);
+  void FailHolds(const Status& status);
+  void Unpin(Adapter* adapter);
   std::string_view TextOf(int32_t token) const;
 
   EngineOptions options_;
   TokenTable tokens_;
   Outbox* outbox_;
-  LoaderPort loader_;
+  LoaderPort no_loader_;
+  LoaderPort* loader_ = &no_loader_;
   const std::atomic<bool>* is_aborted_ = nullptr;
 
   Backend backend_;
@@ -108,7 +129,12 @@ class EngineCore {
   EvictionOrder eviction_{&pool_};
   std::unique_ptr<PrefixIndex> prefixes_;  // null: nothing is shared
   std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<AdapterStore> store_;
   std::unique_ptr<AdapterResidency> residency_;
+  std::unique_ptr<HostTier> host_;
+  int64_t upload_bytes_ = 0;  // of a step that has rows
+  int64_t pinned_bytes_ = 0;  // of adapters that are pinned, or will be once they are loaded
+  std::unordered_map<int64_t, std::vector<HoldTicket>> holds_;  // by handle: those without their event
   std::unique_ptr<Scheduler> scheduler_;
 
   std::unordered_map<int64_t, std::unique_ptr<Sequence>> sequences_;

@@ -12,6 +12,10 @@ constexpr int64_t kFrameBytesMin = 4 << 10;
 constexpr int64_t kFrameBytesMax = 64 << 10;  // unless one token takes more
 constexpr int64_t kLogitBytesMax = 128 << 20;
 constexpr int32_t kLogitRowsMin = 16;
+// Of a step that only decodes, which reads the weights once, with all threads. Copying 1/64 of that, on one of a few
+// threads and three times through memory, takes at most a tenth of its time.
+constexpr int64_t kUploadShare = 64;
+constexpr int64_t kUploadBytesMin = 256 << 10;
 
 // One layer's K and V of 16 tokens; of fewer where that is more than 64 KiB.
 int32_t ChooseFrameTokens(const Ops& ops, DType dtype, const ModelConfig& model) {
@@ -116,6 +120,11 @@ Status EngineCore::OpenMemory() {
   const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes),
                           frame_bytes};
   residency_ = std::make_unique<AdapterResidency>(&pool_, &eviction_, format, SiteShapes(model));
+  store_ = std::make_unique<AdapterStore>(format, SiteShapes(model), options_.files,
+                                          AdapterStoreOptions{options_.adapter_dir, options_.adapter_disk_bytes},
+                                          backend_.device.get());
+  host_ = std::make_unique<HostTier>(options_.host_adapter_bytes);
+  upload_bytes_ = std::max(kUploadBytesMin, weights_.bytes() / kUploadShare);
   const int32_t rows = options_.max_batch_tokens;
   const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
   const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));

@@ -40,7 +40,11 @@ struct EngineOptions {
   DType kv_dtype = DType::kF32;
   DType adapter_dtype = DType::kF32;
   int64_t pool_bytes = 0;
-  int32_t max_context = 0;  // 0: the model's, or what the pool holds
+  std::string adapter_dir;           // of pack files; empty: adapters are loaded from their sources each time
+  int64_t adapter_disk_bytes = 0;    // that they may take
+  int64_t host_adapter_bytes = 0;    // of them in the page cache
+  int64_t pinned_adapter_bytes = 0;  // of frames
+  int32_t max_context = 0;           // 0: the model's, or what the pool holds
   int32_t max_batch_tokens = 256;
   int32_t max_queued = 1024;
   int32_t max_queued_per_tenant = 0;  // of requests that name their tenant; 0: max_queued

@@ -28,7 +28,7 @@ std::string PrefixRealm(const Sequence& sequence) {
   realm.push_back(is_salted ? 'c' : 't');
   AppendText(is_salted ? request.cache_salt : request.tenant, &realm);
   for (size_t i = 0; i < sequence.adapters.size(); ++i) {
-    AppendText(sequence.adapters[i]->identity.generation, &realm);
+    Append(sequence.adapters[i]->content.generation, &realm);
     Append(request.adapters[i].weight, &realm);
   }
   return realm;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -47,6 +48,9 @@ struct Request {
 
 enum class FinishReason : uint8_t { kEos, kStop, kLength, kCancelled };
 enum class Tier : uint8_t { kRegistered, kHost, kLoading, kResident };
+inline constexpr int kTiers = 4;
+// What is asked for ahead of requests: an adapter in the host tier; in frames; in frames, and never evicted.
+enum class HoldKind : uint8_t { kHost, kDevice, kPin };
 
 inline constexpr char kErrInvalidRequest[] = "ERR_INVALID_REQUEST";
 inline constexpr char kErrTokenRange[] = "ERR_TOKEN_RANGE";
@@ -58,6 +62,9 @@ inline constexpr char kErrNotFinite[] = "ERR_LOGITS_NOT_FINITE";
 inline constexpr char kErrEngineStalled[] = "ERR_ENGINE_STALLED";
 inline constexpr char kErrClosed[] = "ERR_CLOSED";
 inline constexpr char kErrLimits[] = "ERR_LIMITS";
+inline constexpr char kErrAdapterPinned[] = "ERR_ADAPTER_PIN_LIMIT";
+inline constexpr char kErrHostMemory[] = "ERR_ADAPTER_HOST_LIMIT";
+inline constexpr char kWarnAdapterCache[] = "WARN_ADAPTER_CACHE";
 
 // What happened, besides tokens. One EndEvent or FailedEvent for each submitted request.
 enum class LoadPhase : int32_t { kWeights, kPack, kCache };
@@ -92,6 +99,15 @@ struct AdapterFailedEvent {
 struct AdapterRetiredEvent {
   int64_t handle = 0;
 };
+// The answer to Hold.
+struct AdapterHeldEvent {
+  int64_t ticket = 0;
+  Status status;
+};
+// What is no error, and somebody should see.
+struct WarningEvent {
+  Status status;
+};
 struct EndEvent {
   int64_t request = 0;
   FinishReason reason = FinishReason::kLength;
@@ -116,8 +132,9 @@ struct ClosedEvent {
   Status status;  // why, if nobody asked for it
 };
 
-using ControlEvent = std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
-                                  AdapterRetiredEvent, EndEvent, FailedEvent, ClosedEvent>;
+using ControlEvent =
+    std::variant<ProgressEvent, OpenedEvent, OpenFailedEvent, AdapterReadyEvent, AdapterFailedEvent,
+                 AdapterRetiredEvent, AdapterHeldEvent, WarningEvent, EndEvent, FailedEvent, ClosedEvent>;
 
 struct EngineStats {
   uint64_t steps = 0;
@@ -133,13 +150,19 @@ struct EngineStats {
   uint64_t prefix_tokens_found = 0;      // of these
   uint64_t adapter_loads = 0;
   uint64_t adapter_evictions = 0;
+  uint64_t adapter_packs = 0;                   // pack files made
+  uint64_t adapter_bytes_read = 0;              // of packs and sources
+  std::array<uint64_t, kTiers> adapter_hits{};  // adapters of accepted requests, by the tier they were found in
   int64_t requests_queued = 0;
   int64_t requests_running = 0;
   int64_t adapters_resident = 0;
+  int64_t adapters_host = 0;
   int64_t bytes_base = 0;
   int64_t bytes_kv = 0;      // that sequences hold, each frame once
   int64_t bytes_prefix = 0;  // that nobody holds at present
   int64_t bytes_adapters = 0;
+  int64_t bytes_host_adapters = 0;
+  int64_t bytes_pinned = 0;
   int64_t bytes_workspace = 0;
   int64_t bytes_pool_free = 0;
   int64_t bytes_pool = 0;

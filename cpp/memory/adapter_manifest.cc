@@ -191,7 +191,7 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
     OPENLORA_RETURN_IF_ERROR(HashFile(file, is_cancelled, &buffer, &generation));
     identity->files.push_back(file.identity());
   }
-  identity->generation = ToHex(generation.Finish());
+  identity->generation = generation.Finish();
   return Ok();
 }
 

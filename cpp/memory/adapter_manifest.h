@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/sha256.h"
 #include "base/status.h"
 #include "ops/batch_view.h"
 #include "tensor/tensor_range.h"
@@ -33,7 +34,7 @@ struct SavedBaseTensor {
   TensorRange expected;  // in the base's files
 };
 
-// One adapter's content. Owned by its AdapterRecord; constant once the adapter is registered.
+// One adapter's content as it is registered. What is needed later goes to an AdapterSource (manifest_record.h).
 struct AdapterManifest {
   std::vector<std::string> files;  // in the order of their names
   // Of each file the hex SHA-256 of its header, as it was when the ranges below were read from it; none: not compared.
@@ -45,7 +46,7 @@ struct AdapterManifest {
 
 // What a complete check of an adapter's files found.
 struct AdapterIdentity {
-  std::string generation;           // hex SHA-256 over the canonical config and the files' digests
+  Sha256::Digest generation{};      // over the canonical config and the files' digests
   std::vector<FileIdentity> files;  // as they were when checked
 };
 

@@ -6,10 +6,9 @@
 
 namespace openlora {
 
-Adapter* AdapterResidency::Add(int64_t handle, AdapterManifest manifest) {
+Adapter* AdapterResidency::Add(int64_t handle) {
   auto adapter = std::make_unique<Adapter>();
   adapter->handle = handle;
-  adapter->manifest = std::move(manifest);
   Adapter* added = adapter.get();
   const bool is_new = adapters_.emplace(handle, std::move(adapter)).second;
   OPENLORA_CHECK(is_new);
@@ -21,14 +20,18 @@ Adapter* AdapterResidency::Find(int64_t handle) const {
   return found == adapters_.end() || found->second->is_hidden ? nullptr : found->second.get();
 }
 
-void AdapterResidency::SetChecked(Adapter* adapter, AdapterIdentity identity) {
+Adapter* AdapterResidency::FindAlsoHidden(int64_t handle) const {
+  const auto found = adapters_.find(handle);
+  return found == adapters_.end() ? nullptr : found->second.get();
+}
+
+void AdapterResidency::SetChecked(Adapter* adapter, AdapterContent content) {
   OPENLORA_CHECK(adapter->state == AdapterState::kChecking);
-  adapter->identity = std::move(identity);
-  const TileLayout layout = PlanTiles(adapter->manifest, shapes_, format_);
-  adapter->frames_needed = layout.frames;
-  adapter->bytes = layout.bytes;
+  adapter->frames_needed = content.frames;
+  adapter->bytes = content.bytes;
+  adapter->content = std::move(content);
   adapter->eviction.adapter = adapter;
-  adapter->eviction.cost = AdapterCost(pool_->BytesOf(layout.frames));
+  adapter->eviction.cost = AdapterCost(pool_->BytesOf(adapter->frames_needed));
   adapter->state = AdapterState::kRegistered;
   changed_.push_back(adapter->handle);
 }
@@ -52,27 +55,24 @@ bool AdapterResidency::Reserve(Adapter* adapter) {
   OPENLORA_CHECK(adapter->state == AdapterState::kRegistered);
   if (!pool_->Take(adapter->frames_needed, FrameUse::kAdapter, &adapter->frames)) return false;
   order_->Enter(&adapter->eviction, order_->WentLately(adapter->eviction));
-  adapter->layout = PlanTiles(adapter->manifest, shapes_, format_);
-  const int64_t units = format_.frame_bytes / kTileUnitBytes;
-  adapter->tiles.clear();
-  for (const TileLayout::Place& place : adapter->layout.places)
-    adapter->tiles.push_back(static_cast<uint32_t>(adapter->frames[place.frame] * units + place.unit));
   adapter->state = AdapterState::kLoading;
   changed_.push_back(adapter->handle);
   ++adapters_loading_;
   return true;
 }
 
-void AdapterResidency::FinishLoad(Adapter* adapter, bool has_succeeded, uint64_t step) {
+void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint64_t step) {
   OPENLORA_CHECK(adapter->state == AdapterState::kLoading);
   --adapters_loading_;
   changed_.push_back(adapter->handle);
-  if (!has_succeeded) {
+  if (loaded == nullptr) {
     pool_->Retire(adapter->frames, FrameUse::kAdapter, step);
-    adapter->frames.clear();
+    adapter->frames = {};
     adapter->state = AdapterState::kRegistered;
     return;
   }
+  adapter->layout = std::move(loaded->layout);
+  adapter->tiles = std::move(loaded->tiles);
   if (slots_free_.empty()) {
     slots_free_.push_back(static_cast<int32_t>(slots_.size()));
     slots_.emplace_back();
@@ -95,7 +95,7 @@ void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   slots_[static_cast<size_t>(adapter->slot)] = {};
   slots_free_.push_back(adapter->slot);
   adapter->slot = -1;
-  adapter->frames.clear();
+  adapter->frames = {};
   bytes_resident_ -= adapter->layout.frames * format_.frame_bytes;
   adapter->layout = {};
   adapter->tiles = {};

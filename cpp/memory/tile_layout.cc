@@ -55,9 +55,8 @@ void ForEachTile(int32_t rank, int64_t columns, int32_t tile_columns, const Each
 // Writes the tiles of one adapter, in order.
 class Filler {
  public:
-  Filler(const TileLayout& layout, const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool,
-         Device* device)
-      : layout_(layout), frames_(frames), format_(format), pool_(pool), device_(device) {}
+  Filler(const TileLayout& layout, const TileFormat& format, const TileSink& sink)
+      : layout_(layout), format_(format), sink_(sink) {}
 
   Status FillA(const std::vector<float>& a, int32_t rank, int64_t in) {
     return Fill(rank, in, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
@@ -78,17 +77,14 @@ class Filler {
       const TileLayout::Place place = layout_.places[next_++];
       tile_.assign(static_cast<size_t>(format_.ops->TileBytes(format_.dtype, ranks, columns)), 0);
       pack(r, ranks, c, columns);
-      uint8_t* target = pool_.Frame(frames_[place.frame]) + place.unit * kTileUnitBytes;
-      if (status.ok()) status = device_->Upload(target, tile_.data(), tile_.size());
+      if (status.ok()) status = sink_(place, tile_.data(), tile_.size());
     });
     return status;
   }
 
   const TileLayout& layout_;
-  const std::vector<uint32_t>& frames_;
   const TileFormat& format_;
-  const FramePool& pool_;
-  Device* device_;
+  const TileSink& sink_;
   size_t next_ = 0;
   std::vector<uint8_t> tile_;
 };
@@ -156,26 +152,30 @@ TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShap
   return layout;
 }
 
-Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identity, const TileLayout& layout,
-                 const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device,
-                 const std::atomic<bool>& is_cancelled) {
+Status FillTiles(const AdapterSource& source, const TileLayout& layout, const TileFormat& format, const TileSink& sink,
+                 const Pace& pace) {
+  const AdapterManifest& manifest = source.manifest;
   std::vector<File> files(manifest.files.size());
   for (size_t i = 0; i < files.size(); ++i)
-    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
-  Filler filler(layout, frames, format, pool, device);
+    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], source.files[i], &files[i]));
+  Filler filler(layout, format, sink);
   std::vector<float> values;
+  const auto read = [&](const AdapterSite& site, char matrix, const TensorRange& range) {
+    if (!pace(range.bytes)) return Status(kErrAborted, "loading was aborted");
+    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(range.file)], range, &values));
+    return CheckFits(site, matrix, values, format.dtype);
+  };
   for (const AdapterSite& site : manifest.sites) {
-    if (is_cancelled) return Status(kErrAborted, "loading was aborted");
-    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.a.file)], site.a, &values));
-    OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'A', values, format.dtype));
+    OPENLORA_RETURN_IF_ERROR(read(site, 'A', site.a));
     OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site.rank, site.a.cols));
-    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(site.b.file)], site.b, &values));
-    OPENLORA_RETURN_IF_ERROR(CheckFits(site, 'B', values, format.dtype));
+    OPENLORA_RETURN_IF_ERROR(read(site, 'B', site.b));
     OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
   }
   // Not written to while it was read either.
-  for (size_t i = 0; i < files.size(); ++i)
-    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], identity.files[i], &files[i]));
+  for (size_t i = 0; i < files.size(); ++i) {
+    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], source.files[i], &files[i]));
+    files[i].DoneWith();
+  }
   return Ok();
 }
 

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "memory/adapter_manifest.h"
-#include "memory/frame_pool.h"
+#include "memory/manifest_record.h"
 #include "ops/ops.h"
 
 namespace openlora {
@@ -35,10 +35,14 @@ struct TileLayout {
 
 TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes, const TileFormat& format);
 
-// Reads the adapter's files and writes its tiles into `frames`. Any thread: the frames are reserved and nobody reads
-// them yet. ERR_ADAPTER_CHANGED if a file is no longer what was checked.
-Status FillTiles(const AdapterManifest& manifest, const AdapterIdentity& identity, const TileLayout& layout,
-                 const std::vector<uint32_t>& frames, const TileFormat& format, const FramePool& pool, Device* device,
-                 const std::atomic<bool>& is_cancelled);
+// Takes a packed tile to its place. Tiles come in the order of TileLayout::places.
+using TileSink = std::function<Status(TileLayout::Place place, const uint8_t* tile, size_t bytes)>;
+// Asked before so many bytes are moved; may wait until others can bear it. False: give up.
+using Pace = std::function<bool(int64_t bytes)>;
+
+// Reads the adapter's files and gives its tiles to `sink`; `pace` is asked for each matrix. Any thread.
+// ERR_ADAPTER_CHANGED if a file is no longer what was checked, ERR_ABORTED when told to give up.
+Status FillTiles(const AdapterSource& source, const TileLayout& layout, const TileFormat& format, const TileSink& sink,
+                 const Pace& pace);
 
 }  // namespace openlora

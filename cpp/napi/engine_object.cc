@@ -22,7 +22,8 @@ void EndWork(Session* session, int64_t count) {
 bool EndsWork(const ControlEvent& event) {
   return std::holds_alternative<OpenedEvent>(event) || std::holds_alternative<OpenFailedEvent>(event) ||
          std::holds_alternative<AdapterReadyEvent>(event) || std::holds_alternative<AdapterFailedEvent>(event) ||
-         std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+         std::holds_alternative<AdapterHeldEvent>(event) || std::holds_alternative<EndEvent>(event) ||
+         std::holds_alternative<FailedEvent>(event);
 }
 
 // What has had its last event is forgotten, and what is open lets go of what it was opened with.
@@ -94,6 +95,7 @@ Napi::Function EngineObject::Define(Napi::Env env) {
       env, "Engine",
       {InstanceMethod<&EngineObject::RegisterAdapter>("registerAdapter"),
        InstanceMethod<&EngineObject::UnregisterAdapter>("unregisterAdapter"),
+       InstanceMethod<&EngineObject::HoldAdapter>("holdAdapter"),
        InstanceMethod<&EngineObject::AdapterTier>("adapterTier"), InstanceMethod<&EngineObject::Submit>("submit"),
        InstanceMethod<&EngineObject::Cancel>("cancel"), InstanceMethod<&EngineObject::Pause>("pause"),
        InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
@@ -155,6 +157,16 @@ void EngineObject::RegisterAdapter(const Napi::CallbackInfo& info) {
 void EngineObject::UnregisterAdapter(const Napi::CallbackInfo& info) {
   if (Engine* engine = Live(); engine != nullptr && info[0].IsNumber())
     engine->Unregister(info[0].As<Napi::Number>().Int64Value());
+}
+
+void EngineObject::HoldAdapter(const Napi::CallbackInfo& info) {
+  Engine* engine = Live();
+  if (engine == nullptr) return;
+  HoldKind kind = HoldKind::kHost;
+  if (!info[0].IsNumber() || !info[1].IsNumber() || !ReadHoldKind(info[2], &kind))
+    return ThrowTypeError(info.Env(), "holdAdapter takes a handle, a ticket, and host, device or pin");
+  AddWork(session_.get());
+  engine->Hold(info[0].As<Napi::Number>().Int64Value(), info[1].As<Napi::Number>().Int64Value(), kind);
 }
 
 Napi::Value EngineObject::AdapterTier(const Napi::CallbackInfo& info) {

@@ -18,7 +18,7 @@ struct Session {
   std::unique_ptr<Engine> engine;
   napi_env env = nullptr;
   napi_threadsafe_function events = nullptr;
-  // Opens, registrations, requests and closes without their event. The process stays alive while there are any.
+  // Opens, registrations, holds, requests and closes without their event. The process stays alive while there are any.
   int64_t work_in_flight = 0;
   // Of what has not had its last event: such a number can't be given again.
   std::unordered_set<int64_t> requests, adapters;
@@ -43,6 +43,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
  private:
   void RegisterAdapter(const Napi::CallbackInfo& info);
   void UnregisterAdapter(const Napi::CallbackInfo& info);
+  void HoldAdapter(const Napi::CallbackInfo& info);
   Napi::Value AdapterTier(const Napi::CallbackInfo& info);
   void Submit(const Napi::CallbackInfo& info);
   void Cancel(const Napi::CallbackInfo& info);

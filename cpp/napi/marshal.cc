@@ -15,7 +15,8 @@ constexpr size_t kSiteWidth = 3;
 constexpr const char* kActivationNames[] = {"silu", "gelu_tanh"};
 constexpr const char* kQkNormNames[] = {"none", "head", "all"};
 
-constexpr const char* kTiers[] = {"registered", "host", "loading", "resident"};
+constexpr const char* kTierNames[] = {"registered", "host", "loading", "resident"};
+constexpr const char* kHoldKinds[] = {"host", "device", "pin"};
 constexpr const char* kPhases[] = {"weights", "pack", "cache"};
 constexpr const char* kReasons[] = {"eos", "stop", "length", "cancelled"};
 
@@ -92,7 +93,7 @@ void ReadBias(ObjectReader* reader, Request* request) {
 
 }  // namespace
 
-const char* NameOf(Tier tier) { return kTiers[static_cast<size_t>(tier)]; }
+const char* NameOf(Tier tier) { return kTierNames[static_cast<size_t>(tier)]; }
 
 std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   ObjectReader reader(object, "options");
@@ -105,6 +106,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.tensors.reserve(tensor.rows());
   while (tensor.Next()) options.tensors.push_back(ReadBaseTensor(&tensor));
   options.cache_dir = reader.String("cacheDir");
+  options.adapter_dir = reader.String("adapterDir");
   const auto bytes = reader.Borrowed<uint8_t>("tokenBytes", &arguments->token_owners[0]);
   const auto offsets = reader.Borrowed<uint32_t>("tokenOffsets", &arguments->token_owners[1]);
   options.read_tokens = [bytes, offsets] {
@@ -117,6 +119,9 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   arguments->threads = reader.Int32("threads");
   ObjectReader limits = reader.Object("limits");
   options.pool_bytes = limits.Integer("poolBytes");
+  options.adapter_disk_bytes = limits.Integer("adapterDiskBytes");
+  options.host_adapter_bytes = limits.Integer("hostAdapterBytes");
+  options.pinned_adapter_bytes = limits.Integer("pinnedAdapterBytes");
   options.max_context = limits.Int32("maxContext");
   options.max_batch_tokens = limits.Int32("maxBatchTokens");
   options.max_queued = limits.Int32("maxQueued");
@@ -174,6 +179,15 @@ std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base
   const std::vector<uint8_t> config = reader.Typed<uint8_t>("canonicalConfig");
   manifest->canonical_config.assign(config.begin(), config.end());
   return reader.error();
+}
+
+bool ReadHoldKind(const Napi::Value& value, HoldKind* kind) {
+  if (!value.IsString()) return false;
+  const std::string name = value.As<Napi::String>().Utf8Value();
+  const auto found = std::find(std::begin(kHoldKinds), std::end(kHoldKinds), name);
+  if (found == std::end(kHoldKinds)) return false;
+  *kind = static_cast<HoldKind>(found - std::begin(kHoldKinds));
+  return true;
 }
 
 std::string ReadRequest(Napi::Object object, Request* request) {
@@ -284,6 +298,10 @@ Napi::Object Write(Napi::Env env, const AdapterFailedEvent& e) {
 Napi::Object Write(Napi::Env env, const AdapterRetiredEvent& e) {
   return EventWriter(env, "adapterRetired").Put("handle", e.handle).object();
 }
+Napi::Object Write(Napi::Env env, const AdapterHeldEvent& e) {
+  return EventWriter(env, "adapterHeld").Put("ticket", e.ticket).Put(e.status).object();
+}
+Napi::Object Write(Napi::Env env, const WarningEvent& e) { return EventWriter(env, "warning").Put(e.status).object(); }
 Napi::Object Write(Napi::Env env, const EndEvent& e) {
   Napi::Array adapters = Napi::Array::New(env, e.adapters.size());
   for (size_t i = 0; i < e.adapters.size(); ++i) {
@@ -333,22 +351,30 @@ Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
                                                        {"prefixTokensLookedUp", stats.prefix_tokens_looked_up},
                                                        {"prefixTokensFound", stats.prefix_tokens_found},
                                                        {"adapterLoads", stats.adapter_loads},
-                                                       {"adapterEvictions", stats.adapter_evictions}};
+                                                       {"adapterEvictions", stats.adapter_evictions},
+                                                       {"adapterPacks", stats.adapter_packs},
+                                                       {"adapterBytesRead", stats.adapter_bytes_read}};
   const std::pair<const char*, int64_t> gauges[] = {{"requestsQueued", stats.requests_queued},
                                                     {"requestsRunning", stats.requests_running},
-                                                    {"adaptersResident", stats.adapters_resident}};
+                                                    {"adaptersResident", stats.adapters_resident},
+                                                    {"adaptersHost", stats.adapters_host}};
   const std::pair<const char*, int64_t> bytes[] = {{"base", stats.bytes_base},
                                                    {"kv", stats.bytes_kv},
                                                    {"prefix", stats.bytes_prefix},
                                                    {"adapters", stats.bytes_adapters},
+                                                   {"hostAdapters", stats.bytes_host_adapters},
+                                                   {"pinnedAdapters", stats.bytes_pinned},
                                                    {"workspace", stats.bytes_workspace},
                                                    {"poolFree", stats.bytes_pool_free},
                                                    {"pool", stats.bytes_pool}};
-  Napi::Object object = Napi::Object::New(env), by_class = Napi::Object::New(env);
+  Napi::Object object = Napi::Object::New(env), by_class = Napi::Object::New(env), hits = Napi::Object::New(env);
   for (const auto& [name, value] : counters) object.Set(name, static_cast<double>(value));
   for (const auto& [name, value] : gauges) object.Set(name, static_cast<double>(value));
   for (const auto& [name, value] : bytes) by_class.Set(name, static_cast<double>(value));
+  for (size_t i = 0; i < stats.adapter_hits.size(); ++i)
+    hits.Set(kTierNames[i], static_cast<double>(stats.adapter_hits[i]));
   object.Set("bytes", by_class);
+  object.Set("adapterHits", hits);
   return object;
 }
 

@@ -88,6 +88,8 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments);
 // `base`: the tensors that `open` was given, to find what a saved base tensor must equal.
 std::string ReadAdapter(Napi::Object object, const std::vector<BaseTensor>& base, int64_t* handle,
                         AdapterManifest* manifest);
+// False unless it is a kind's name.
+bool ReadHoldKind(const Napi::Value& value, HoldKind* kind);
 std::string ReadRequest(Napi::Object object, Request* request);
 
 // Null for none; an empty value where the environment can run no JavaScript any more.

@@ -140,6 +140,10 @@ export interface NativeLimits {
   maxQueuedPerTenant: number;
   /** Of adapters that a step may read, or one adapter's; 0: twice the weights'. */
   batchLoraBytes: number;
+  /** Bytes that packed adapters may take on disk, in the page cache, and of the pool while they are pinned. */
+  adapterDiskBytes: number;
+  hostAdapterBytes: number;
+  pinnedAdapterBytes: number;
 }
 
 export interface OpenOptions {
@@ -149,6 +153,8 @@ export interface OpenOptions {
   tensors: Table;
   /** Folder where packed weights are kept for the next start; empty: nowhere. */
   cacheDir: string;
+  /** Folder of packed adapters, shared with other processes; empty: each load reads the adapter's own files. */
+  adapterDir: string;
   /** Token id → bytes of its text: `bytes[offsets[id] … offsets[id + 1])`; empty for special tokens. */
   tokenBytes: Uint8Array;
   tokenOffsets: Uint32Array;
@@ -259,6 +265,10 @@ export type ControlEvent =
   | { kind: 'adapterReady'; handle: number; generation: string; bytes: number }
   | { kind: 'adapterFailed'; handle: number; code: string; message: string }
   | { kind: 'adapterRetired'; handle: number }
+  /** The answer to `holdAdapter`; `code` is empty if it succeeded. */
+  | { kind: 'adapterHeld'; ticket: number; code: string; message: string }
+  /** No error of anybody's, and somebody should see it. */
+  | { kind: 'warning'; code: string; message: string }
   | {
       kind: 'end';
       request: number;
@@ -277,6 +287,8 @@ export type ControlEvent =
   /** `code` is empty if `close` asked for it. */
   | { kind: 'closed'; code: string; message: string };
 
+/** In the page cache; in the pool; in the pool, and never evicted. */
+export type NativeHold = 'host' | 'device' | 'pin';
 export type NativeTier = 'registered' | 'host' | 'loading' | 'resident';
 
 /**
@@ -312,13 +324,20 @@ export interface NativeStats {
   prefixTokensLookedUp: number;
   prefixTokensFound: number;
   adaptersResident: number;
+  adaptersHost: number;
   adapterLoads: number;
   adapterEvictions: number;
+  adapterPacks: number;
+  adapterBytesRead: number;
+  /** Adapters of accepted requests, by where they were found. */
+  adapterHits: Record<NativeTier, number>;
   bytes: {
     base: number;
     kv: number;
     prefix: number;
     adapters: number;
+    hostAdapters: number;
+    pinnedAdapters: number;
     workspace: number;
     poolFree: number;
     pool: number;
@@ -330,7 +349,9 @@ export interface NativeEngine {
   registerAdapter(adapter: AdapterSpec): void;
   /** No new request may name it; its memory goes when the last one that does has ended (`adapterRetired`). */
   unregisterAdapter(handle: number): void;
-  /** 'resident' and 'loading' as the engine knows it, else 'registered'; undefined for an unknown handle. */
+  /** Brings an adapter to a tier ahead of requests; one `adapterHeld` with this ticket says when, or why not. */
+  holdAdapter(handle: number, ticket: number, kind: NativeHold): void;
+  /** As of the engine's last step; undefined for an unknown handle. */
   adapterTier(handle: number): NativeTier | undefined;
   submit(request: RequestSpec): void;
   cancel(request: number): void;

@@ -7,8 +7,9 @@ import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { AdapterRegistry, type AdapterEntry, type Registration } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
-import { abortedError, callUser, closedError, notSupportedError, throwIfAborted, toOpenLoraError } from './errors.js';
+import { abortedError, callUser, closedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
+import type { NativeHold } from '../native/binding.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
 import { checkRegisterOptions, type CheckedResolverLimits } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
@@ -18,6 +19,7 @@ import { keepAlive } from './keep-alive.js';
 import { drawName } from './random.js';
 import { Resolutions } from './resolutions.js';
 import { linkSignals, whenAborted } from './signals.js';
+import type { PackFolder } from './pack-folder.js';
 import { Spool } from './spool.js';
 import { adapterStats, engineStats } from './stats.js';
 import type {
@@ -42,6 +44,7 @@ export interface BaseParts {
   host: EngineHost;
   tokenizer: Tokenizer;
   reader: FolderReader;
+  packs: PackFolder;
   info: BaseInfo;
   rules: RequestRules;
   adapterDtype: string;
@@ -222,7 +225,7 @@ export class BaseModel implements Base {
     this.#assertOpen('registerAdapter');
     checkName('id', id);
     const checked = checkAdapterSource(source);
-    const { tenant, expectedGeneration, signal } = checkRegisterOptions(options);
+    const { hold, tenant, expectedGeneration, signal } = checkRegisterOptions(options);
     throwIfAborted('registerAdapter', signal);
     const registration = this.#registry.begin(id, tenant);
     const link = linkSignals(this.#closing.signal, signal, registration.superseded.signal);
@@ -233,7 +236,7 @@ export class BaseModel implements Base {
         this.#assertOpen('registerAdapter');
         const entry = this.#registry.add(id, tenant, info, { spooled });
         registration.entry = entry;
-        await this.#check(entry, spec, link.signal);
+        await this.#check(entry, spec, hold, link.signal);
         return this.#registry.info(this.#publish(entry, registration, expectedGeneration));
       } catch (error) {
         await this.#spool.remove(spooled);
@@ -274,13 +277,19 @@ export class BaseModel implements Base {
     }
   }
 
-  /** Has the engine hash and check it. */
-  async #check(entry: AdapterEntry, spec: CheckedAdapter['spec'], signal: AbortSignal): Promise<void> {
+  /** Has the engine hash and check it, and bring it where `hold` wants it. */
+  async #check(
+    entry: AdapterEntry,
+    spec: CheckedAdapter['spec'],
+    hold: NativeHold | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     const ready = this.#registry.whenReady(entry);
     const abort = whenAborted(signal);
     try {
       this.#tellEngine(entry, spec);
       await Promise.race([ready, abort.promise]);
+      if (hold !== undefined) await Promise.race([this.#parts.host.holds.hold(entry.handle, hold), abort.promise]);
     } catch (error) {
       this.#registry.hide(entry);
       throw error;
@@ -317,7 +326,7 @@ export class BaseModel implements Base {
     try {
       signal.throwIfAborted();
       const entry = this.#registry.add(id, tenant, info, { spooled, isResolved: true });
-      await this.#check(entry, spec, signal);
+      await this.#check(entry, spec, undefined, signal);
       if (signal.aborted) this.#registry.hide(entry);
       signal.throwIfAborted();
       this.#registry.publishResolved(entry);
@@ -346,10 +355,12 @@ export class BaseModel implements Base {
     if (drain) await keepAlive(freed);
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- errors arrive as rejections
-  async prefetch(id: string): Promise<void> {
+  async prefetch(id: string, options: { tenant?: string } = {}): Promise<void> {
     this.#assertOpen('prefetch');
-    throw notSupportedError(`prefetch('${checkName('id', id)}')`, 'the first request loads the adapter');
+    checkName('id', id);
+    checkKeys('prefetch', checkObject('prefetch', options), { tenant: 0 });
+    const entry = this.#registry.find(id, optionalName('tenant', options.tenant));
+    await this.#parts.host.holds.hold(entry.handle, 'host');
   }
 
   renderChat(
@@ -402,6 +413,7 @@ export class BaseModel implements Base {
       await part.dispose();
     }
     await this.#spool.dispose();
+    await this.#parts.packs.remove();
   }
 
   async #encode(

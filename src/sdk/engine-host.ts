@@ -6,6 +6,7 @@ import type { AdapterRegistry } from './adapter.js';
 import { Deferred } from './deferred.js';
 import { abortedError, closedError, throwIfAborted } from './errors.js';
 import type { ActiveRequest } from './generation.js';
+import { Holds } from './holds.js';
 import { decodeRecords, type RecordSink } from './records.js';
 import { onAbort } from './signals.js';
 import type { TokenLogprob } from './request-types.js';
@@ -19,6 +20,9 @@ export class EngineHost implements RecordSink {
   readonly engine: NativeEngine;
   /** Set before the first adapter is registered. */
   adapters: AdapterRegistry | undefined;
+  readonly holds: Holds;
+  /** Told of what is no error. */
+  onWarning: (warning: { code: string; message: string }) => void = () => undefined;
 
   readonly #opened = new Deferred<OpenedEvent>();
   readonly #closed = new Deferred<void>();
@@ -31,6 +35,7 @@ export class EngineHost implements RecordSink {
     private readonly onProgress: (event: ProgressEvent) => void,
   ) {
     this.engine = addon.open(options, (records, events) => this.#onEvents(records, events));
+    this.holds = new Holds(this.engine);
   }
 
   /** Rejects when everything is freed: with what the addon says, or with ERR_ABORTED. */
@@ -102,6 +107,13 @@ export class EngineHost implements RecordSink {
         return this.adapters?.onFailed(event.handle, new OpenLoraError(event.code, event.message));
       case 'adapterRetired':
         return this.adapters?.onRetired(event.handle);
+      case 'adapterHeld':
+        return this.holds.onHeld(
+          event.ticket,
+          event.code === '' ? undefined : new OpenLoraError(event.code, event.message),
+        );
+      case 'warning':
+        return this.onWarning(event);
       case 'end':
         return this.requests.get(event.request)?.end(event);
       case 'failed':
@@ -116,6 +128,7 @@ export class EngineHost implements RecordSink {
     if (code !== '') this.#failure = new OpenLoraError(code, message);
     for (const request of [...this.requests.values()]) request.fail(this.#failure ?? closedError('generate'));
     this.adapters?.close(this.#failure ?? closedError('registerAdapter'));
+    this.holds.close(this.#failure ?? closedError('prefetch'));
     this.#opened.reject(closedError('loadBase'));
     this.#closed.resolve();
   }

@@ -10,6 +10,7 @@ import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
 import { checkComputes, checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
+import { openPacks, type PackFolder } from './pack-folder.js';
 import type { Base, BaseInfo, LoadBaseOptions, LoadProgress } from './types.js';
 
 interface FoundAddon {
@@ -53,10 +54,12 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
   await nextTurn();
   const reader = await parts.openFolderReader(options.path, withSignal);
   let tokenizer: Tokenizer | undefined;
+  let packs: PackFolder | undefined;
   try {
     throwIfAborted('loadBase', signal);
     const folder = reader.base;
-    const settings = settle(options, folder);
+    packs = await openPacks(options);
+    const settings = settle(options, folder, packs.diskFree);
     const tokenizerBytes = await fileBytes(join(folder.path, 'tokenizer.json'));
     report('tokenizer', 0, tokenizerBytes);
     await nextTurn();
@@ -64,9 +67,9 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
     report('tokenizer', tokenizerBytes, tokenizerBytes);
     await nextTurn();
     throwIfAborted('loadBase', signal);
-    return await openBase(native.binding, options, settings, { reader, tokenizer }, report);
+    return await openBase(native.binding, options, settings, { reader, tokenizer, packs }, report);
   } catch (error) {
-    await Promise.all([reader.dispose(), tokenizer?.dispose()]);
+    await Promise.all([reader.dispose(), tokenizer?.dispose(), packs?.remove()]);
     throw error;
   }
 }
@@ -79,7 +82,7 @@ interface Settings {
 }
 
 /** What the options leave to the base. */
-function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings {
+function settle(options: CheckedLoadOptions, folder: BaseDescription, diskFree: number): Settings {
   const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
   checkComputes(options.compute, dtype);
   // Beside quantised weights go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
@@ -88,15 +91,15 @@ function settle(options: CheckedLoadOptions, folder: BaseDescription): Settings 
   const unquantised = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
   const adapterDtype = options.adapterDtype === 'auto' ? unquantised : options.adapterDtype;
   const kvDtype = options.kvDtype === 'auto' ? unquantised : options.kvDtype;
-  return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype) };
+  return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype, diskFree) };
 }
 
-/** Gives the engine what was read; on an error the reader and the tokenizer are the caller's to end. */
+/** Gives the engine what was read; on an error the reader, the tokenizer and the folder are the caller's to end. */
 async function openBase(
   addon: NativeAddon,
   options: CheckedLoadOptions,
   { dtype, kvDtype, adapterDtype, limits }: Settings,
-  { reader, tokenizer }: { reader: FolderReader; tokenizer: Tokenizer },
+  { reader, tokenizer, packs }: { reader: FolderReader; tokenizer: Tokenizer; packs: PackFolder },
   report: Report,
 ): Promise<Base> {
   const { signal, logger, strictBase } = options;
@@ -106,6 +109,7 @@ async function openBase(
     files: folder.files,
     tensors: folder.tensors,
     cacheDir: options.cacheDir,
+    adapterDir: packs.path,
     tokenBytes: tokenizer.tokenBytes,
     tokenOffsets: tokenizer.tokenOffsets,
     dtype: options.compute === 'bf16' ? 'bf16-dot' : dtype,
@@ -122,7 +126,8 @@ async function openBase(
   await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
   const info = describeBase(folder, dtype, kvDtype, opened);
-  for (const { code, message } of info.warnings) callUser(() => logger.warn?.(message, { code }));
+  host.onWarning = ({ code, message }) => callUser(() => logger.warn?.(message, { code }));
+  for (const warning of [...info.warnings, ...packs.warnings]) host.onWarning(warning);
   const rules = {
     vocabSize: info.vocabSize,
     contextLength: info.contextLength,
@@ -132,7 +137,7 @@ async function openBase(
   const { maxQueued } = limits;
   const { adapterResolver: resolver, resolverLimits } = options;
   // prettier-ignore
-  const base = new BaseModel({ host, tokenizer, reader, info, rules, adapterDtype, maxQueued, strictBase, logger, resolver, resolverLimits });
+  const base = new BaseModel({ host, tokenizer, reader, packs, info, rules, adapterDtype, maxQueued, strictBase, logger, resolver, resolverLimits });
   report('ready', opened.weightBytes, opened.weightBytes);
   return base;
 }

@@ -7,6 +7,7 @@ import {
   SIMD_LEVELS,
   type HeldDType,
   type ModelSpec,
+  type NativeHold,
   type NativeLimits,
   type SimdLevel,
   type WeightFormat,
@@ -38,6 +39,8 @@ import {
 export const MAX_BATCH_TOKENS_DEFAULT = 256;
 export const MAX_QUEUED_DEFAULT = 4096;
 const POOL_BYTES_MIN = 2 ** 20;
+const ADAPTER_DISK_DEFAULT = 2 ** 34;
+const HOST_ADAPTERS_DEFAULT = 2 ** 32;
 
 // prettier-ignore
 const LOAD_KEYS = {
@@ -46,8 +49,8 @@ const LOAD_KEYS = {
 } satisfies Record<keyof LoadBaseOptions, 0>;
 // prettier-ignore
 const LIMIT_KEYS = {
-  deviceMemory: 0, hostAdapterMemory: 0, maxContext: 0, maxBatchTokens: 0, maxQueued: 0, maxQueuedPerTenant: 0,
-  maxBatchLoraBytes: 0,
+  deviceMemory: 0, hostAdapterMemory: 0, pinnedAdapterMemory: 0, adapterCacheDisk: 0, maxContext: 0, maxBatchTokens: 0,
+  maxQueued: 0, maxQueuedPerTenant: 0, maxBatchLoraBytes: 0,
 } satisfies Record<keyof Limits, 0>;
 // prettier-ignore
 const RESOLVER_KEYS = {
@@ -67,6 +70,9 @@ export type CheckedResolverLimits = Required<ResolverLimits>;
 
 export type Compute = NonNullable<LoadBaseOptions['compute']>;
 
+type LaterLimits = 'poolBytes' | 'hostAdapterBytes' | 'pinnedAdapterBytes' | 'adapterDiskBytes' | 'maxContext';
+export type CheckedLimits = Omit<NativeLimits, LaterLimits> & Record<LaterLimits, number | undefined>;
+
 export interface CheckedLoadOptions {
   path: string;
   dtype: WeightFormat | 'auto';
@@ -77,7 +83,7 @@ export interface CheckedLoadOptions {
   /** 0: the cores that the process may use. */
   threads: number;
   /** Those that depend on the checkpoint are undefined until `resolveLimits`. */
-  limits: Omit<NativeLimits, 'poolBytes' | 'maxContext'> & Record<'poolBytes' | 'maxContext', number | undefined>;
+  limits: CheckedLimits;
   strictBase: boolean;
   /** Absolute; empty: none. */
   cacheDir: string;
@@ -144,10 +150,13 @@ function checkDevice(value: unknown): string {
 function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
-  if (o.hostAdapterMemory !== undefined) throw notSupportedError('limits.hostAdapterMemory', 'leave it out');
+  const bytes = (key: keyof Limits) => (o[key] === undefined ? undefined : parseByteSize(`limits.${key}`, o[key]));
   const maxQueued = checkCount('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT);
   return {
     poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
+    hostAdapterBytes: bytes('hostAdapterMemory'),
+    pinnedAdapterBytes: bytes('pinnedAdapterMemory'),
+    adapterDiskBytes: bytes('adapterCacheDisk'),
     maxContext: o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
     maxQueued,
@@ -202,11 +211,15 @@ function checkLogger(value: unknown): Logger {
   return value === undefined ? {} : checkObject('logger', value);
 }
 
-/** `maxContext` 0: what the checkpoint is made for, or what the pool holds. */
+/**
+ * `maxContext` 0: what the checkpoint is made for, or what the pool holds. `diskFree`: bytes that the disk of packed adapters
+ * has left.
+ */
 export function resolveLimits(
   limits: CheckedLoadOptions['limits'],
   model: ModelSpec,
   kvDtype: HeldDType,
+  diskFree: number,
 ): NativeLimits {
   const { maxContext = 0 } = limits;
   if (maxContext > model.context) {
@@ -214,7 +227,14 @@ export function resolveLimits(
     throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
   }
   const poolBytes = limits.poolBytes ?? poolBytesDefault(model, maxContext || model.context, kvDtype);
-  return { ...limits, poolBytes, maxContext };
+  return {
+    ...limits,
+    poolBytes,
+    maxContext,
+    adapterDiskBytes: limits.adapterDiskBytes ?? Math.min(ADAPTER_DISK_DEFAULT, Math.floor(diskFree / 2)),
+    hostAdapterBytes: limits.hostAdapterBytes ?? Math.min(HOST_ADAPTERS_DEFAULT, Math.floor(availableMemory() / 4)),
+    pinnedAdapterBytes: limits.pinnedAdapterBytes ?? Math.floor(poolBytes / 2),
+  };
 }
 
 /** KV of 16 full sequences and 256 MiB for adapters; no more than half of the memory that is available. */
@@ -222,11 +242,16 @@ function poolBytesDefault(model: ModelSpec, maxContext: number, kvDtype: HeldDTy
   // int8: a byte each, and a scale of two for each head.
   const rowBytes = kvDtype === 'int8' ? model.headDim + 2 : model.headDim * (kvDtype === 'f32' ? 4 : 2);
   const tokenBytes = 2 * model.layers * model.kvHeads * rowBytes;
-  const available = process.availableMemory() || freemem();
-  return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, available / 2)));
+  return Math.max(POOL_BYTES_MIN, Math.floor(Math.min(16 * maxContext * tokenBytes + 2 ** 28, availableMemory() / 2)));
+}
+
+function availableMemory(): number {
+  return process.availableMemory() || freemem();
 }
 
 export interface CheckedRegisterOptions {
+  /** What is waited for before the adapter is there for requests. */
+  hold: NativeHold | undefined;
   tenant: string | undefined;
   /** null: no adapter of that name. */
   expectedGeneration: string | null | undefined;
@@ -236,10 +261,10 @@ export interface CheckedRegisterOptions {
 export function checkRegisterOptions(given: unknown): CheckedRegisterOptions {
   const o = checkObject('registerAdapter', given ?? {}) as Partial<Record<keyof RegisterOptions, unknown>>;
   checkKeys('registerAdapter', o, REGISTER_KEYS);
-  if (o.pin !== undefined && checkBoolean('pin', o.pin)) throw notSupportedError('pin', 'leave it out');
+  const isPinned = o.pin !== undefined && checkBoolean('pin', o.pin);
   const preload = checkOneOf('preload', o.preload ?? 'none', ['none', 'host', 'device']);
-  if (preload !== 'none') throw notSupportedError(`preload: '${preload}'`, 'the first request loads the adapter');
   return {
+    hold: isPinned ? 'pin' : preload === 'none' ? undefined : preload,
     tenant: o.tenant === undefined ? undefined : checkName('tenant', o.tenant),
     expectedGeneration: o.expectedGeneration === undefined ? undefined : checkGeneration(o.expectedGeneration),
     signal: o.signal === undefined ? undefined : checkSignal('signal', o.signal),

@@ -1,4 +1,5 @@
-// Private folders for bytes that were given in memory. Each is `openlora-spool-<pid namespace>-<pid>-<random>` under the
+// Private folders for bytes that were given in memory, and for what lives no longer than a base. Each is
+// `openlora-<use>-<pid namespace>-<pid>-<random>` under the
 // system's folder for temporary files, for this user alone (0700), and has a file `owner` that its thread keeps open:
 // threads that were terminated and processes that were killed lose it, so whoever makes the next folder can tell what
 // they left, and removes it. Until then what is left is as private as it was.
@@ -8,7 +9,7 @@ import { lstat, mkdtemp, readdir, readlink, realpath, rm, stat } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const NAME = /^openlora-spool-(\w+)-(\d+)-\w{6}$/;
+const NAME = /^openlora-(?:spool|packs)-(\w+)-(\d+)-\w{6}$/;
 const OWNER = 'owner';
 /** A folder that has no owner's file may just have been made. */
 const YOUNG_MS = 60_000;
@@ -22,11 +23,12 @@ export interface SpoolFolder {
   remove: () => Promise<void>;
 }
 
-export async function makeSpoolFolder(): Promise<SpoolFolder> {
+/** `spool`: what was given in memory; `packs`: packed adapters. */
+export async function makeSpoolFolder(use: 'spool' | 'packs' = 'spool'): Promise<SpoolFolder> {
   const parent = await realpath(tmpdir());
   const namespace = await pidNamespace();
   await sweep(parent, namespace).catch(() => undefined);
-  const path = await mkdtemp(join(parent, `openlora-spool-${namespace}-${process.pid}-`));
+  const path = await mkdtemp(join(parent, `openlora-${use}-${namespace}-${process.pid}-`));
   if (open.size === 0) process.on('exit', removeAll);
   open.add(path);
   let owner: number | undefined = openSync(join(path, OWNER), 'wx', 0o600);

@@ -26,8 +26,14 @@ export function adapterStats(native: NativeStats, registered: number): AdapterSt
   return {
     registered,
     resident: native.adaptersResident,
+    host: native.adaptersHost,
     loads: native.adapterLoads,
     evictions: native.adapterEvictions,
+    packs: native.adapterPacks,
+    bytesRead: native.adapterBytesRead,
+    hits: { ...native.adapterHits },
     bytes: native.bytes.adapters,
+    hostBytes: native.bytes.hostAdapters,
+    pinnedBytes: native.bytes.pinnedAdapters,
   };
 }

@@ -31,8 +31,20 @@ export interface Limits {
    * sequences of full length and 256 MiB for adapters, but no more than half of the memory that is available.
    */
   deviceMemory?: ByteSize;
-  /** Not supported yet: ERR_NOT_SUPPORTED. */
+  /**
+   * Bytes of packed adapters that are kept in the system's page cache, tier `host`; the one used longest ago leaves first. 0:
+   * none. Default: a quarter of the memory that is available, but no more than 4 GiB. It is memory that the system takes back
+   * when it needs it.
+   */
   hostAdapterMemory?: ByteSize;
+  /** Bytes of `deviceMemory` that pinned adapters may hold; more is ERR_ADAPTER_PIN_LIMIT. Default: half of it. */
+  pinnedAdapterMemory?: ByteSize;
+  /**
+   * Bytes on disk that packed adapters may take, those of all processes that share `cacheDir` together; those used longest ago
+   * are removed, down to nine tenths. 0: none are kept, and each load packs the adapter anew. Default: half of what the disk has
+   * free when the base is loaded, but no more than 16 GiB.
+   */
+  adapterCacheDisk?: ByteSize;
   /**
    * Longest sequence in tokens, prompt and answer; at most what the checkpoint is made for. More than `deviceMemory` holds
    * is ERR_LIMITS. Default: what the checkpoint is made for, or what `deviceMemory` holds if that is less.
@@ -115,7 +127,7 @@ export interface LoadBaseOptions {
   /**
    * Folder where the packed weights are kept, one file of their size for each base and `dtype`; it is made if it is missing. The
    * next start maps the file instead of packing, and processes share its memory. A change of the checkpoint's files makes another
-   * file; none is ever removed. A file that can't be read or written is the warning WARN_BASE_CACHE, not an error. Whoever can
+   * file; none is ever removed. Packed adapters are kept in its folder `adapters` (docs/api.md). A file that can't be read or written is the warning WARN_BASE_CACHE, not an error. Whoever can
    * write there can change what the base answers. Default: none is kept.
    */
   cacheDir?: string;
@@ -208,9 +220,17 @@ export interface AdapterInfo {
 }
 
 export interface RegisterOptions {
-  /** Not supported yet: `true` is ERR_NOT_SUPPORTED. */
+  /**
+   * It is loaded before this resolves, and never evicted. ERR_ADAPTER_PIN_LIMIT when more than `limits.pinnedAdapterMemory` would
+   * be pinned, ERR_OUT_OF_MEMORY (retryable) when requests and pinned adapters hold too much of `deviceMemory` at present; it
+   * isn't registered then. Default: false.
+   */
   pin?: boolean;
-  /** Default: 'none', the first request loads it. 'host' and 'device' are ERR_NOT_SUPPORTED. */
+  /**
+   * How near it is when this resolves. 'host': packed, in the page cache; ERR_ADAPTER_HOST_LIMIT where it is larger than
+   * `limits.hostAdapterMemory`. 'device': in `deviceMemory`, in place of adapters that nobody uses; ERR_OUT_OF_MEMORY as for `pin`.
+   * Packing takes only processors that nobody else wants. Default: 'none', the first request packs and loads it.
+   */
   preload?: 'none' | 'host' | 'device';
   /** Only this tenant's requests find it, 1 to 256 characters. Default: shared by all. */
   tenant?: string;
@@ -227,11 +247,20 @@ export interface RegisterOptions {
 export interface AdapterStats {
   registered: number;
   resident: number;
-  /** Since the base was loaded. */
+  /** In the page cache; resident ones may be, too. */
+  host: number;
+  /** Since the base was loaded: into `deviceMemory`, out of it, and files that were packed. */
   loads: number;
   evictions: number;
-  /** Held by resident adapters. */
+  packs: number;
+  /** Of adapters' own files and of packed ones, to make them, load them, and bring them to the page cache. */
+  bytesRead: number;
+  /** Adapters of requests, by the tier in which each was found. */
+  hits: Record<Tier, number>;
+  /** Held by resident adapters; of packed ones in the page cache; held or promised to pinned ones. */
   bytes: number;
+  hostBytes: number;
+  pinnedBytes: number;
 }
 
 /** Counters since the base was loaded, and what is held now. Bytes unless said otherwise. */
@@ -259,6 +288,8 @@ export interface EngineStats {
     /** KV that no request uses at present; goes when memory is short. */
     prefix: number;
     adapters: number;
+    hostAdapters: number;
+    pinnedAdapters: number;
     workspace: number;
     pool: number;
     poolFree: number;
@@ -314,8 +345,12 @@ export interface Base extends AsyncDisposable {
    * default true. Rejects with ERR_ADAPTER_NOT_FOUND.
    */
   unregisterAdapter(id: string, options?: { drain?: boolean; tenant?: string }): Promise<void>;
-  /** Not supported yet: rejects with ERR_NOT_SUPPORTED. */
-  prefetch(id: string): Promise<void>;
+  /**
+   * Brings an adapter to tier `host`, or finds it nearer: packs it if it isn't packed yet, on processors that nobody else wants,
+   * and reads it. Where packed adapters can't be kept (WARN_ADAPTER_CACHE), it changes nothing. Rejects with
+   * ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_HOST_LIMIT, and with what a load may fail with.
+   */
+  prefetch(id: string, options?: { tenant?: string }): Promise<void>;
   /** Never throws: every error arrives through the iterator and `.result`. */
   generate(request: GenerateRequest): Generation;
   stats(): EngineStats;

@@ -280,7 +280,7 @@ bool FitsTiles(const Case& test, DType dtype) {
   return fits;
 }
 
-void LoadAdapter(FuzzInput* input, Case* test, AdapterIdentity identity) {
+void LoadAdapter(FuzzInput* input, Case* test) {
   std::unique_ptr<Ops> ops = CreateReferenceOps();
   if (input->Bool()) FUZZ_CHECK(CreateCpuOps(SimdLevel::kScalar, 1, &ops).ok(), "no scalar ops");
   CpuDevice device;
@@ -288,23 +288,28 @@ void LoadAdapter(FuzzInput* input, Case* test, AdapterIdentity identity) {
   FUZZ_CHECK(pool.Open(&device, kFrameBytes, 0, 160, true).ok(), "no memory for frames");
   const DType dtype = input->Pick(kDTypes);
   const TileFormat format{ops.get(), dtype, FrameTileColumns(*ops, dtype, kFrameBytes), kFrameBytes};
+  AdapterStore store(format, test->shapes, {test->base.file.path()}, {}, &device);
+  const std::atomic<bool> is_cancelled{false};
+  AdapterContent content;
+  FUZZ_CHECK(store.Check(test->manifest, is_cancelled, &content).ok(), "what was sound is not");
   AdapterResidency residency(&pool, format, test->shapes);
-  Adapter* adapter = residency.Add(1, test->manifest);
-  residency.SetChecked(adapter, std::move(identity));
+  Adapter* adapter = residency.Add(1);
+  residency.SetChecked(adapter, std::move(content));
   if (!residency.Reserve(adapter)) {
     FUZZ_CHECK(adapter->frames_needed > pool.frames_free(), "frames are free and refused");
     return;
   }
   const bool is_changed = input->OneIn(6) && !test->contents[0]->bytes.empty();
   if (is_changed) {
-    Content& content = *test->contents[0];
-    content.bytes.pop_back();
-    content.file.Write(content.bytes);
+    Content& spoiled = *test->contents[0];
+    spoiled.bytes.pop_back();
+    spoiled.file.Write(spoiled.bytes);
   }
-  const std::atomic<bool> is_cancelled{false};
-  const Status filled = FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames, format, pool,
-                                  &device, is_cancelled);
-  residency.FinishLoad(adapter, filled.ok(), 1);
+  LoadedAdapter loaded;
+  StoreReport report;
+  const Status filled =
+      store.Load(adapter->content, adapter->frames, pool, [](int64_t) { return true; }, &loaded, &report);
+  residency.FinishLoad(adapter, filled.ok() ? &loaded : nullptr, 1);
   if (is_changed) {
     FUZZ_CHECK(filled.code() == std::string(kErrAdapterChanged), "a changed file gives '%s'", filled.code());
   } else {
@@ -331,8 +336,8 @@ void Run(FuzzInput input) {
              checked.message().c_str(), faults.size());
   FUZZ_CHECK(checked.ok() || faults.contains(checked.code()), "'%s' %s", checked.code(), checked.message().c_str());
   if (!checked.ok()) return;
-  FUZZ_CHECK(identity.generation.size() == 64 && identity.files.size() == test.contents.size(), "identity");
-  LoadAdapter(&input, &test, std::move(identity));
+  FUZZ_CHECK(identity.files.size() == test.contents.size(), "identity");
+  LoadAdapter(&input, &test);
 }
 
 }  // namespace

@@ -174,14 +174,25 @@ struct Answer {
 };
 
 // An EngineCore, its loader's work, and what its outbox brought; checks every event as it comes.
-class TinyEngine {
+class TinyEngine : public LoaderPort {
  public:
   explicit TinyEngine(EngineOptions options) : core_(std::move(options), &outbox_) {
     const Status opened = core_.Open(is_aborted_);
     FUZZ_CHECK(opened.ok(), "%s", opened.message().c_str());
-    core_.Connect({[this](Adapter* adapter) { work_.push_back({adapter, true, {}, {}}); },
-                   [this](Adapter* adapter) { work_.push_back({adapter, false, {}, {}}); }});
+    core_.Connect(this);
   }
+
+  void Start(LoaderJob job) override {
+    if (job.task != LoaderTask::kCheck) DropPrepare(job.handle);  // what comes now does that too, and more
+    work_.push_back({std::move(job), false});
+  }
+  void Drop(int64_t handle) override {
+    DropPrepare(handle);
+    for (Work& work : work_) work.is_dropped |= work.job.handle == handle;
+  }
+  void DropFromPageCache(const AdapterContent&) override {}
+  void Discard(const AdapterContent&) override {}
+  void SetUploadBytes(int64_t) override {}
 
   EngineCore& core() { return core_; }
   std::map<int64_t, Answer>& answers() { return answers_; }
@@ -196,15 +207,12 @@ class TinyEngine {
   // The oldest check or load; `fails`: as if a file had changed.
   void DoWork(bool fails) {
     if (work_.empty()) return;
-    LoaderResult result = work_.front();
+    const Work work = std::move(work_.front());
     work_.pop_front();
-    Adapter* adapter = result.adapter;
-    const AdapterResidency& residency = core_.residency();
-    result.status = fails ? Status(kErrAdapterChanged, "as asked")
-                    : result.is_check
-                        ? CheckAdapter(adapter->manifest, residency.shapes(), {}, is_aborted_, &result.identity)
-                        : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames,
-                                    residency.format(), core_.pool(), core_.device(), is_aborted_);
+    StoreReport report;
+    const Pace pace = [&](int64_t) { return !work.is_dropped; };
+    LoaderResult result = DoLoaderJob(core_.store(), core_.pool(), work.job, pace, is_aborted_, &report);
+    if (fails) result.status = Status(kErrAdapterChanged, "as asked");
     core_.FinishLoader(std::move(result));
   }
   void Read() {
@@ -240,6 +248,16 @@ class TinyEngine {
   }
 
  private:
+  struct Work {
+    LoaderJob job;
+    bool is_dropped;
+  };
+
+  void DropPrepare(int64_t handle) {
+    std::erase_if(work_,
+                  [&](const Work& work) { return work.job.handle == handle && work.job.task == LoaderTask::kPrepare; });
+  }
+
   void Finish(int64_t request, const std::string& end) {
     const auto found = answers_.find(request);
     FUZZ_CHECK(found != answers_.end() && found->second.end.empty(), "request %lld ended twice, or never began",
@@ -274,7 +292,7 @@ class TinyEngine {
   std::atomic<bool> is_aborted_{false};
   Outbox outbox_{[] {}};
   EngineCore core_;
-  std::deque<LoaderResult> work_;
+  std::deque<Work> work_;
   std::map<int64_t, Answer> answers_;
   std::map<int64_t, size_t> prompts_;
 };

@@ -216,6 +216,7 @@ const options: OpenOptions = {
   files: base.files,
   tensors: baseTensorTable(base.tensors),
   cacheDir: 'packed',
+  adapterDir: '',
   tokenBytes: new Uint8Array(base.spec.vocab).fill(97),
   tokenOffsets: Uint32Array.from({ length: base.spec.vocab + 1 }, (_, i) => i),
   dtype: 'f32',
@@ -231,6 +232,9 @@ const options: OpenOptions = {
     maxQueued: 64,
     maxQueuedPerTenant: 64,
     batchLoraBytes: 0,
+    adapterDiskBytes: 2 ** 24,
+    hostAdapterBytes: 2 ** 22,
+    pinnedAdapterBytes: 2 ** 20,
   },
 };
 const request: RequestSpec = {

@@ -36,7 +36,10 @@ describe('registering', () => {
     });
     expect(base.adapters.get('a')).toEqual(info);
     expect([...base.adapters.list()]).toEqual([info]);
-    expect(base.adapters.stats()).toEqual({ registered: 1, resident: 1, loads: 1, evictions: 0, bytes: 7 });
+    expect(base.adapters.stats()).toEqual({
+      registered: 1, resident: 1, host: 1, loads: 1, evictions: 0, packs: 2, bytesRead: 3,
+      hits: { registered: 4, host: 5, loading: 6, resident: 8 }, bytes: 7, hostBytes: 9, pinnedBytes: 10,
+    }); // prettier-ignore
   });
 
   test('a failure frees the name: of the folder, of the engine', async () => {

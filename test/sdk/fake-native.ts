@@ -6,6 +6,7 @@ import type {
   NativeAddon,
   NativeEngine,
   NativeFinishReason,
+  NativeHold,
   NativeStats,
   NativeTier,
   OnEvents,
@@ -43,6 +44,9 @@ export interface FakeOptions {
   generationOf?: (adapter: AdapterSpec) => string;
   /** Adapters, by their first file, that stay in their check while this says so. */
   isCheckHeld?: (adapter: AdapterSpec) => boolean;
+  /** `adapterHeld` comes when the test calls `answerHolds()`; and what it says. */
+  holdsWait?: boolean;
+  holdFailure?: (kind: NativeHold) => { code: string; message: string } | undefined;
   /** Steps happen when the test calls `step()`, not by themselves. */
   isManual?: boolean;
   /** The addon's own words for a call that it can't read. */
@@ -83,6 +87,7 @@ export class FakeEngine implements NativeEngine {
   readonly violations: string[] = [];
   readonly requests = new Map<number, FakeRequest>();
   readonly adapters = new Map<number, FakeAdapter>();
+  readonly holds: { handle: number; ticket: number; kind: NativeHold }[] = [];
   isClosing = false;
   isClosed = false;
   #isScheduled = false;
@@ -116,6 +121,13 @@ export class FakeEngine implements NativeEngine {
     const adapter = this.adapters.get(handle);
     if (adapter === undefined || adapter.isUnregistered) this.violations.push(`unregister of unknown handle ${handle}`);
     else adapter.isUnregistered = true;
+    this.#schedule();
+  }
+
+  holdAdapter(handle: number, ticket: number, kind: NativeHold): void {
+    this.calls.push(`holdAdapter ${handle} ${kind}`);
+    if (this.isClosing) return;
+    this.holds.push({ handle, ticket, kind });
     this.#schedule();
   }
 
@@ -171,9 +183,23 @@ export class FakeEngine implements NativeEngine {
       prefixTokensLookedUp: 0,
       prefixTokensFound: 0,
       adaptersResident: this.adapters.size,
+      adaptersHost: 1,
       adapterLoads: this.adapters.size,
       adapterEvictions: 0,
-      bytes: { base: 1000, kv: 0, prefix: 0, adapters: 7, workspace: 0, poolFree: 0, pool: 0 },
+      adapterPacks: 2,
+      adapterBytesRead: 3,
+      adapterHits: { registered: 4, host: 5, loading: 6, resident: 8 },
+      bytes: {
+        base: 1000,
+        kv: 0,
+        prefix: 0,
+        adapters: 7,
+        hostAdapters: 9,
+        pinnedAdapters: 10,
+        workspace: 0,
+        poolFree: 0,
+        pool: 0,
+      },
     };
   }
 
@@ -227,6 +253,21 @@ export class FakeEngine implements NativeEngine {
   #stepOpen(records: TestRecord[], events: ControlEvent[]): void {
     for (const request of [...this.requests.values()]) this.#stepRequest(request, records, events);
     for (const [handle, adapter] of this.adapters) this.#stepAdapter(handle, adapter, events);
+    if (!this.fake.holdsWait) this.#stepHolds(events);
+  }
+
+  answerHolds(): void {
+    const events: ControlEvent[] = [];
+    this.#stepHolds(events);
+    this.onEvents(null, events);
+  }
+
+  #stepHolds(events: ControlEvent[]): void {
+    for (const { handle, ticket, kind } of this.holds.splice(0)) {
+      const failure = this.fake.holdFailure?.(kind) ?? { code: '', message: '' };
+      if (!this.adapters.get(handle)?.isReady) this.violations.push(`hold of handle ${handle}, which is not ready`);
+      events.push({ kind: 'adapterHeld', ticket, ...failure });
+    }
   }
 
   #stepAdapter(handle: number, adapter: FakeAdapter, events: ControlEvent[]): void {
@@ -309,9 +350,14 @@ export class FakeEngine implements NativeEngine {
     this.onEvents(null, [...events, { kind: 'closed', code: '', message: '' }]);
   }
 
+  warn(code: string, message: string): void {
+    this.onEvents(null, [{ kind: 'warning', code, message }]);
+  }
+
   /** Ends by itself, as the addon does when memory runs out in a step; what it had is dropped without a word. */
   crash(code: string, message: string): void {
     this.isClosed = true;
+    this.holds.length = 0;
     this.requests.clear();
     this.adapters.clear();
     this.onEvents(null, [{ kind: 'closed', code, message }]);
@@ -324,7 +370,9 @@ export class FakeEngine implements NativeEngine {
       this.#isScheduled = false;
       this.step();
       const isBusy = [...this.requests.values()].some((request) => !request.isPaused || request.isCancelled);
-      const isWaiting = [...this.adapters.values()].some((adapter) => !adapter.isReady);
+      const isWaiting =
+        [...this.adapters.values()].some((adapter) => !adapter.isReady) ||
+        (this.holds.length > 0 && !this.fake.holdsWait);
       if (this.#phase === 'opening' || isBusy || isWaiting) this.#schedule();
     });
   }

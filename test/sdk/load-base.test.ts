@@ -1,4 +1,6 @@
-import { join } from 'node:path';
+import { existsSync, realpathSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OpenLoraError } from '../../src/errors.js';
 import type { LoadProgress } from '../../src/index.js';
@@ -25,12 +27,39 @@ describe('loadBase', () => {
       dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '', prefixCache: true,
       limits: { maxContext: 0, maxBatchTokens: 256, maxQueued: 4096, maxQueuedPerTenant: 2048, batchLoraBytes: 0 },
     }); // prettier-ignore
-    expect(engines[0]!.options.limits.poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
+    const { poolBytes, pinnedAdapterBytes, hostAdapterBytes, adapterDiskBytes } = engines[0]!.options.limits;
+    expect(poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
+    expect(pinnedAdapterBytes).toBe(poolBytes / 2);
+    for (const [bytes, most] of [
+      [hostAdapterBytes, 2 ** 32],
+      [adapterDiskBytes, 2 ** 34],
+    ] as const) {
+      expect(Number.isSafeInteger(bytes) && bytes > 0 && bytes <= most).toBe(true);
+    }
+  });
+
+  test('packed adapters lie below cacheDir, or in a folder that goes with the base', async () => {
+    const { loadBase, engines } = fakeSdk();
+    const base = await loadBase();
+    const { adapterDir } = engines[0]!.options;
+    expect([dirname(adapterDir), basename(adapterDir)]).toEqual([
+      realpathSync(tmpdir()),
+      expect.stringMatching(/^openlora-packs-/),
+    ]);
+    expect(statSync(adapterDir).mode & 0o777).toBe(0o700);
+    await base.dispose();
+    expect(existsSync(adapterDir)).toBe(false);
+    await using kept = await loadBase({ cacheDir: 'packed' });
+    expect(kept.info.warnings).toEqual([]);
+    expect(engines[1]!.options.adapterDir).toBe(resolve('packed', 'adapters'));
   });
 
   test('gives the engine what was asked for', async () => {
     const { loadBase, engines } = fakeSdk();
-    const limits = { deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxBatchLoraBytes: '1KiB' };
+    const limits = {
+      deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxBatchLoraBytes: '1KiB',
+      hostAdapterMemory: 0, pinnedAdapterMemory: '1MiB', adapterCacheDisk: '1 GB',
+    }; // prettier-ignore
     await using base = await loadBase({
       dtype: 'f32',
       kvDtype: 'f16',
@@ -42,7 +71,10 @@ describe('loadBase', () => {
     expect(base.info).toMatchObject({ dtype: 'f32', kvDtype: 'f16', contextLength: 64 });
     expect(engines[0]!.options).toMatchObject({
       dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3, prefixCache: false,
-      limits: { poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxQueuedPerTenant: 2, batchLoraBytes: 1024 },
+      limits: {
+        poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxQueuedPerTenant: 2, batchLoraBytes: 1024,
+        hostAdapterBytes: 0, pinnedAdapterBytes: 2 ** 20, adapterDiskBytes: 1e9,
+      },
     }); // prettier-ignore
   });
 

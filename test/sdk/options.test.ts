@@ -67,7 +67,9 @@ describe('loadBase refuses', () => {
     ['threads as text', { path: 'x', threads: '2' }, INVALID, /^threads: got "2"/],
     ['limits as text', { path: 'x', limits: '8GiB' }, INVALID, /^limits: got "8GiB", wanted an object$/],
     ['an unknown limit', { path: 'x', limits: { maxTokens: 1 } }, UNKNOWN, /^limits: option "maxTokens"/],
-    ['hostAdapterMemory', { path: 'x', limits: { hostAdapterMemory: 1 } }, LATER, /^limits\.hostAdapterMemory/],
+    ['hostAdapterMemory', { path: 'x', limits: { hostAdapterMemory: -1 } }, INVALID, /^limits\.hostAdapterMemory/],
+    ['adapterCacheDisk', { path: 'x', limits: { adapterCacheDisk: 'all' } }, INVALID, /^limits\.adapterCacheDisk/],
+    ['pinnedAdapterMemory', { path: 'x', limits: { pinnedAdapterMemory: 0.5 } }, INVALID, /^limits\.pinnedAdapterM/],
     ['memory in words', { path: 'x', limits: { deviceMemory: 'much' } }, INVALID, /^limits\.deviceMemory: got "much"/],
     ['too little memory', { path: 'x', limits: { deviceMemory: 10 } }, INVALID, /got 10 B, wanted 1 MiB to/],
     ['absurdly much memory', { path: 'x', limits: { deviceMemory: '900TB' } }, INVALID, /got 818\.5 TiB, wanted/],
@@ -411,9 +413,7 @@ describe('registerAdapter refuses', () => {
       /^source: option "tokeni/,
     ],
     ['an unknown key', 'a', 'x', { weight: 1 }, UNKNOWN, /^registerAdapter: option "weight"/],
-    ['pin', 'a', 'x', { pin: true }, LATER, /^pin/],
-    ['preload host', 'a', 'x', { preload: 'host' }, LATER, /^preload: 'host'/],
-    ['preload device', 'a', 'x', { preload: 'device' }, LATER, /^preload: 'device'/],
+    ['a pin that is a number', 'a', 'x', { pin: 1 }, INVALID, /^pin: got 1, wanted true or false$/],
     ['an unknown preload', 'a', 'x', { preload: 'gpu' }, INVALID, /^preload: got "gpu"/],
     [
       'a short generation',
@@ -450,7 +450,9 @@ describe('the other calls refuse', () => {
       [INVALID, () => base.tokenizer.encode(bad(5))],
       [INVALID, () => base.tokenizer.decode([1], bad({ skipSpecialTokens: 1 }))],
       [INVALID, () => base.adapters.get(bad(5))],
-      [LATER, () => base.prefetch('a')],
+      [UNKNOWN, () => base.prefetch('a', bad({ to: 'host' }))],
+      [INVALID, () => base.prefetch(bad(5))],
+      ['ERR_ADAPTER_NOT_FOUND', () => base.prefetch('nobody')],
     ];
     for (const [code, call] of calls) expect((await errorOf((async () => call())())).code).toBe(code);
     await base.dispose();

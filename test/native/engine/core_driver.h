@@ -23,13 +23,24 @@ struct Answer {
 };
 
 // Drives an EngineCore on the test's own thread: the loader's work is done when the test says so.
-class CoreDriver {
+class CoreDriver : public LoaderPort {
  public:
-  explicit CoreDriver(EngineOptions options) : base_files_(options.files), core_(std::move(options), &outbox_) {
+  explicit CoreDriver(EngineOptions options) : core_(std::move(options), &outbox_) {
     opened_ = core_.Open(is_aborted_);
-    core_.Connect({[this](Adapter* adapter) { work_.push_back({adapter, true, {}, {}}); },
-                   [this](Adapter* adapter) { work_.push_back({adapter, false, {}, {}}); }});
+    core_.Connect(this);
   }
+
+  void Start(LoaderJob job) override {
+    if (job.task != LoaderTask::kCheck) DropPrepare(job.handle);  // what comes now does that too, and more
+    work_.push_back({std::move(job), false});
+  }
+  void Drop(int64_t handle) override {
+    DropPrepare(handle);
+    for (Work& work : work_) work.is_dropped |= work.job.handle == handle;
+  }
+  void DropFromPageCache(const AdapterContent& content) override { core_.store()->DropFromPageCache(content); }
+  void Discard(const AdapterContent& content) override { core_.store()->Discard(content); }
+  void SetUploadBytes(int64_t bytes) override { upload_bytes_ = bytes; }
 
   const Status& opened() const { return opened_; }
   EngineCore& core() { return core_; }
@@ -38,20 +49,28 @@ class CoreDriver {
   const OpenedEvent& opened_event() const { return opened_event_; }
   const std::vector<ProgressEvent>& progress() const { return progress_; }
   std::map<int64_t, std::string>& adapter_events() { return adapter_events_; }
+  // By ticket: "held", or an error code; empty while it waits.
+  std::string hold(int64_t ticket) const { return holds_.count(ticket) > 0 ? holds_.at(ticket) : ""; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
   bool has_ended(int64_t request) { return !answers_[request].end.empty(); }
   bool has_loader_work() const { return !work_.empty(); }
 
-  // Does the oldest check or load.
+  // Of the step that was last planned.
+  int64_t upload_bytes() const { return upload_bytes_; }
+  // What is to be done, the oldest first.
+  std::vector<LoaderTask> loader_work() const {
+    std::vector<LoaderTask> tasks;
+    for (const Work& work : work_) tasks.push_back(work.job.task);
+    return tasks;
+  }
+  // Does the oldest job.
   void DoLoaderWork() {
-    LoaderResult result = work_.front();
+    const Work work = std::move(work_.front());
     work_.pop_front();
-    Adapter* adapter = result.adapter;
-    const AdapterResidency& residency = core_.residency();
-    result.status = result.is_check ? CheckAdapter(adapter->manifest, residency.shapes(), base_files_, is_aborted_,
-                                                   &result.identity)
-                                    : FillTiles(adapter->manifest, adapter->identity, adapter->layout, adapter->frames,
-                                                residency.format(), core_.pool(), core_.device(), is_aborted_);
-    core_.FinishLoader(std::move(result));
+    StoreReport report;
+    const Pace pace = [&](int64_t) { return !work.is_dropped; };
+    core_.FinishLoader(DoLoaderJob(core_.store(), core_.pool(), work.job, pace, is_aborted_, &report));
+    core_.store()->Settle(&report);
   }
   void Register(int64_t handle, AdapterManifest manifest) {
     core_.Register(handle, std::move(manifest));
@@ -90,6 +109,11 @@ class CoreDriver {
         adapter_events_[ready->handle] = "ready";
       } else if (const auto* refused = std::get_if<AdapterFailedEvent>(&event)) {
         adapter_events_[refused->handle] = refused->status.code();
+      } else if (const auto* held = std::get_if<AdapterHeldEvent>(&event)) {
+        EXPECT_EQ(holds_.count(held->ticket), 0u) << "hold " << held->ticket << " ended twice";
+        holds_[held->ticket] = held->status.ok() ? "held" : held->status.code();
+      } else if (const auto* warning = std::get_if<WarningEvent>(&event)) {
+        warnings_.emplace_back(warning->status.code());
       } else if (const auto* retired = std::get_if<AdapterRetiredEvent>(&event)) {
         adapter_events_[retired->handle] = "retired";
       }
@@ -116,14 +140,26 @@ class CoreDriver {
     }
   }
 
+  struct Work {
+    LoaderJob job;
+    bool is_dropped;
+  };
+
+  void DropPrepare(int64_t handle) {
+    std::erase_if(work_,
+                  [&](const Work& work) { return work.job.handle == handle && work.job.task == LoaderTask::kPrepare; });
+  }
+
   std::atomic<bool> is_aborted_{false};
   Outbox outbox_{[] {}};
-  std::vector<std::string> base_files_;
   EngineCore core_;
   Status opened_;
   OpenedEvent opened_event_;
   std::vector<ProgressEvent> progress_;
-  std::deque<LoaderResult> work_;
+  std::deque<Work> work_;
+  int64_t upload_bytes_ = 0;
+  std::map<int64_t, std::string> holds_;
+  std::vector<std::string> warnings_;
   std::map<int64_t, Answer> answers_;
   std::map<int64_t, std::string> adapter_events_;
 };

@@ -344,16 +344,16 @@ TEST_F(WeightCacheTest, WhatCantBeAFolderOrAFileIsAnError) {
   EXPECT_EQ(Names().size(), 1u);
 }
 
-TEST_F(WeightCacheTest, WritingRemovesWhatDeadWritersLeftADayAgoAndNothingElse) {
+TEST_F(WeightCacheTest, WritingRemovesWhatDeadWritersLeftAndNothingElse) {
   const auto base = PackAndWrite(Options());
   const std::string name = *Names().begin(), digits = name.substr(0, 32);
   const auto now = fs::file_time_type::clock::now();
-  const auto put = [&](const std::string& file, int hours) {
+  const auto put = [&](const std::string& file, int minutes) {
     std::ofstream(cache_ + "/" + file) << "x";
-    fs::last_write_time(cache_ + "/" + file, now - std::chrono::hours(hours));
+    fs::last_write_time(cache_ + "/" + file, now - std::chrono::minutes(minutes));
   };
-  put(name + ".tmp-abcdef", 25);
-  put(name + ".tmp-ABCDEF", 23);
+  put(name + ".tmp-abcdef", 2);
+  put(name + ".tmp-ABCDEF", 0);
   std::set<std::string> kept = {name, name + ".tmp-ABCDEF", "folder.tmp-abcdef", digits + ".weights.tmp-folder"};
   for (const std::string& file :
        {digits + ".weights", digits + ".weights.tmp-abcde", digits + ".weights.tmp-abcdefg", digits + ".tmp-abcdef",

@@ -88,7 +88,7 @@ const CALLS: BadInput[] = [
     await base.unregisterAdapter('brief');
     await base.generate({ prompt: 'hi', adapter: 'brief' }).result;
   }],
-  ['prefetching', 'NOT_SUPPORTED', /prefetch/, ({ base }) => base.prefetch('good')],
+  ['prefetching nobody', 'ADAPTER_NOT_FOUND', /'nobody' is not registered/, ({ base }) => base.prefetch('nobody')],
   ['encoding a number', 'INVALID_OPTION', /text: got 5, wanted a string/, ({ base }) => base.tokenizer.encode(5 as never)],
   ['encoding 17 million characters', 'INVALID_OPTION', /text: got 17000000 characters, wanted/, ({ base }) => base.tokenizer.encode('x'.repeat(17_000_000))],
   ['decoding a token beyond the vocabulary', 'TOKEN_RANGE', /ids\[0\] is 260, wanted/, async ({ base }) => base.tokenizer.decode([260])],

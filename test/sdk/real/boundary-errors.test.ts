@@ -50,6 +50,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
       files: base.files,
       tensors: baseTensorTable(base.tensors),
       cacheDir: '',
+      adapterDir: '',
       tokenBytes: new Uint8Array(vocab).fill(97),
       tokenOffsets: Uint32Array.from({ length: vocab + 1 }, (_, i) => i),
       dtype: 'f32',
@@ -65,6 +66,9 @@ describe.skipIf(noAddon)('the addon refuses', () => {
         maxQueued: 64,
         maxQueuedPerTenant: 64,
         batchLoraBytes: 0,
+        adapterDiskBytes: 2 ** 24,
+        hostAdapterBytes: 2 ** 22,
+        pinnedAdapterBytes: 2 ** 20,
       },
     };
     await new Promise<void>((resolve, reject) => {

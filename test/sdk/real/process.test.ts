@@ -72,9 +72,15 @@ describe.skipIf(noAddon)('a process', () => {
       await once(child.stdout, 'data');
       child.kill('SIGKILL');
       await once(child, 'close');
-      const [left] = readdirSync(tmp);
-      expect(readdirSync(join(tmp, left!)).sort()).toEqual(['1.safetensors', 'owner']);
-      expect(statSync(join(tmp, left!)).mode & 0o777).toBe(0o700);
+      const [packs, spool, ...others] = readdirSync(tmp).sort();
+      expect([packs, spool, others]).toEqual([
+        expect.stringMatching(/^openlora-packs-/),
+        expect.stringMatching(/^openlora-spool-/),
+        [],
+      ]);
+      expect(readdirSync(join(tmp, packs!))).toEqual(['owner']);
+      expect(readdirSync(join(tmp, spool!)).sort()).toEqual(['1.safetensors', 'owner']);
+      for (const left of [packs, spool]) expect(statSync(join(tmp, left!)).mode & 0o777).toBe(0o700);
       expect(await run('spooling')).toEqual([0, '1\n']);
       expect(readdirSync(tmp)).toEqual([]);
     }, 60_000);

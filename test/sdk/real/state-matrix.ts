@@ -141,6 +141,8 @@ export async function runState(state: RealState, files: MatrixFiles): Promise<Ce
   const methods: typeof METHODS = {
     ...METHODS,
     registerAdapter: (base) => base.registerAdapter('b', folder),
+    'registerAdapter preloaded': (base) => base.registerAdapter('b', folder, { preload: 'host' }),
+    'registerAdapter pinned': (base) => base.registerAdapter('b', folder, { pin: true }),
     'registerAdapter of bytes': (base) => base.registerAdapter('b', { config, tensors: readFileSync(weights) }),
     'registerAdapter of a stream': (base) => base.registerAdapter('b', { config, tensors: createReadStream(weights) }),
   };
