@@ -118,7 +118,9 @@ void Scheduler::PlanIf(bool is_wanted, Sequence* sequence, StepLedger* ledger) {
   if (ledger->CanRun(*sequence)) PlanRows(sequence, ledger);
 }
 
-// Prompts that have begun go before those that wait, but for those of tenants that have had less.
+// Prompts that have begun go before those that wait, but for those of tenants that have had less. Of those that wait,
+// whoever's adapters were loaded for it goes first: its turn came when they were reserved, and nobody else's load may
+// take them back before they were of use.
 void Scheduler::PlanPrompts(StepLedger* ledger) {
   FairQueue::Visit visit(queue_);
   size_t begun = 0;
@@ -130,8 +132,13 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
       PlanIf(!IsContinuing(*sequence), sequence, ledger);
     }
   };
+  for (Sequence* sequence : reserved_) {
+    if (sequence->was_preempted || !AreResident(*sequence) || !ledger->CanRun(*sequence)) continue;
+    plan_begun(sequence);
+    if (PlanWaiting(sequence, ledger) == Turn::kBlocksAll) return plan_begun(nullptr);
+  }
   while (Sequence* sequence = visit.Next()) {
-    if (!ledger->CanRun(*sequence)) continue;
+    if (!ledger->CanRun(*sequence) || ledger->IsVisited(sequence)) continue;
     plan_begun(sequence);
     const Turn turn = PlanWaiting(sequence, ledger);
     if (turn == Turn::kBlocksAll) break;

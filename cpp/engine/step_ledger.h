@@ -62,6 +62,7 @@ class StepLedger {
   bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
   // A waiting one's turn has come.
   void Visit(const Sequence* sequence) { visited_.insert(sequence); }
+  bool IsVisited(const Sequence* sequence) const { return visited_.contains(sequence); }
   // Wanted by this plan: not a victim, or not any more.
   void Keep(Adapter* adapter) { eviction_.Keep(adapter); }
   void Keep(const PrefixHit& hit) { eviction_.Keep(hit.tail); }
