@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "base/check.h"
+#include "base/plant.h"
 
 namespace openlora {
 namespace {
@@ -240,7 +241,10 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     OPENLORA_CHECK(has_frames);
   }
   for (Sequence* sequence : plan.pins) {
-    for (Adapter* adapter : sequence->adapters) residency_->Pin(adapter, sequence->take_backs == 0);
+    for (Adapter* adapter : sequence->adapters) {
+      if (IsPlanted(Plant::kMissedPin) && adapter->state == AdapterState::kLoading) continue;
+      residency_->Pin(adapter, sequence->take_backs == 0);
+    }
     sequence->has_pins = true;
     if (!sequence->adapters.empty()) Insert(&reserved_, sequence);
   }

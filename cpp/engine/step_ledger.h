@@ -24,8 +24,9 @@ struct StepPlan {
   std::vector<Sequence*> unpins;       // waiting ones whose reservation a running sequence takes back
   std::vector<Sequence*> pins;         // waiting ones whose adapters are reserved from now on
   std::vector<Adapter*> loads;         // take their frames and are to be loaded
-  Sequence* starved = nullptr;         // the first that found no frames
-  int64_t starved_frames = 0;          // that it needs at once, itself and its adapters
+  Sequence* starved =
+      nullptr;  // found no frames: who came first of those that have rows, else who was first to find none
+  int64_t starved_frames = 0;  // that it needs at once, itself and its adapters
 };
 
 // What a step may compute and read.
