@@ -181,11 +181,16 @@ bool Scheduler::HasRoom(const Sequence& sequence, StepLedger* ledger) const {
 
 bool Scheduler::ReserveFor(Sequence* sequence, StepLedger* ledger) {
   int64_t frames = 0;
-  std::vector<Adapter*> loads;
+  std::vector<Adapter*> loads, kept;
+  // Those that have rows may need the frames of what isn't reserved after all.
+  const auto give_up = [&] {
+    for (Adapter* adapter : kept) ledger->Unkeep(adapter);
+    return false;
+  };
   for (Adapter* adapter : sequence->adapters) {
-    if (ledger->IsEvicted(adapter)) return false;  // went in this very plan: there is pressure, next step
+    if (ledger->IsEvicted(adapter)) return give_up();  // went in this very plan: there is pressure, next step
     const bool is_missing = adapter->state == AdapterState::kRegistered;
-    ledger->Keep(adapter);
+    if (ledger->Keep(adapter)) kept.push_back(adapter);
     const std::vector<Adapter*>& planned = ledger->plan()->loads;
     if (!is_missing || std::find(planned.begin(), planned.end(), adapter) != planned.end()) continue;
     if (std::find(loads.begin(), loads.end(), adapter) != loads.end()) continue;
@@ -196,7 +201,7 @@ bool Scheduler::ReserveFor(Sequence* sequence, StepLedger* ledger) {
   const int64_t block = kv_->FramesFor(1);
   if (!ledger->TakeByForce(sequence, frames + block)) {
     ledger->Starve(sequence, frames + block);
-    return false;
+    return give_up();
   }
   ledger->plan()->loads.insert(ledger->plan()->loads.end(), loads.begin(), loads.end());
   ledger->plan()->pins.push_back(sequence);

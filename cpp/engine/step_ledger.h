@@ -63,8 +63,9 @@ class StepLedger {
   bool IsPlanned(const Sequence* sequence) const { return planned_.contains(sequence); }
   // A waiting one's turn has come.
   void Visit(const Sequence* sequence) { visited_.insert(sequence); }
-  // Wanted by this plan: not a victim, or not any more.
-  void Keep(Adapter* adapter) { eviction_.Keep(adapter); }
+  // Wanted by this plan: not a victim, or not any more, until Unkeep. False: it was kept already.
+  bool Keep(Adapter* adapter) { return eviction_.Keep(adapter); }
+  void Unkeep(Adapter* adapter) { eviction_.Unkeep(adapter); }
   void Keep(const PrefixHit& hit) { eviction_.Keep(hit.tail); }
   void Unkeep(const PrefixHit& hit) { eviction_.Unkeep(hit.tail); }
   bool IsEvicted(const Adapter* adapter) const { return eviction_.IsEvicted(adapter); }

@@ -64,7 +64,7 @@ TEST(Simulator, KeepsWhatItFoundMended) {
     const char* what;
   } kFound[] = {
       {25, "after a plan of loads alone the engine slept though others could run"},
-      {53, "out of memory went to the first that waited, not to the running one that couldn't fit"},
+      {53, "a running request got none of the frames that a reservation had kept and then failed"},
       {83, "a reservation was taken back from a request that had rows in the same plan"},
       {176, "likewise"},
   };
