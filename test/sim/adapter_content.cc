@@ -22,8 +22,8 @@ uint64_t DeltaOf(uint64_t content, const AdapterSite& site, SiteShape shape) {
 
 }  // namespace
 
-AdapterContent MakeContent(uint64_t digest, int32_t rank_max, const std::vector<SiteShape>& shapes) {
-  AdapterContent content;
+TileContent MakeContent(uint64_t digest, int32_t rank_max, const std::vector<SiteShape>& shapes) {
+  TileContent content;
   content.digest = digest;
   content.deltas.resize(shapes.size());
   Random random(digest, 0);
@@ -38,7 +38,7 @@ AdapterContent MakeContent(uint64_t digest, int32_t rank_max, const std::vector<
   return content;
 }
 
-AdapterManifest ManifestOf(const AdapterContent& content, const std::string& name) {
+AdapterManifest ManifestOf(const TileContent& content, const std::string& name) {
   AdapterManifest manifest;
   manifest.files = {name};
   manifest.canonical_config = "{}";
@@ -46,12 +46,12 @@ AdapterManifest ManifestOf(const AdapterContent& content, const std::string& nam
   return manifest;
 }
 
-void FillFrames(const AdapterContent& content, const Adapter& adapter, const FramePool& pool, const TileFormat& format,
-                const std::vector<SiteShape>& shapes, size_t half) {
-  const size_t tiles = adapter.layout.places.size();
+void FillFrames(const TileContent& content, const TileLayout& layout, const std::vector<uint32_t>& frames,
+                const FramePool& pool, const TileFormat& format, const std::vector<SiteShape>& shapes, size_t half) {
+  const size_t tiles = layout.places.size();
   const size_t begin = tiles * half / 2, end = tiles * (half + 1) / 2;
   for (const AdapterSite& site : content.sites) {
-    const SitePages& pages = adapter.layout.sites[static_cast<size_t>(site.site)];
+    const SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
     const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
     const std::pair<uint32_t, int64_t> matrices[] = {{pages.a, shape.in}, {pages.b, shape.out}};
     for (int matrix = 0; matrix < 2; ++matrix) {
@@ -59,9 +59,9 @@ void FillFrames(const AdapterContent& content, const Adapter& adapter, const Fra
       ForEachTileUnit(site.rank, columns, format.tile_columns, [&](int32_t tile, int32_t unit) {
         const size_t index = first + static_cast<size_t>(tile);
         if (index < begin || index >= end) return;
-        const TileLayout::Place& place = adapter.layout.places[index];
+        const TileLayout::Place& place = layout.places[index];
         uint8_t* const target =
-            pool.Frame(adapter.frames[place.frame]) + (static_cast<int64_t>(place.unit) + unit) * kTileUnitBytes;
+            pool.Frame(frames[place.frame]) + (static_cast<int64_t>(place.unit) + unit) * kTileUnitBytes;
         const uint64_t value = TileUnit(content.digest, site.site, matrix, tile, unit);
         std::memcpy(target, &value, sizeof(value));
       });

@@ -20,7 +20,7 @@ Generation* Catalog::Add(int32_t name) {
   const Generation* before = Current(name);
   added->content = before != nullptr && random_.Chance(scenario_.same_content)
                        ? before->content
-                       : std::make_shared<AdapterContent>(MakeContent(random_.Next(), scenario_.rank_max, shapes_));
+                       : std::make_shared<TileContent>(MakeContent(random_.Next(), scenario_.rank_max, shapes_));
   return (generations_[added->handle] = std::move(added)).get();
 }
 

@@ -14,7 +14,7 @@ namespace openlora::sim {
 struct Generation {
   int64_t handle = 0;
   int32_t name = 0;
-  std::shared_ptr<const AdapterContent> content;
+  std::shared_ptr<const TileContent> content;
   int64_t frames = 0;      // when resident; known once it is ready
   bool is_ready = false;   // its check succeeded
   bool is_hidden = false;  // unregistered, or refused

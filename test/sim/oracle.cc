@@ -17,7 +17,7 @@ bool Contains(const std::vector<int32_t>& list, int32_t value) {
 // Position by position, one running digest of KV for each layer.
 class Alone {
  public:
-  Alone(const Request& request, const std::vector<const AdapterContent*>& contents)
+  Alone(const Request& request, const std::vector<const TileContent*>& contents)
       : request_(request), contents_(contents) {}
 
   void Restart(bool is_long) {
@@ -54,7 +54,7 @@ class Alone {
   }
 
   const Request& request_;
-  const std::vector<const AdapterContent*>& contents_;
+  const std::vector<const TileContent*>& contents_;
   std::array<uint64_t, kLayers> attended_{};
   int32_t position_ = 0;
   bool is_long_ = false;
@@ -91,7 +91,7 @@ SampleRow RowOf(const Request& request, int32_t output, const std::vector<SeenTo
 
 }  // namespace
 
-Expected ComputeAlone(const Request& request, const std::vector<const AdapterContent*>& contents, int32_t max_context,
+Expected ComputeAlone(const Request& request, const std::vector<const TileContent*>& contents, int32_t max_context,
                       int32_t rope_switch) {
   Expected expected;
   Alone alone(request, contents);

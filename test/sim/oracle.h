@@ -17,7 +17,7 @@ struct Expected {
 };
 
 // `contents`: of the request's adapters, in its order.
-Expected ComputeAlone(const Request& request, const std::vector<const AdapterContent*>& contents, int32_t max_context,
+Expected ComputeAlone(const Request& request, const std::vector<const TileContent*>& contents, int32_t max_context,
                       int32_t rope_switch);
 
 }  // namespace openlora::sim

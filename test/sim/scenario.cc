@@ -54,7 +54,9 @@ Scenario MakeScenario(uint64_t seed) {
   s.check_fails = random.Pick({0.0, 0.1});
   s.leaves_away = random.Pick({0.0, 0.3});
   s.same_content = random.Pick({0.0, 0.3});
-  s.has_prefix_cache = Random(seed, 5).Chance(0.8);
+  Random later(seed, 5);
+  s.has_prefix_cache = later.Chance(0.8);
+  s.host_adapter_bytes = later.Pick({0, 100'000, 10'000'000});
   return s;
 }
 

@@ -19,6 +19,7 @@ struct Scenario {
   int32_t max_queued_per_tenant = 0;
   int64_t batch_lora_bytes = 0;
   bool has_prefix_cache = true;
+  int64_t host_adapter_bytes = 0;
   // who asks for what
   Arrivals arrivals = Arrivals::kSteady;
   double interval_ms = 0;  // between arrivals

@@ -79,6 +79,7 @@ inline EngineOptions SimOptions(const Scenario& scenario, SimOps** ops) {
   options.max_queued_per_tenant = scenario.max_queued_per_tenant;
   options.batch_lora_bytes = scenario.batch_lora_bytes;
   options.has_prefix_cache = scenario.has_prefix_cache;
+  options.host_adapter_bytes = scenario.host_adapter_bytes;
   options.poisons_freed = true;
   return options;
 }

@@ -162,8 +162,6 @@ void Witness::ReadEvent(const ControlEvent& event) {
     CheckFailure(tracked, failed->status);
     ++(tracked.refusal != nullptr ? counts_.refused : counts_.failed);
     live_.erase(failed->request);
-  } else if (const auto* ready = std::get_if<AdapterReadyEvent>(&event)) {
-    ready_.push_back(ready->handle);
   } else if (const auto* refused = std::get_if<AdapterFailedEvent>(&event)) {
     EndGeneration(refused->handle);
   } else if (const auto* retired = std::get_if<AdapterRetiredEvent>(&event)) {
@@ -216,7 +214,7 @@ void Witness::CheckFailure(const Tracked& tracked, const Status& status) const {
 // Against what the request gets alone; of one that was cut short, as far as it came.
 void Witness::CheckTokens(const Tracked& tracked, bool is_whole, FinishReason reason) const {
   const Request& request = tracked.request;
-  std::vector<const AdapterContent*> contents;
+  std::vector<const TileContent*> contents;
   for (const Generation* generation : tracked.generations) contents.push_back(generation->content.get());
   Expected expected = ComputeAlone(request, contents, scenario_.max_context, scenario_.rope_switch);
   if (request.logprobs < 0) expected.logprobs.clear();

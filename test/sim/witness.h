@@ -49,8 +49,6 @@ class Witness {
 
   void Read(const EventBatch& batch);
   const RunCounts& counts() const { return counts_; }
-  // Handles whose registration succeeded, since the last call.
-  std::vector<int64_t> TakeReady() { return std::exchange(ready_, {}); }
 
  private:
   const char* RefusalOf(const Tracked& tracked, int64_t requests_in_engine) const;
@@ -67,7 +65,6 @@ class Witness {
   Catalog* catalog_;
   const int64_t frames_total_;
   std::map<int64_t, Tracked> live_;
-  std::vector<int64_t> ready_;
   RunCounts counts_;
 };
 
