@@ -129,7 +129,7 @@ class Simulator final : public LoaderPort {
   uint64_t next_order_ = 0;
   std::map<int64_t, Job> jobs_;
   int64_t next_job_ = 1;
-  bool has_work_ = false;               // what the last step said
+  bool has_work_ = false;  // what the last step said
   bool is_draining_ = false;
   int64_t steps_ = 0;
   Trace trace_;

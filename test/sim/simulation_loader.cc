@@ -75,8 +75,8 @@ bool Simulator::EndJob(int64_t id) {
     FillFrames(*catalog_.Find(result.handle)->content, job.layout, job.asked.frames, core_.pool(), format,
                catalog_.shapes(), 1);
     for (const TileLayout::Place& place : job.layout.places)
-      result.loaded.tiles.push_back(static_cast<uint32_t>(
-          job.asked.frames[place.frame] * (format.frame_bytes / kTileUnitBytes) + place.unit));
+      result.loaded.tiles.push_back(
+          static_cast<uint32_t>(job.asked.frames[place.frame] * (format.frame_bytes / kTileUnitBytes) + place.unit));
     result.loaded.layout = std::move(job.layout);
   }
   core_.FinishLoader(std::move(result));

@@ -8,7 +8,7 @@
 namespace openlora::sim {
 namespace {
 
-constexpr const char* kKindNames[] = {"arrive", "cancel",        "pause",          "resume",        "read",
+constexpr const char* kKindNames[] = {"arrive", "cancel",        "pause",          "resume",   "read",
                                       "churn",  "register name", "half done: job", "done: job"};
 
 }  // namespace
