@@ -33,7 +33,7 @@ double RequestMaker::NextIntervalMs() {
 std::vector<int32_t> RequestMaker::MakePrompt(int32_t tenant) {
   const int32_t room = scenario_.max_context - 1;
   const int32_t count = random_.Chance(0.1) ? random_.Range(1, room) : random_.Range(1, std::min(room, 48));
-  const int32_t shared = random_.Chance(scenario_.shared_prompts) ? random_.Range(0, count) : 0;
+  const int32_t shared = random_.Chance(scenario_.shared_prompts) ? random_.Range(count / 2, count) : 0;
   const auto beginning = static_cast<uint64_t>(tenant) * 4 + static_cast<uint64_t>(random_.Range(0, 1));
   std::vector<int32_t> tokens;
   for (int32_t i = 0; i < count; ++i) {
@@ -50,7 +50,7 @@ void RequestMaker::AddAdapters(Catalog* catalog, Request* request) {
     // A client that hasn't heard yet that its adapter went.
     if (generation == nullptr || random_.Chance(0.01)) generation = catalog->PickAny();
     if (generation == nullptr) continue;
-    request->adapters.push_back({generation->handle, random_.Chance(0.7) ? 1.0f : random_.Pick({0.5f, -1.0f, 0.0f})});
+    request->adapters.push_back({generation->handle, random_.Chance(0.85) ? 1.0f : random_.Pick({0.5f, -1.0f, 0.0f})});
   }
 }
 
