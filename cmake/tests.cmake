@@ -29,3 +29,5 @@ target_compile_definitions(openlora_tests PRIVATE OPENLORA_SOURCE_DIR="${PROJECT
 target_link_libraries(openlora_tests PRIVATE openlora_measure openlora_core openlora_warnings GTest::gtest_main)
 
 add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+
+include(cmake/sim.cmake)

@@ -2,6 +2,7 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/plant.h"
 #include "engine/engine_core.h"
 #include "memory/eviction_plan.h"
 
@@ -118,6 +119,7 @@ void EngineCore::FinishLoad(Adapter* adapter, LoaderResult* result) {
   // It was dropped, and then somebody came: its frames are still its own.
   if (was_dropped && is_wanted && result->status.code() == std::string_view(kErrAborted)) return StartLoad(adapter);
   const bool has_succeeded = result->status.ok();
+  if (IsPlanted(Plant::kLostLoad) && !is_wanted) return;
   residency_->FinishLoad(adapter, has_succeeded ? &result->loaded : nullptr, step_);
   if (has_succeeded) adapter->content.has_pack = result->has_pack;
   if (has_succeeded && result->has_pack && !adapter->is_hidden) EnterHost(adapter);

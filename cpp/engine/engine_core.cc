@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/plant.h"
 #include "engine/prefix_realm.h"
 
 namespace openlora {
@@ -188,6 +189,7 @@ bool EngineCore::Step() {
   epoch_ = outbox_->epoch();
   const StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
   scheduler_->Commit(plan, step_);
+  if (IsPlanted(Plant::kBookedTwice) && plan.loads.empty() && plan.evictions.empty()) scheduler_->Commit(plan, step_);
   for (Adapter* adapter : plan.loads) StartLoad(adapter);
   // Loads take a bounded part of a step's time from the rows that it has; where there are none, they may take all.
   loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_);
@@ -197,7 +199,7 @@ bool EngineCore::Step() {
     const Status status = CheckInvariants();
     if (!status.ok()) FailAll(status);
   }
-  return true;
+  return !IsPlanted(Plant::kLostWakeUp) || !sample_rows_.empty();
 }
 
 void EngineCore::ExpireRequests() {
@@ -213,6 +215,7 @@ void EngineCore::ExpireRequests() {
 // Nothing was planned. True if that was resolved here and another plan may do better.
 bool EngineCore::HandleStuck(const StepPlan& plan) {
   if (!plan.preemptions.empty() || !plan.unpins.empty() || !plan.evictions.empty() || !plan.drops.empty()) return true;
+  if (!plan.pins.empty()) return true;                   // they were charged for their loads: others may go first now
   if (residency_->adapters_loading() > 0) return false;  // the loader will call; what it checks holds no frames
   Sequence* stuck = plan.starved;
   if (stuck != nullptr) {
@@ -241,6 +244,11 @@ void EngineCore::RunBatch(const StepPlan& plan) {
     if (planned.sequence->admitted_ms == 0) planned.sequence->admitted_ms = now;
   }
   batch_.Build(plan.rows);
+  if (IsPlanted(Plant::kFreedEarly)) {
+    Sequence* last = plan.rows.back().sequence;
+    if (last->computed > last->kv.shared.blocks * frame_tokens_) kv_->Release(&last->kv, step_);
+    pool_.Reclaim(step_);
+  }
   const ModelConfig& model = options_.model;
   KvView kv{pool_.memory(), pool_.frame_bytes(), frame_tokens_, options_.kv_dtype,
             model.layers,   model.kv_heads,      model.head_dim};

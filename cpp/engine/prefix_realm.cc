@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "base/plant.h"
+
 namespace openlora {
 namespace {
 
@@ -28,7 +30,8 @@ std::string PrefixRealm(const Sequence& sequence) {
   realm.push_back(is_salted ? 'c' : 't');
   AppendText(is_salted ? request.cache_salt : request.tenant, &realm);
   for (size_t i = 0; i < sequence.adapters.size(); ++i) {
-    Append(sequence.adapters[i]->content.generation, &realm);
+    const AdapterContent& content = sequence.adapters[i]->content;
+    Append(IsPlanted(Plant::kPrefixByName) ? content.key : content.generation, &realm);
     Append(request.adapters[i].weight, &realm);
   }
   return realm;

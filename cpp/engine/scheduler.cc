@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "base/check.h"
+#include "base/plant.h"
 
 namespace openlora {
 namespace {
@@ -118,9 +119,7 @@ void Scheduler::PlanIf(bool is_wanted, Sequence* sequence, StepLedger* ledger) {
   if (ledger->CanRun(*sequence)) PlanRows(sequence, ledger);
 }
 
-// Prompts that have begun go before those that wait, but for those of tenants that have had less. Of those that wait,
-// whoever's adapters were loaded for it goes first: its turn came when they were reserved, and nobody else's load may
-// take them back before they were of use.
+// Prompts that have begun go before those that wait, but for those of tenants that have had less.
 void Scheduler::PlanPrompts(StepLedger* ledger) {
   FairQueue::Visit visit(queue_);
   size_t begun = 0;
@@ -132,13 +131,8 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
       PlanIf(!IsContinuing(*sequence), sequence, ledger);
     }
   };
-  for (Sequence* sequence : reserved_) {
-    if (sequence->was_preempted || !AreResident(*sequence) || !ledger->CanRun(*sequence)) continue;
-    plan_begun(sequence);
-    if (PlanWaiting(sequence, ledger) == Turn::kBlocksAll) return plan_begun(nullptr);
-  }
   while (Sequence* sequence = visit.Next()) {
-    if (!ledger->CanRun(*sequence) || ledger->IsVisited(sequence)) continue;
+    if (!ledger->CanRun(*sequence)) continue;
     plan_begun(sequence);
     const Turn turn = PlanWaiting(sequence, ledger);
     if (turn == Turn::kBlocksAll) break;
@@ -149,6 +143,12 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
     }
   }
   plan_begun(nullptr);
+  // Whoever waits for frames doesn't keep back those whose adapters have been loaded: they go sooner than they give
+  // way.
+  for (Sequence* sequence : reserved_) {
+    if (ledger->IsVisited(sequence) || !AreResident(*sequence) || !ledger->CanRun(*sequence)) continue;
+    if (PlanWaiting(sequence, ledger) == Turn::kBlocksAll) return;
+  }
 }
 
 // Its turn has come. One that waits for frames is passed by nobody, but where its own tenant holds more than its share
@@ -187,11 +187,16 @@ bool Scheduler::HasRoom(const Sequence& sequence, StepLedger* ledger) const {
 
 bool Scheduler::ReserveFor(Sequence* sequence, StepLedger* ledger) {
   int64_t frames = 0;
-  std::vector<Adapter*> loads;
+  std::vector<Adapter*> loads, kept;
+  // Those that have rows may need the frames of what isn't reserved after all.
+  const auto give_up = [&] {
+    for (Adapter* adapter : kept) ledger->Unkeep(adapter);
+    return false;
+  };
   for (Adapter* adapter : sequence->adapters) {
-    if (ledger->IsEvicted(adapter)) return false;  // went in this very plan: there is pressure, next step
+    if (ledger->IsEvicted(adapter)) return give_up();  // went in this very plan: there is pressure, next step
     const bool is_missing = adapter->state == AdapterState::kRegistered;
-    ledger->Keep(adapter);
+    if (ledger->Keep(adapter)) kept.push_back(adapter);
     const std::vector<Adapter*>& planned = ledger->plan()->loads;
     if (!is_missing || std::find(planned.begin(), planned.end(), adapter) != planned.end()) continue;
     if (std::find(loads.begin(), loads.end(), adapter) != loads.end()) continue;
@@ -202,7 +207,7 @@ bool Scheduler::ReserveFor(Sequence* sequence, StepLedger* ledger) {
   const int64_t block = kv_->FramesFor(1);
   if (!ledger->TakeByForce(sequence, frames + block)) {
     ledger->Starve(sequence, frames + block);
-    return false;
+    return give_up();
   }
   ledger->plan()->loads.insert(ledger->plan()->loads.end(), loads.begin(), loads.end());
   ledger->plan()->pins.push_back(sequence);
@@ -247,7 +252,10 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     OPENLORA_CHECK(has_frames);
   }
   for (Sequence* sequence : plan.pins) {
-    for (Adapter* adapter : sequence->adapters) residency_->Pin(adapter, sequence->take_backs == 0);
+    for (Adapter* adapter : sequence->adapters) {
+      if (IsPlanted(Plant::kMissedPin) && adapter->state == AdapterState::kLoading) continue;
+      residency_->Pin(adapter, sequence->take_backs == 0);
+    }
     sequence->has_pins = true;
     if (!sequence->adapters.empty()) Insert(&reserved_, sequence);
   }

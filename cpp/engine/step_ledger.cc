@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/plant.h"
+
 namespace openlora {
 
 int32_t LogitRows(const Sequence& sequence, int32_t start, int32_t rows) {
@@ -72,8 +74,10 @@ bool StepLedger::TakeByForce(const Sequence* taker, int64_t frames) {
   const std::vector<Sequence*>&reserved = *state_.reserved, &admitted = *state_.admitted;
   for (auto it = reserved.rbegin(); it != reserved.rend(); ++it) {
     Sequence* other = *it;
-    const bool gives_way = taker->is_admitted || !CanRun(*other) || (admitted.empty() && !visited_.contains(other));
-    if (other == taker || !gives_way || IsTakenBack(other) || !AreResident(*other)) continue;
+    const bool gives_way =
+        taker->is_admitted || !CanRun(*other) || (admitted.empty() && taker->has_pins && !visited_.contains(other));
+    if (IsPlanted(Plant::kReservationDeadlock)) break;
+    if (other == taker || !gives_way || IsPlanned(other) || IsTakenBack(other) || !AreResident(*other)) continue;
     TakeBack(other);
     if (Take(frames)) return true;
   }
@@ -182,8 +186,12 @@ void StepLedger::Plan(Sequence* sequence, const PrefixHit& hit, int32_t start, i
   read_.insert(sequence->adapters.begin(), sequence->adapters.end());
 }
 
+// Of those that have rows the one that came first: it may take from all others, so it is the one that can't fit.
 void StepLedger::Starve(Sequence* sequence, int64_t frames) {
-  if (plan_->starved != nullptr) return;
+  const Sequence* before = plan_->starved;
+  const bool is_culprit =
+      sequence->is_admitted && before != nullptr && (!before->is_admitted || sequence->arrival < before->arrival);
+  if (before != nullptr && !is_culprit) return;
   plan_->starved = sequence;
   plan_->starved_frames = frames;
 }

@@ -24,8 +24,9 @@ struct StepPlan {
   std::vector<Sequence*> unpins;       // waiting ones whose reservation a running sequence takes back
   std::vector<Sequence*> pins;         // waiting ones whose adapters are reserved from now on
   std::vector<Adapter*> loads;         // take their frames and are to be loaded
-  Sequence* starved = nullptr;         // the first that found no frames
-  int64_t starved_frames = 0;          // that it needs at once, itself and its adapters
+  Sequence* starved =
+      nullptr;  // found no frames: who came first of those that have rows, else who was first to find none
+  int64_t starved_frames = 0;  // that it needs at once, itself and its adapters
 };
 
 // What a step may compute and read.
@@ -63,8 +64,9 @@ class StepLedger {
   // A waiting one's turn has come.
   void Visit(const Sequence* sequence) { visited_.insert(sequence); }
   bool IsVisited(const Sequence* sequence) const { return visited_.contains(sequence); }
-  // Wanted by this plan: not a victim, or not any more.
-  void Keep(Adapter* adapter) { eviction_.Keep(adapter); }
+  // Wanted by this plan: not a victim, or not any more, until Unkeep. False: it was kept already.
+  bool Keep(Adapter* adapter) { return eviction_.Keep(adapter); }
+  void Unkeep(Adapter* adapter) { eviction_.Unkeep(adapter); }
   void Keep(const PrefixHit& hit) { eviction_.Keep(hit.tail); }
   void Unkeep(const PrefixHit& hit) { eviction_.Unkeep(hit.tail); }
   bool IsEvicted(const Adapter* adapter) const { return eviction_.IsEvicted(adapter); }
@@ -83,9 +85,9 @@ class StepLedger {
 
   // Takes frames, evicting as far as needed; nothing changes when even that isn't enough.
   bool Take(int64_t frames);
-  // The same where others have to give way: reservations of the waiting to a sequence that has rows, and to any where
-  // nobody has rows, if their turn comes later; those that can't run at present (paused, or their reader is behind);
-  // and of those that can, whoever GivesWay says.
+  // The same where others have to give way: reservations of the waiting to a sequence that has rows, and where nobody
+  // has rows to one that has reserved as well and whose turn comes sooner; those that can't run at present (paused, or
+  // their reader is behind); and of those that can, whoever GivesWay says.
   bool TakeByForce(const Sequence* taker, int64_t frames);
   void Give(int64_t frames) { frames_free_ += frames; }
 

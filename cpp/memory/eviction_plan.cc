@@ -37,9 +37,16 @@ bool EvictionPlan::CanGo(const Evictable* object) const {
   return object->adapter != nullptr ? CanGo(object->adapter) : CanGo(object->block);
 }
 
-void EvictionPlan::Keep(Adapter* adapter) {
+bool EvictionPlan::Keep(Adapter* adapter) {
   if (CanGo(adapter)) reachable_ -= adapter->layout.frames;
-  kept_.insert(adapter);
+  return kept_.insert(adapter).second;
+}
+
+void EvictionPlan::Unkeep(Adapter* adapter) {
+  kept_.erase(adapter);
+  if (!CanGo(adapter)) return;
+  reachable_ += adapter->layout.frames;
+  others_.insert(&adapter->eviction);
 }
 
 void EvictionPlan::Unpin(Adapter* adapter) {

@@ -23,8 +23,9 @@ class EvictionPlan {
     for (size_t i = 0; i < cursors_.size(); ++i) cursors_[i] = order->lists()[i].begin();
   }
 
-  // Wanted by the plan: it stays.
-  void Keep(Adapter* adapter);
+  // Wanted by the plan: it stays, until Unkeep. False: it was kept already.
+  bool Keep(Adapter* adapter);
+  void Unkeep(Adapter* adapter);
   // The chain up to `tail` stays (null: nothing), until Unkeep.
   void Keep(PrefixBlock* tail);
   void Unkeep(PrefixBlock* tail);

@@ -1,7 +1,7 @@
 // How a step runs its commands and counts its cases. A result is { passed, failed, skipped, log, notes }.
 
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from '../files.mjs';
 
@@ -56,12 +56,15 @@ function counted(result, counts, notes) {
   return { passed, failed: failed + (isLost ? 1 : 0), skipped, log: result.log, notes };
 }
 
-/** GoogleTest cases of a program that `command` runs. */
+/** GoogleTest cases of the programs that `command` runs. Each writes a report of its own into a folder. */
 export async function googleTest(name, command, env = {}) {
-  const report = reportPath(name);
-  const result = await execute(command, { ...env, GTEST_OUTPUT: `json:${report}` });
-  const cases = readReport(report)?.testsuites.flatMap((suite) => suite.testsuite);
-  if (!cases) return counted(result, undefined, []);
+  const folder = join(root, 'build', 'reports', name);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const result = await execute(command, { ...env, GTEST_OUTPUT: `json:${folder}/` });
+  const reports = readdirSync(folder).map((file) => readReport(join(folder, file)));
+  if (reports.length === 0 || reports.includes(undefined)) return counted(result, undefined, []);
+  const cases = reports.flatMap(({ testsuites }) => testsuites.flatMap((suite) => suite.testsuite));
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const notes = [];
   for (const one of cases) {

@@ -28,6 +28,16 @@ const withAsan = (env) =>
 const withTsan = (env) =>
   sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1', ...env });
 
+/** The log of a failure has the seed, and the command that replays it. */
+async function simulate() {
+  const first = String(Date.now() % 1e9);
+  const result = await commands([
+    ['build/release/openlora_sim', '--seeds', '1000', '--steps', '1000', '--first', first],
+  ]);
+  const about = /^(\d+) steps, nothing broken/m.exec(result.log)?.[0] ?? 'log above';
+  return { ...result, notes: [`seeds from ${first}: ${about}`] };
+}
+
 // Kernels of another architecture don't compile here.
 const clangTidy =
   "git ls-files 'cpp/*.cc' | grep -v level_neon | xargs -P $(nproc) -n 4 clang-tidy -p build/release --quiet --extra-arg=-Wno-unknown-warning-option";
@@ -116,6 +126,12 @@ export const longSteps = [
     needs: ['native-build'],
     run: () =>
       googleTest('native-long', ctest('build/release'), { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
+  },
+  {
+    name: 'sim-long',
+    about: 'the simulator: 1,000 steps and more of each of 1,000 seeds, others each time',
+    needs: ['native-build'],
+    run: simulate,
   },
   {
     name: 'fuzz-long',
