@@ -252,6 +252,7 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     OPENLORA_CHECK(has_frames);
   }
   for (Sequence* sequence : plan.pins) {
+    OPENLORA_CHECK(!sequence->has_pins);
     for (Adapter* adapter : sequence->adapters) {
       if (IsPlanted(Plant::kMissedPin) && adapter->state == AdapterState::kLoading) continue;
       residency_->Pin(adapter, sequence->take_backs == 0);
@@ -272,6 +273,7 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
 }
 
 void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
+  OPENLORA_CHECK(sequence->is_admitted);
   kv_->Release(&sequence->kv, step);
   sequence->computed = 0;
   sequence->is_admitted = false;
