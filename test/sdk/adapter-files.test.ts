@@ -364,7 +364,7 @@ describe('the folder', () => {
         { eval: true, workerData: leftBy(process.pid, { owner: false }) },
       );
       await new Promise((resolve) => worker.once('message', resolve));
-      const count = () => readdirSync(tmp).length;
+      const count = () => readdirSync(tmp).filter((name) => name.startsWith('openlora-spool-')).length;
       const second = await open();
       await second.base.registerAdapter('a', files);
       expect(count()).toBe(3);

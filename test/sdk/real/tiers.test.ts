@@ -117,8 +117,9 @@ describe.skipIf(noAddon)('tiers', () => {
     const { host, hostBytes } = base.adapters.stats();
     expect(host).toBe(1);
     expect(hostBytes).toBeLessThan(700 << 10);
-    const onDisk = packs().reduce((sum, name) => sum + statSync(join(cacheDir, 'adapters', name)).size, 0);
-    expect(onDisk).toBeLessThanOrEqual(1400 << 10);
+    const sizeOf = (name: string) => statSync(join(cacheDir, 'adapters', name), { throwIfNoEntry: false })?.size ?? 0;
+    // Whoever waits for a pack is told before others make room for it.
+    await expect.poll(() => packs().reduce((sum, name) => sum + sizeOf(name), 0)).toBeLessThanOrEqual(1400 << 10);
   });
 
   test('a damaged pack is made anew', async () => {
