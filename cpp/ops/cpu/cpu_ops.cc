@@ -46,7 +46,10 @@ KernelTable KernelsOf(SimdLevel level) {
     case SimdLevel::kAvx512Vnni: {
       KernelTable table = With(kKernelsAvx512, NameOf(level), kQuantisedAvx512Vnni);
 #if defined(OPENLORA_HAS_AVX512BF16)
-      if (HasFastBF16Dot()) table.bf16_dot = kBF16DotAvx512;
+      if (HasFastBF16Dot()) {
+        table.bf16_dot = kBF16DotAvx512;
+        table.attention_dots = kAttentionDotsAvx512;
+      }
 #endif
       return table;
     }

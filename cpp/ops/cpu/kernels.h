@@ -137,6 +137,7 @@ struct KernelTable {
   void (*scale)(float* x, float scale, int64_t count);
 
   AttentionKernels attention;
+  AttentionDotKernels attention_dots;
   SampleKernels sample;
 };
 
@@ -149,5 +150,6 @@ extern const QuantisedKernels kQuantisedAvx512Vnni;
 extern const QuantisedKernels kQuantisedNeonDotprod;
 // By vdpbf16ps: beside avx512-vnni's, where that instruction is faster than FMAs.
 extern const QuantisedFormat kBF16DotAvx512;
+extern const AttentionDotKernels kAttentionDotsAvx512;
 
 }  // namespace openlora
