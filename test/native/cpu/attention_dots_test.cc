@@ -221,7 +221,7 @@ TEST(CpuAttentionDots, QIsRoundedAfterItsDenormalsAreZero) {
   }
   ExpectSame(p);
   const std::vector<float> out = Actual(*MakeOps(SimdLevel::kAuto, 1), p);
-  EXPECT_NE(out[6 * 2], 3);  // q of the seventh row is not zero: its mean is not that of equal weights
+  EXPECT_GT(out[2], 0.9f);  // q of the second row is not zero: its weights are not equal
 }
 
 // Values about 2^-126: products and sums become denormal, and rescaled ones too.
