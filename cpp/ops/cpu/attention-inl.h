@@ -62,7 +62,7 @@ OPENLORA_INLINE void ScoreSlice(const ScoreArgs& a, int begin) {
     for (int w = 0; w < kWide; ++w) key[w] = Kv::Load(k[w] + d * kGroupTokens);
     OPENLORA_UNROLL
     for (int p = 0; p < kPairs; ++p) {
-      const F q = V::Set(a.q[d * kAttentionPairs + p]);
+      const F q = V::Set(a.q[p * kQueryStride + d]);
       OPENLORA_UNROLL
       for (int w = 0; w < kWide; ++w) sums[p][w] = V::Fma(q, key[w], sums[p][w]);
     }
@@ -261,13 +261,24 @@ void MergeStates(AttentionState* into, const AttentionState& from, int64_t out_c
     V::Store(into->out + i, V::Fma(V::Load(from.out + i), scale, V::Load(into->out + i)));
 }
 
+// v[0] + v[distance], in lane 0 and its like, distance 8, 4, 2, 1.
+template <class V, int distance>
+OPENLORA_INLINE typename V::F SumFromAfar(typename V::F v) {
+  v = V::Add(v, V::template SwapLanes<distance>(v));
+  if constexpr (distance > 1) v = SumFromAfar<V, distance / 2>(v);
+  return v;
+}
+
 template <class V>
 void FinishPair(const AttentionState& state, float* out, int64_t head_dim) {
-  float sums[kGroupTokens];
-  for (int i = 0; i < kGroupTokens; ++i) sums[i] = state.sums[i];
-  for (int half = kGroupTokens / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-  const typename V::F sum = V::Set(sums[0]);
+  constexpr int kParts = kGroupTokens / V::kLanes;
+  typename V::F sums[kParts];
+  OPENLORA_UNROLL
+  for (int i = 0; i < kParts; ++i) sums[i] = V::Load(state.sums + i * V::kLanes);
+  OPENLORA_UNROLL
+  for (int half = kParts / 2; half > 0; half /= 2) OPENLORA_UNROLL
+  for (int i = 0; i < half; ++i) sums[i] = V::Add(sums[i], sums[i + half]);
+  const typename V::F sum = SumFromAfar<V, V::kLanes / 2>(sums[0]);  // the same in all lanes: a sum of two commutes
   int64_t d = 0;
   for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::Div(V::Load(state.out + d), sum));
   if (d < head_dim) V::StorePart(out + d, V::Div(V::Load(state.out + d), sum), static_cast<int>(head_dim - d));

@@ -52,7 +52,7 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 
 
 Shape ShapeOf(const AttentionArgs& args) {
   const KvView& kv = args.kv;
-  OPENLORA_CHECK(args.heads % kv.kv_heads == 0);
+  OPENLORA_CHECK(args.heads % kv.kv_heads == 0 && kv.head_dim <= kHeadDimMax);
   OPENLORA_CHECK(kv.frame_tokens > 0 && kGroupTokens % kv.frame_tokens == 0);
   OPENLORA_CHECK(kv.scale_bytes >= KvScaleBytes(kv.dtype, kv.kv_heads, kv.frame_tokens));
   OPENLORA_CHECK(!kv.has_bf16_dots || (kv.dtype == DType::kBF16 && kv.head_dim % 2 == 0 && kv.frame_tokens % 2 == 0));
@@ -113,7 +113,7 @@ class TileWorker {
         dots_(kernels.attention_dots),
         element_(static_cast<int64_t>(SizeOf(kv_.dtype))),
         key_width_(kv_.has_bf16_dots ? 2 : 1) {
-    q_ = Take<float>(scratch, int64_t{kv_.head_dim} * kAttentionPairs);
+    q_ = Take<float>(scratch, int64_t{kQueryStride} * kAttentionPairs);
     weights_ = Take<float>(scratch, int64_t{kBlockTokens} / 2 * kAttentionPairs);
     scores_ = Take<float>(scratch, int64_t{kBlockTokens} * kAttentionPairs);
     keys_ = Take<const void*>(scratch, kBlockGroups);
@@ -133,7 +133,7 @@ class TileWorker {
   }
   static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
     const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
-    const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
+    const int64_t q = int64_t{kQueryStride} * kAttentionPairs * 4;
     return q + kAttentionPairs * kBlockTokens * 6 + (3 * kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 2 +
            2 * StateBytes(shape) + gathered + 10 * 64;
   }
@@ -142,6 +142,19 @@ class TileWorker {
     float* out = reinterpret_cast<float*>(memory);
     for (int p = 0; p < kAttentionPairs; ++p) states[p].out = out + p * shape.out_count;
     return states;
+  }
+
+  // Has what a tile reads and writes beside KV brought near: rows stand pages apart.
+  __attribute__((always_inline)) void PrefetchRows(const Tile& tile) const {
+    for (int p = 0; p < tile.pairs; ++p) {
+      const int64_t column = HeadOf(tile, p) * kv_.head_dim;
+      const float* const q = args_.q.f32(RowOf(tile, p)) + column;
+      const float* const out = args_.out.f32(RowOf(tile, p)) + column;
+      for (int32_t d = 0; d < kv_.head_dim; d += 16) {
+        __builtin_prefetch(q + d, 0, 2);
+        __builtin_prefetch(out + d, 1, 2);
+      }
+    }
   }
 
   // The whole tile, into the output.
@@ -220,7 +233,7 @@ class TileWorker {
       seen_[p] = SeenBy(args_, RowOf(tile, p));
       const float* q = dots.q[p] = args_.q.f32(RowOf(tile, p)) + HeadOf(tile, p) * kv_.head_dim;
       if (kv_.has_bf16_dots) continue;
-      for (int32_t d = 0; d < kv_.head_dim; ++d) q_[d * kAttentionPairs + p] = q[d] * args_.scale;
+      for (int32_t d = 0; d < kv_.head_dim; ++d) q_[p * kQueryStride + d] = q[d] * args_.scale;
     }
     if (kv_.has_bf16_dots) dots_.queries(dots);
   }
@@ -356,7 +369,7 @@ class TileWorker {
   const int64_t element_;              // bytes
   const int64_t key_width_;            // elements of a token that stand together in K
   TokenRange seen_[kAttentionPairs];   // of the tile's pairs
-  float* q_;                       // [head_dim][kAttentionPairs], or half of that in pairs
+  float* q_;                       // [kAttentionPairs][kQueryStride]
   float* weights_;                 // by dots: [kAttentionPairs][kBlockTokens/2]
   float* scores_;                  // [kAttentionPairs][kBlockTokens]
   const void** keys_;              // [kBlockGroups]
@@ -402,6 +415,7 @@ void CpuOps::Attention(const AttentionArgs& args) {
       if (is_split) {
         worker.AttendItem(tiles, item, TileWorker::StatesAt(shape, states + item * state_bytes));
       } else {
+        if (item + threads < items) worker.PrefetchRows(tiles[item + threads]);
         worker.Attend(tiles[item]);
       }
     }

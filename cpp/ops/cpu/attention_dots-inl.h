@@ -30,20 +30,20 @@ using Dots = DotsOf<V, !V::kHasBF16Dot && !V::kHasFlushMode>;
 
 template <class V>
 void DotQueries(const DotQueryArgs& a) {
-  using F = typename V::F;
-  const F scale = V::Set(a.scale);
-  for (int p = 0; p < a.pairs; ++p)
-    for (int d = 0; d < a.head_dim; d += 2 * V::kLanes) {
-      const int left = a.head_dim - d;
-      const auto load = [&](int at) OPENLORA_INLINE_LAMBDA {
-        const int n = left - at < 0 ? 0 : left - at;
-        return V::Mul(n >= V::kLanes ? V::Load(a.q[p] + d + at) : V::LoadPart(a.q[p] + d + (n > 0 ? at : 0), n), scale);
-      };
-      float pairs[V::kLanes];
-      V::StoreInt(pairs, V::PairsOf(load(0), load(V::kLanes)));
-      float* const to = a.rounded + d / 2 * kAttentionPairs + p;
-      for (int i = 0; i < V::kLanes && 2 * i < left; ++i) to[i * kAttentionPairs] = pairs[i];
+  const typename V::F scale = V::Set(a.scale);
+  for (int p = 0; p < a.pairs; ++p) {
+    float* const to = a.rounded + p * kQueryStride;
+    int d = 0;
+    for (; d + 2 * V::kLanes <= a.head_dim; d += 2 * V::kLanes) {
+      const typename V::F low = V::Mul(V::Load(a.q[p] + d), scale), high = V::Mul(V::Load(a.q[p] + d + V::kLanes), scale);
+      V::StoreInt(to + d / 2, V::PairsOf(low, high));
     }
+    if (d == a.head_dim) continue;
+    float last[2 * V::kLanes] = {};
+    for (int i = d; i < a.head_dim; ++i) last[i - d] = a.q[p][i];
+    const typename V::F low = V::Mul(V::Load(last), scale), high = V::Mul(V::Load(last + V::kLanes), scale);
+    V::StoreInt(to + d / 2, V::PairsOf(low, high));  // the stride has room behind head_dim
+  }
 }
 
 // 2^x for x <= 0: 3e-6 of it off, and 2^-100; 0 at -100 and below. NaN stays NaN: its payload is q's or K's, bf16, so
@@ -88,35 +88,41 @@ OPENLORA_INLINE void Fill(float* p, int count, float value) {
     V::StorePart(p, V::Set(value), count < V::kLanes ? count : V::kLanes);
 }
 
+inline constexpr int kAtOnce = 2 * kGroupTokens;  // tokens
+
+// What a pair of the tile sees of a block, in whole kAtOnce.
+struct Stretch {
+  int first;
+  int last;
+};
+OPENLORA_INLINE Stretch StretchOf(int begin, int end) {
+  return {begin / kAtOnce * kAtOnce, (end + kAtOnce - 1) / kAtOnce * kAtOnce};
+}
+
+// The largest score that a pair sees; others, beside them, become -inf.
 template <class V>
-OPENLORA_INLINE void DotSoftmaxOf(float* scores, float* weights, int begin, int end, const DotSoftmaxArgs& a,
-                                  AttentionState* state) {
+OPENLORA_INLINE float LargestScore(float* scores, int begin, int end, float soft_cap, float largest) {
+  const Stretch all = StretchOf(begin, end);
+  if (soft_cap > 0) {
+    for (int t = all.first; t < all.last; t += V::kLanes)
+      V::Store(scores + t, SoftCap<V>(V::Load(scores + t), soft_cap));
+  }
+  Fill<V>(scores + all.first, begin - all.first, -__builtin_inff());
+  Fill<V>(scores + end, all.last - end, -__builtin_inff());
+  typename V::F max = V::Set(largest);
+  for (int t = all.first; t < all.last; t += V::kLanes) max = V::Max(max, V::Load(scores + t));
+  return LargestLane<V>(max);
+}
+
+template <class V>
+OPENLORA_INLINE void AddWeights(const float* scores, float* weights, Stretch tokens, AttentionState* state) {
   using F = typename V::F;
-  constexpr int kAtOnce = 2 * kGroupTokens;
   constexpr int kParts = kGroupTokens / V::kLanes;
-  const int first = begin / kAtOnce * kAtOnce;
-  const int last = (end + kAtOnce - 1) / kAtOnce * kAtOnce;
-  Fill<V>(scores + first, begin - first, -__builtin_inff());
-  Fill<V>(scores + end, last - end, -__builtin_inff());
-  if (a.soft_cap > 0) {  // of what isn't seen, -cap
-    for (int t = first; t < last; t += V::kLanes) V::Store(scores + t, SoftCap<V>(V::Load(scores + t), a.soft_cap));
-    Fill<V>(scores + first, begin - first, -__builtin_inff());
-    Fill<V>(scores + end, last - end, -__builtin_inff());
-  }
-
-  F max = V::Set(state->max);
-  for (int t = first; t < last; t += V::kLanes) max = V::Max(max, V::Load(scores + t));
-  const float largest = LargestLane<V>(max);
-  if (largest > state->max) {
-    ScaleState<V>(state, BaseTwo::PowerOne<V>(state->max - largest), a.out_count);
-    state->max = largest;
-  }
-
-  max = V::Set(state->max);
+  const F max = V::Set(state->max);
   F sums[kParts];
   OPENLORA_UNROLL
   for (int i = 0; i < kParts; ++i) sums[i] = V::Load(state->sums + i * V::kLanes);
-  for (int t = first; t < last; t += kAtOnce) {
+  for (int t = tokens.first; t < tokens.last; t += kAtOnce) {
     OPENLORA_UNROLL
     for (int i = 0; i < kParts; ++i) {
       const float* const s = scores + t + 2 * i * V::kLanes;
@@ -131,13 +137,24 @@ OPENLORA_INLINE void DotSoftmaxOf(float* scores, float* weights, int begin, int 
   for (int i = 0; i < kParts; ++i) V::Store(state->sums + i * V::kLanes, sums[i]);
 }
 
-// Online softmax, as SoftmaxPair.
+// Online softmax, as SoftmaxPair. Step by step for all pairs: one alone would wait for its reductions.
 template <class V>
 void DotSoftmax(const DotSoftmaxArgs& a) {
+  float largest[kAttentionPairs];
   for (int p = 0; p < a.pairs; ++p) {
     if (a.begin[p] < a.end[p])
-      DotSoftmaxOf<V>(a.scores + p * kBlockTokens, a.p + p * (kBlockTokens / 2), a.begin[p], a.end[p], a,
-                      &a.states[p]);
+      largest[p] = LargestScore<V>(a.scores + p * kBlockTokens, a.begin[p], a.end[p], a.soft_cap, a.states[p].max);
+  }
+  for (int p = 0; p < a.pairs; ++p) {
+    if (a.begin[p] >= a.end[p] || !(largest[p] > a.states[p].max)) continue;
+    if (a.states[p].max != -__builtin_inff())  // else it holds zeros or NaN, and would be times 0
+      ScaleState<V>(&a.states[p], BaseTwo::PowerOne<V>(a.states[p].max - largest[p]), a.out_count);
+    a.states[p].max = largest[p];
+  }
+  for (int p = 0; p < a.pairs; ++p) {
+    if (a.begin[p] < a.end[p])
+      AddWeights<V>(a.scores + p * kBlockTokens, a.p + p * (kBlockTokens / 2), StretchOf(a.begin[p], a.end[p]),
+                    &a.states[p]);
   }
 }
 

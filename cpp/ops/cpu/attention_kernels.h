@@ -11,12 +11,14 @@ namespace openlora {
 inline constexpr int kAttentionPairs = 8;
 inline constexpr int kGroupTokens =
     16;  // K of 16 tokens: [head_dim][16]; token j adds to lane j % 16 of the softmax sum
+inline constexpr int kHeadDimMax = 1024;
+inline constexpr int kQueryStride = kHeadDimMax + 16;  // of a tile's queries; not whole pages, which share L1's sets
 inline constexpr int kBlockTokens = 128;  // one rescale for each; the scores of a tile take 4 KB
 inline constexpr int kBlockGroups = kBlockTokens / kGroupTokens;
 
 // scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim; in int8 times the token's scale.
 struct ScoreArgs {
-  const float* q = nullptr;  // [head_dim][kAttentionPairs], scaled
+  const float* q = nullptr;  // [pairs][kQueryStride], scaled
   int32_t pairs = 0;
   int32_t head_dim = 0;
   const void* const* keys = nullptr;        // [groups], each [head_dim][kGroupTokens]
@@ -76,7 +78,7 @@ struct DotQueryArgs {
   int32_t pairs = 0;
   int32_t head_dim = 0;
   float scale = 1;
-  float* rounded = nullptr;  // [head_dim/2][kAttentionPairs]
+  float* rounded = nullptr;  // [pairs][kQueryStride], head_dim/2 of each
 };
 
 // Of pair i the tokens [begin[i], end[i]) of a block: states take them in.

@@ -127,8 +127,8 @@ struct KernelTable {
   void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
   // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines
   void (*rope)(float* x, const float* cos_sin, int64_t half);
-  // gate = activation(gate) * up, by Activation
-  void (*gated_activation[kActivations])(float* gate, const float* up, int64_t count);
+  // out = activation(gate) * up, by Activation; out may be gate
+  void (*gated_activation[kActivations])(const float* gate, const float* up, int64_t count, float* out);
   // out += scale * x
   void (*add_scaled)(const float* x, float scale, float* out, int64_t count);
   // x = cap * tanh(x / cap)

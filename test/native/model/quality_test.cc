@@ -55,9 +55,11 @@ class RuleOps : public ScoringOps {
   void Project(const ProjectArgs& args) override {
     if (round_weights_ == nullptr) return ForwardingOps::Project(args);
     std::vector<float> x;
+    if (args.gate != nullptr) GatedActivation(args.gate->activation, args.x, args.gate->up);
     for (int64_t row = 0; row < args.x.rows; ++row) x.insert(x.end(), args.x.f32(row), args.x.f32(row) + args.x.cols);
     RoundRows(x, args.x.cols, RoundQ8);
     ProjectArgs rounded = args;
+    rounded.gate = nullptr;
     rounded.x = F32View(x.data(), args.x.rows, args.x.cols);
     ForwardingOps::Project(rounded);
   }
