@@ -136,9 +136,8 @@ OpResult Expect(const AttentionCase& c) {
   OpResult result{.op = "attention", .what = cases::Describe(c)};
   if (c.sequences.size() > 1)  // all alike
     result.what = std::string(c.name) + ": heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) +
-                  " x " + std::to_string(c.head_dim) + ", " + HeldAs(c) + ", " +
-                  std::to_string(c.sequences.size()) + " x " + std::to_string(c.sequences[0].cached) + "+" +
-                  std::to_string(c.sequences[0].rows);
+                  " x " + std::to_string(c.head_dim) + ", " + HeldAs(c) + ", " + std::to_string(c.sequences.size()) +
+                  " x " + std::to_string(c.sequences[0].cached) + "+" + std::to_string(c.sequences[0].rows);
   for (const cases::AttentionSequence& s : c.sequences) {
     const auto row_bytes = static_cast<double>(c.head_dim * static_cast<int64_t>(SizeOf(c.dtype)));
     result.bytes += 2.0 * (s.cached + s.rows) * c.kv_heads * row_bytes;

@@ -30,7 +30,9 @@ struct AttentionCase {
   bool has_bf16_dots = false;  // of bf16 alone
 };
 
-inline std::string HeldAs(const AttentionCase& c) { return NameOf(c.dtype) + std::string(c.has_bf16_dots ? " dots" : ""); }
+inline std::string HeldAs(const AttentionCase& c) {
+  return NameOf(c.dtype) + std::string(c.has_bf16_dots ? " dots" : "");
+}
 
 inline std::string Describe(const AttentionCase& c) {
   std::string text = std::string(c.name) + ": heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) +

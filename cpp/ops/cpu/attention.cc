@@ -307,7 +307,8 @@ class TileWorker {
             scores_ + first_group * kGroupTokens});
     TokenRange seen[kAttentionPairs];
     for (int p = 0; p < tile.pairs; ++p)
-      seen[p] = {std::clamp(seen_[p].begin - block, 0, kBlockTokens), std::clamp(seen_[p].end - block, 0, kBlockTokens)};
+      seen[p] = {std::clamp(seen_[p].begin - block, 0, kBlockTokens),
+                 std::clamp(seen_[p].end - block, 0, kBlockTokens)};
     Softmax(tile, seen, states);
     AddValues(tile, states, seen);
   }
@@ -348,7 +349,8 @@ class TileWorker {
   // What each row sees of `tokens`.
   void AddRows(const Tile& tile, AttentionState* states, const TokenRange* seen, TokenRange tokens) {
     for (int p = 0, next; p < tile.pairs; p = next) {
-      for (next = p + 1; next < tile.pairs && seen[next].begin == seen[p].begin && seen[next].end == seen[p].end;) ++next;
+      for (next = p + 1; next < tile.pairs && seen[next].begin == seen[p].begin && seen[next].end == seen[p].end;)
+        ++next;
       AddValues(p, next - p, {std::max(seen[p].begin, tokens.begin), std::min(seen[p].end, tokens.end)}, states);
     }
   }
@@ -366,20 +368,20 @@ class TileWorker {
   const Shape& shape_;
   const AttentionKernels& kernels_;
   const AttentionDotKernels& dots_;
-  const int64_t element_;              // bytes
-  const int64_t key_width_;            // elements of a token that stand together in K
-  TokenRange seen_[kAttentionPairs];   // of the tile's pairs
-  float* q_;                       // [kAttentionPairs][kQueryStride]
-  float* weights_;                 // by dots: [kAttentionPairs][kBlockTokens/2]
-  float* scores_;                  // [kAttentionPairs][kBlockTokens]
-  const void** keys_;              // [kBlockGroups]
-  const void** values_;            // [kBlockTokens / frame_tokens]
-  const uint16_t** key_scales_;    // [kBlockGroups], int8 alone, as the next two
-  const uint16_t** value_scales_;  // [kBlockGroups]
-  uint16_t* gathered_scales_;      // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
-  AttentionState* state_;          // [kAttentionPairs]
-  AttentionState* span_state_;     // [kAttentionPairs]
-  uint8_t* gathered_;              // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
+  const int64_t element_;             // bytes
+  const int64_t key_width_;           // elements of a token that stand together in K
+  TokenRange seen_[kAttentionPairs];  // of the tile's pairs
+  float* q_;                          // [kAttentionPairs][kQueryStride]
+  float* weights_;                    // by dots: [kAttentionPairs][kBlockTokens/2]
+  float* scores_;                     // [kAttentionPairs][kBlockTokens]
+  const void** keys_;                 // [kBlockGroups]
+  const void** values_;               // [kBlockTokens / frame_tokens]
+  const uint16_t** key_scales_;       // [kBlockGroups], int8 alone, as the next two
+  const uint16_t** value_scales_;     // [kBlockGroups]
+  uint16_t* gathered_scales_;         // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
+  AttentionState* state_;             // [kAttentionPairs]
+  AttentionState* span_state_;        // [kAttentionPairs]
+  uint8_t* gathered_;                 // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
 };
 
 }  // namespace

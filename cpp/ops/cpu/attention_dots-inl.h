@@ -35,7 +35,8 @@ void DotQueries(const DotQueryArgs& a) {
     float* const to = a.rounded + p * kQueryStride;
     int d = 0;
     for (; d + 2 * V::kLanes <= a.head_dim; d += 2 * V::kLanes) {
-      const typename V::F low = V::Mul(V::Load(a.q[p] + d), scale), high = V::Mul(V::Load(a.q[p] + d + V::kLanes), scale);
+      const typename V::F low = V::Mul(V::Load(a.q[p] + d), scale),
+                          high = V::Mul(V::Load(a.q[p] + d + V::kLanes), scale);
       V::StoreInt(to + d / 2, V::PairsOf(low, high));
     }
     if (d == a.head_dim) continue;
@@ -175,8 +176,7 @@ OPENLORA_INLINE void AddTokens(const float* p, const float* v, int n, typename V
   using F = typename V::F;
   F value[kWide];
   OPENLORA_UNROLL
-  for (int w = 0; w < kWide; ++w)
-    value[w] = Masked<V, kSeen>(kIsPart ? V::LoadPart(v, n) : V::Load(v + w * V::kLanes));
+  for (int w = 0; w < kWide; ++w) value[w] = Masked<V, kSeen>(kIsPart ? V::LoadPart(v, n) : V::Load(v + w * V::kLanes));
   OPENLORA_UNROLL
   for (int i = 0; i < kPairs; ++i) {
     const F weight = V::Set(p[i * (kBlockTokens / 2)]);
@@ -249,10 +249,9 @@ __attribute__((noinline)) void RunDots(const Args& a) {
 
 template <class V, class Kernel, class Args>
 void InMode(const Args& a) {
-  constexpr void (*kRun[kAttentionPairs])(const Args&) = {&RunDots<Kernel, 1, Args>, &RunDots<Kernel, 2, Args>,
-                                                          &RunDots<Kernel, 3, Args>, &RunDots<Kernel, 4, Args>,
-                                                          &RunDots<Kernel, 5, Args>, &RunDots<Kernel, 6, Args>,
-                                                          &RunDots<Kernel, 7, Args>, &RunDots<Kernel, 8, Args>};
+  constexpr void (*kRun[kAttentionPairs])(const Args&) = {
+      &RunDots<Kernel, 1, Args>, &RunDots<Kernel, 2, Args>, &RunDots<Kernel, 3, Args>, &RunDots<Kernel, 4, Args>,
+      &RunDots<Kernel, 5, Args>, &RunDots<Kernel, 6, Args>, &RunDots<Kernel, 7, Args>, &RunDots<Kernel, 8, Args>};
   if constexpr (V::kHasFlushMode && !V::kHasBF16Dot) {
     const uint32_t before = V::EnterFlushMode();
     kRun[a.pairs - 1](a);

@@ -13,7 +13,7 @@ inline constexpr int kGroupTokens =
     16;  // K of 16 tokens: [head_dim][16]; token j adds to lane j % 16 of the softmax sum
 inline constexpr int kHeadDimMax = 1024;
 inline constexpr int kQueryStride = kHeadDimMax + 16;  // of a tile's queries; not whole pages, which share L1's sets
-inline constexpr int kBlockTokens = 128;  // one rescale for each; the scores of a tile take 4 KB
+inline constexpr int kBlockTokens = 128;               // one rescale for each; the scores of a tile take 4 KB
 inline constexpr int kBlockGroups = kBlockTokens / kGroupTokens;
 
 // scores[pair][token] = q[pair]·k[token]: for each a chain over head_dim; in int8 times the token's scale.
@@ -24,7 +24,7 @@ struct ScoreArgs {
   const void* const* keys = nullptr;        // [groups], each [head_dim][kGroupTokens]
   const uint16_t* const* scales = nullptr;  // int8: [groups], each [kGroupTokens] in bf16
   int32_t groups = 0;
-  float* scores = nullptr;                  // [kAttentionPairs][kBlockTokens]
+  float* scores = nullptr;  // [kAttentionPairs][kBlockTokens]
 };
 
 // The online softmax of one pair: Σ e^(s - max) in 16 lanes, and Σ e^(s - max) v.

@@ -46,7 +46,8 @@ bool CpuOps::IsGatedAsQuantised(const ProjectArgs& args) const {
 }
 
 // Groups [begin, end) of a row of x, gated first if they are to be.
-void CpuOps::QuantiseGroups(const ProjectArgs& args, WeightFormat format, int64_t row, Piece groups, uint8_t* to) const {
+void CpuOps::QuantiseGroups(const ProjectArgs& args, WeightFormat format, int64_t row, Piece groups,
+                            uint8_t* to) const {
   const QuantisedFormat& kernels = KernelsOf(format);
   const float* const x = args.x.f32(row);
   if (args.gate == nullptr) return kernels.quantise(x, args.x.cols, groups.begin, groups.end, to);

@@ -87,8 +87,7 @@ Query TakeQuery(const AttentionArgs& args, const float* q) {
   if (!args.kv.has_bf16_dots) return {{q, q + args.kv.head_dim}, args.scale, 1};
   constexpr float kLog2E = 1.44269504f;
   Query query{{}, 1, std::log(2.0)};
-  for (int32_t d = 0; d < args.kv.head_dim; ++d)
-    query.q.push_back(RoundToBF16(Flush(q[d] * (args.scale * kLog2E))));
+  for (int32_t d = 0; d < args.kv.head_dim; ++d) query.q.push_back(RoundToBF16(Flush(q[d] * (args.scale * kLog2E))));
   return query;
 }
 
@@ -104,7 +103,8 @@ void AttendHead(const AttentionArgs& args, int32_t row, int32_t head) {
   std::vector<double> p(end - begin);
   for (int32_t j = begin; j < end; ++j) {
     double s = 0;
-    for (int32_t d = 0; d < kv.head_dim; ++d) s += query.q[d] * Load(kv, Part::kKey, sequence, j, args.layer, kv_head, d);
+    for (int32_t d = 0; d < kv.head_dim; ++d)
+      s += query.q[d] * Load(kv, Part::kKey, sequence, j, args.layer, kv_head, d);
     s *= query.scale * query.to_natural;
     p[j - begin] = args.soft_cap > 0 ? args.soft_cap * std::tanh(s / args.soft_cap) : s;
   }

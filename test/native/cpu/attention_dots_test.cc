@@ -60,7 +60,9 @@ struct Row {
   int begin;
   int end;
 
-  std::span<const float> Key(int t) const { return {&k[static_cast<size_t>(t * head_dim)], static_cast<size_t>(head_dim)}; }
+  std::span<const float> Key(int t) const {
+    return {&k[static_cast<size_t>(t * head_dim)], static_cast<size_t>(head_dim)};
+  }
   float Value(int t, int d) const { return t < begin || t >= end ? 0 : v[static_cast<size_t>(t * head_dim + d)]; }
 };
 
@@ -71,7 +73,9 @@ void AddBlock(const Row& row, int begin, int end, State* state) {
   for (int t = begin; t < end; ++t) max = std::max(max, scores.emplace_back(reference::BF16Dot(row.q, row.Key(t))));
   if (max > state->max) state->Scale(Power(state->max - max));
   state->max = max;
-  const auto weight = [&](int t) { return t < begin || t >= end ? 0 : Weight(scores[static_cast<size_t>(t - begin)] - max); };
+  const auto weight = [&](int t) {
+    return t < begin || t >= end ? 0 : Weight(scores[static_cast<size_t>(t - begin)] - max);
+  };
   for (int even = begin / 2 * 2; even < end; even += 2) {
     float& sum = state->sums[static_cast<size_t>(even / 2 % kLanes)];
     sum = sum + weight(even + 1) + weight(even);
@@ -88,7 +92,8 @@ std::vector<float> Expected(const Row& row) {
   for (int span = row.begin / kSpan * kSpan; span < row.end; span += kSpan) {
     State state;
     state.out.resize(static_cast<size_t>(row.head_dim));
-    for (int block = std::max(span, row.begin / kBlock * kBlock); block < std::min(row.end, span + kSpan); block += kBlock)
+    for (int block = std::max(span, row.begin / kBlock * kBlock); block < std::min(row.end, span + kSpan);
+         block += kBlock)
       AddBlock(row, std::max(row.begin, block), std::min(row.end, block + kBlock), &state);
     if (span <= row.begin) {
       all = state;
@@ -125,9 +130,10 @@ std::vector<float> Expected(const Problem& p) {
     for (int head = 0; head < p.heads; ++head) {
       std::vector<float> q;
       for (int d = 0; d < p.head_dim; ++d)
-        q.push_back(BF16Of(p.q[static_cast<size_t>((row * p.heads + head) * p.head_dim + d)] * (p.scale * 1.44269504f)));
-      const std::vector<float> of_row = Expected(
-          Row{q, p.k, p.v, p.head_dim, p.window > 0 ? std::max(0, row + 1 - p.window) : 0, row + 1});
+        q.push_back(
+            BF16Of(p.q[static_cast<size_t>((row * p.heads + head) * p.head_dim + d)] * (p.scale * 1.44269504f)));
+      const std::vector<float> of_row =
+          Expected(Row{q, p.k, p.v, p.head_dim, p.window > 0 ? std::max(0, row + 1 - p.window) : 0, row + 1});
       out.insert(out.end(), of_row.begin(), of_row.end());
     }
   return out;
@@ -150,8 +156,15 @@ std::vector<float> Actual(Ops& ops, const Problem& p) {
   ops.KvAppend(F32View(k.data(), tokens, p.head_dim), F32View(v.data(), tokens, p.head_dim),
                {tokens, nullptr, positions.data(), sequence.data()}, kv, 0);
   const int64_t cols = int64_t{p.heads} * p.head_dim;
-  ops.Attention({F32View(q.data() + p.first_row * cols, rows, cols), F32View(out.data(), rows, cols),
-                 {rows, nullptr, positions.data() + p.first_row, sequence.data()}, kv, 0, p.heads, p.scale, p.window, 0});
+  ops.Attention({F32View(q.data() + p.first_row * cols, rows, cols),
+                 F32View(out.data(), rows, cols),
+                 {rows, nullptr, positions.data() + p.first_row, sequence.data()},
+                 kv,
+                 0,
+                 p.heads,
+                 p.scale,
+                 p.window,
+                 0});
   return out;
 }
 
@@ -212,7 +225,7 @@ TEST(CpuAttentionDots, WeightsGoDownToZero) {
 // Scores about 1 of q about 2^-126, a bf16 or not, denormal or not.
 TEST(CpuAttentionDots, QIsRoundedAfterItsDenormalsAreZero) {
   Problem p{.heads = 1, .head_dim = 2, .scale = 0.693147181f};
-  const float of_q[] = {0x1p-126f,         -0x1p-126f,        0x1.fffffep-127f, 0x1.ffp-127f, 0x1p-149f, 0x1.01p-126f,
+  const float of_q[] = {0x1p-126f,        -0x1p-126f,        0x1.fffffep-127f, 0x1.ffp-127f, 0x1p-149f, 0x1.01p-126f,
                         0x1.010001p-126f, -0x1.030002p-126f, 0x1.fffffep-126f, 0x1.7fp-125f, -0.0f,     0x1.02p-127f};
   for (size_t i = 0; i < std::size(of_q); ++i) {
     p.q.insert(p.q.end(), {of_q[i], of_q[(i * 5 + 1) % std::size(of_q)]});

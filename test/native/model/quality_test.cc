@@ -120,8 +120,8 @@ std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& m
     std::unique_ptr<Ops> ops;
     backend->device = std::make_unique<CpuDevice>();
     OPENLORA_RETURN_IF_ERROR(CreateCpuOps(SimdLevel::kAuto, 1, &ops));
-    backend->ops = std::make_unique<RuleOps>(std::move(ops), vocab, rule.round_weights, rule.round_kv,
-                                             rule.has_bf16_dots, scored);
+    backend->ops =
+        std::make_unique<RuleOps>(std::move(ops), vocab, rule.round_weights, rule.round_kv, rule.has_bf16_dots, scored);
     return Ok();
   };
   auto driver = std::make_unique<CoreDriver>(std::move(options));
