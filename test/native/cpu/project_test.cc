@@ -253,11 +253,10 @@ void ExpectGated(WeightFormat format, Activation activation, int64_t rows, int64
 }
 
 TEST(CpuProject, GatesXAsGatedActivationDoes) {
-  for (const WeightFormat format : kAllFormats)
-    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh})
-      for (const int64_t in : {64, 300, 2500})
-        for (const int64_t rows : {1, 9})
-          if (!HasFailure()) ExpectGated(format, activation, rows, in);
+  for (const WeightFormat format : kAllFormats) {
+    ExpectGated(format, Activation::kSilu, 9, 1300);
+    ExpectGated(format, Activation::kGeluTanh, 2, 300);
+  }
 }
 
 TEST(CpuLora, OneRowAlone) {
