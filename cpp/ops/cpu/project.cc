@@ -52,7 +52,7 @@ void CpuOps::QuantiseGroups(const ProjectArgs& args, WeightFormat format, int64_
   const float* const x = args.x.f32(row);
   if (args.gate == nullptr) return kernels.quantise(x, args.x.cols, groups.begin, groups.end, to);
   const auto gated_activation = kernels_.gated_activation[static_cast<int>(args.gate->activation)];
-  constexpr int64_t kAtOnce = 1024;  // columns, of 32 lines of L1 each
+  constexpr int64_t kAtOnce = 1024;  // columns: 4 KB of L1
   const int64_t group_k = GroupK(format);
   for (int64_t begin = groups.begin; begin < groups.end; begin += kAtOnce / group_k) {
     const int64_t end = std::min(groups.end, begin + kAtOnce / group_k), column = begin * group_k;
