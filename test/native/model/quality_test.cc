@@ -214,6 +214,8 @@ void Compare(const TrainedModel& trained, const std::string& name, int32_t first
     CompareDots(loss, outliers > 1);
     const Loss by_dots = loss({.format = WeightFormat::kInt8, .kv = DType::kBF16});  // as int8 is by default
     std::printf("  int8 over KV in bf16: KL %.3e\n", by_dots.divergence);
+    EXPECT_EQ(by_dots.divergence,
+              loss({.format = WeightFormat::kInt8, .kv = DType::kBF16, .has_bf16_dots = true}).divergence);
     if (IsSmall()) continue;  // a score of tokens says little
     EXPECT_LE(int8.divergence, (outliers > 1 ? 0.6 : 1.35) * q8.divergence);
     EXPECT_LE(by_dots.divergence, (outliers > 1 ? 0.6 : 1.35) * q8.divergence);

@@ -236,6 +236,18 @@ TEST(Attention, OfAnInfinityInInt8IsNaN) {
     }
 }
 
+TEST(Attention, IsByBF16DotsOverKVInBF16BesideProductsThatRoundX) {
+  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
+    EXPECT_TRUE(HasBF16Dots(base, DType::kBF16, 64, 16));
+    EXPECT_TRUE(HasBF16Dots(base, DType::kBF16, 6, 2));
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 65, 16)) << "pairs of head_dim";
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 64, 1)) << "pairs of tokens";
+    for (const DType kv : {DType::kF32, DType::kF16, DType::kI8}) EXPECT_FALSE(HasBF16Dots(base, kv, 64, 16));
+  }
+  for (const WeightFormat base : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16})
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 64, 16));
+}
+
 TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
   for (const Held& held : kHeld) {
     const AttentionCase c{.name = "long",
