@@ -46,7 +46,9 @@ describe.each(SIMD_LEVELS)('SIMD level %s', (simd) => {
 describe("compute: 'bf16'", () => {
   const inBF16 = sets.filter(({ dtypes }) => dtypes.includes('bf16'));
 
-  const overKv = inBF16.flatMap((set) => (['f32', 'bf16'] as const).map((kvDtype) => ({ name: set.name, set, kvDtype })));
+  const overKv = inBF16.flatMap((set) =>
+    (['f32', 'bf16'] as const).map((kvDtype) => ({ name: set.name, set, kvDtype })),
+  );
 
   test.each(overKv)(
     'rounds activations, and is within the bound of that for $name over K and V in $kvDtype with every adapter',
