@@ -136,9 +136,8 @@ OpResult Expect(const AttentionCase& c) {
   OpResult result{.op = "attention", .what = cases::Describe(c)};
   if (c.sequences.size() > 1)  // all alike
     result.what = std::string(c.name) + ": heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) +
-                  " x " + std::to_string(c.head_dim) + ", " + NameOf(c.dtype) + ", " +
-                  std::to_string(c.sequences.size()) + " x " + std::to_string(c.sequences[0].cached) + "+" +
-                  std::to_string(c.sequences[0].rows);
+                  " x " + std::to_string(c.head_dim) + ", " + HeldAs(c) + ", " + std::to_string(c.sequences.size()) +
+                  " x " + std::to_string(c.sequences[0].cached) + "+" + std::to_string(c.sequences[0].rows);
   for (const cases::AttentionSequence& s : c.sequences) {
     const auto row_bytes = static_cast<double>(c.head_dim * static_cast<int64_t>(SizeOf(c.dtype)));
     result.bytes += 2.0 * (s.cached + s.rows) * c.kv_heads * row_bytes;
@@ -168,10 +167,12 @@ OpResult BenchAttention(const AttentionCase& c, Ops& ops, LimitProbe& probe, con
   reference_step.Run();
   Compare(steps[0]->Values(), reference_step.Values(), c.head_dim + c.sequences[0].cached + c.sequences[0].rows,
           &result);
+  // Dots round each weight, by 2^-8 at most and of random sign, and so a mean of values of random signs.
+  if (c.has_bf16_dots) result.error_max += 0x1p-8;
   std::vector<std::function<void()>> list;
   list.reserve(steps.size());
   for (const auto& step : steps) list.push_back([&step] { step->Run(); });
-  Time(list, PeakOf(kFma), probe, options, &result);
+  Time(list, c.has_bf16_dots ? PeakOfProducts(WeightFormat::kBF16Dot) : PeakOf(kFma), probe, options, &result);
   return result;
 }
 

@@ -254,6 +254,7 @@ void EngineCore::RunBatch(const StepPlan& plan) {
             model.layers,   model.kv_heads,      model.head_dim};
   kv.scales = pool_.beside();
   kv.scale_bytes = pool_.beside_bytes();
+  kv.has_bf16_dots = HasBF16Dots(options_.dtype, options_.kv_dtype, model.head_dim, frame_tokens_);
   const BatchView view = batch_.View(kv, residency_->Pages());
   DecoderForward(model, weights_, view, buffers_, backend_.ops.get(), *is_aborted_);
   batch_.SampleRows(&sample_rows_);

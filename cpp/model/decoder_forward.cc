@@ -63,8 +63,8 @@ class Decoder {
     } else {
       Project(read, std::array{product(kGate, gate_), product(kUp, up_)});
     }
-    ops_.GatedActivation(config_.activation, gate_, up_);
-    AddToResidual(gate_, product(kDown, b_.x), w.mlp_post_norm);
+    const Gate gate{config_.activation, up_};
+    AddToResidual(gate_, product(kDown, b_.x), w.mlp_post_norm, &gate);
   }
 
   // Only the rows whose logits are wanted.
@@ -79,8 +79,8 @@ class Decoder {
 
  private:
   template <size_t kCount>
-  void Project(const TensorView& x, const std::array<Product, kCount>& products) {
-    ops_.Project({x, products, &batch_.entries, &batch_.pages});
+  void Project(const TensorView& x, const std::array<Product, kCount>& products, const Gate* gate = nullptr) {
+    ops_.Project({x, products, &batch_.entries, &batch_.pages, gate});
   }
 
   // The residual stream as attention or the MLP reads it.
@@ -98,11 +98,11 @@ class Decoder {
   }
 
   // b_.x += scale * norm(product of x). Nobody reads b_.normed any more.
-  void AddToResidual(const TensorView& x, Product product, const float* gain) {
+  void AddToResidual(const TensorView& x, Product product, const float* gain, const Gate* gate = nullptr) {
     const bool is_plain = gain == nullptr && config_.residual_scale == 1;
     product.out = is_plain ? b_.x : b_.normed;
     product.accumulates = is_plain;
-    Project(x, std::array{product});
+    Project(x, std::array{product}, gate);
     if (gain != nullptr) ops_.RmsNorm(b_.normed, gain, config_.hidden, config_.norm_eps, b_.normed);
     if (!is_plain) ops_.AddScaled(b_.normed, config_.residual_scale, b_.x);
   }

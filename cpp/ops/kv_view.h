@@ -3,12 +3,19 @@
 #include <cstdint>
 
 #include "tensor/dtype.h"
+#include "tensor/weight_format.h"
 
 namespace openlora {
 
 // Beside a frame of `tokens` tokens.
 constexpr int64_t KvScaleBytes(DType dtype, int32_t kv_heads, int32_t tokens) {
   return dtype == DType::kI8 ? int64_t{2} * kv_heads * tokens * static_cast<int64_t>(sizeof(uint16_t)) : 0;
+}
+
+// Whether attention multiplies bf16 by bf16 (KvView::has_bf16_dots): beside weights whose products round x anyway.
+// Pairs need an even head_dim, and a frame of two tokens at least.
+constexpr bool HasBF16Dots(WeightFormat base, DType kv, int32_t head_dim, int32_t frame_tokens) {
+  return base.has_own_x() && kv == DType::kBF16 && head_dim % 2 == 0 && frame_tokens % 2 == 0;
 }
 
 // The paged KV cache of a batch. A frame holds one layer's K and V of `frame_tokens` consecutive tokens of one
@@ -20,6 +27,13 @@ constexpr int64_t KvScaleBytes(DType dtype, int32_t kv_heads, int32_t tokens) {
 // A scale of zero has q = 0; a row with a NaN or an infinity has the scale NaN. q stands in the frame as the elements
 // of the other dtypes do, the scales beside it: frames are powers of two, and one that held both would be twice as
 // large.
+//
+// has_bf16_dots: q and the softmax's weights are rounded to bf16, for dots as in ops/bf16_dot.h:
+//   q'  = q * (scale * log2 e), rounded to f32, then to bf16; denormals of either are zero
+//   s   = the dot of q' and k over head_dim; a cap is times log2 e as well
+//   p   = 2^(s - max), rounded to bf16
+//   out = the dots of p and v over tokens, in pairs of positions 2i and 2i + 1; an output is divided by the sum of the
+//         rounded p. What a row doesn't see of a pair is zero, K, V and p: it may be a NaN.
 struct KvView {
   uint8_t* pool = nullptr;
   int64_t frame_bytes = 0;
@@ -35,6 +49,8 @@ struct KvView {
   // int8: of frame f, scale_bytes at scales + f * scale_bytes, those of V behind those of K. 0: none.
   uint8_t* scales = nullptr;
   int64_t scale_bytes = 0;
+  // bf16 alone (HasBF16Dots), and of all calls for one cache alike: it says how K and V stand as well.
+  bool has_bf16_dots = false;
 
   uint32_t FrameIndex(int32_t sequence, int32_t block, int32_t layer) const {
     return table[table_begin[sequence] + int64_t{block} * layers + layer];

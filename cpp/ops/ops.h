@@ -34,11 +34,23 @@ struct Product {
   bool accumulates = false;  // out += …, else out = …
 };
 
+enum class Activation : int32_t {
+  kSilu,      // x / (1 + e^-x)
+  kGeluTanh,  // x/2 · (1 + tanh(sqrt(2/pi) · (x + 0.044715 x³))): Hendrycks & Gimpel 2016, arXiv:1606.08415
+};
+
+struct Gate {
+  Activation activation;
+  TensorView up;  // [T, in] f32
+};
+
 struct ProjectArgs {
   TensorView x;                          // [T, in] f32
   std::span<const Product> products;     // share x; at most 3
   const EntriesView* entries = nullptr;  // null or empty: base only, costs nothing
   const AdapterPages* pages = nullptr;
+  // Not null: x is activation(x) * up, as GatedActivation computes it; what stands in its memory afterwards is open.
+  const Gate* gate = nullptr;
 };
 
 struct EmbedArgs {
@@ -70,11 +82,6 @@ struct RopeFrequencies {
   std::span<const float> inv_freq;
   std::span<const float> long_inv_freq;
   float factor = 1;  // of cos and sin
-};
-
-enum class Activation : int32_t {
-  kSilu,      // x / (1 + e^-x)
-  kGeluTanh,  // x/2 · (1 + tanh(sqrt(2/pi) · (x + 0.044715 x³))): Hendrycks & Gimpel 2016, arXiv:1606.08415
 };
 
 // Most alternatives that `logprobs` can ask for.

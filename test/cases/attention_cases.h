@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tensor/dtype.h"
@@ -24,15 +27,27 @@ struct AttentionCase {
   int32_t window = 0;
   float soft_cap = 0;
   uint64_t seed = 1;
+  bool has_bf16_dots = false;  // of bf16 alone
 };
+
+inline std::string HeldAs(const AttentionCase& c) {
+  return NameOf(c.dtype) + std::string(c.has_bf16_dots ? " dots" : "");
+}
 
 inline std::string Describe(const AttentionCase& c) {
   std::string text = std::string(c.name) + ": heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) +
-                     " x " + std::to_string(c.head_dim) + ", " + NameOf(c.dtype) + ", frame tokens " +
+                     " x " + std::to_string(c.head_dim) + ", " + HeldAs(c) + ", frame tokens " +
                      std::to_string(c.frame_tokens) + ", window " + std::to_string(c.window) + ", cap " +
                      std::to_string(c.soft_cap) + ", cached+rows";
   for (const AttentionSequence& s : c.sequences) text += " " + std::to_string(s.cached) + "+" + std::to_string(s.rows);
   return text;
+}
+
+// As bf16, by bf16 dots.
+inline AttentionCase WithDots(AttentionCase c) {
+  c.dtype = DType::kBF16;
+  c.has_bf16_dots = true;
+  return c;
 }
 
 inline std::vector<AttentionCase> AttentionCases() {
@@ -132,6 +147,14 @@ inline std::vector<AttentionCase> AttentionCases() {
                     .window = 600,
                     .soft_cap = 20,
                     .seed = 10});
+  // By dots what is there in bf16, and what is there in one dtype alone.
+  const std::string_view of_one[] = {"decode at a border", "chunk over a border", "window over spans"};
+  for (size_t i = 0, count = list.size(); i < count; ++i) {
+    const AttentionCase c = list[i];
+    const bool is_alone = std::find(std::begin(of_one), std::end(of_one), c.name) != std::end(of_one) ||
+                          (std::string_view(c.name) == "all at once" && c.dtype == DType::kF16);
+    if ((c.dtype == DType::kBF16 || is_alone) && c.frame_tokens % 2 == 0) list.push_back(WithDots(c));
+  }
   return list;
 }
 

@@ -82,8 +82,8 @@ class AttentionRun {
     scales_ = GuardedBytes(places.size() * static_cast<size_t>(scale_bytes));
     for (const uint32_t frame : table_)
       std::memset(scales_.data() + frame * scale_bytes + scales / 2, 0, static_cast<size_t>(scales / 2));
-    kv_ = {pool_.data(), frame_bytes_,  c.frame_tokens,      c.dtype,        kLayers,    c.kv_heads,
-           c.head_dim,   table_.data(), table_begin_.data(), scales_.data(), scale_bytes};
+    kv_ = {pool_.data(), frame_bytes_,  c.frame_tokens,      c.dtype,        kLayers,     c.kv_heads,
+           c.head_dim,   table_.data(), table_begin_.data(), scales_.data(), scale_bytes, c.has_bf16_dots};
   }
   AttentionRun(AttentionRun&&) = delete;
 

@@ -77,11 +77,13 @@ inline AttentionCase AttentionSpeedCase(const char* name, DType dtype, int32_t s
 inline std::vector<AttentionCase> AttentionSpeedCases() {
   std::vector<AttentionCase> list;
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
-    list.push_back(AttentionSpeedCase("decode", dtype, 1, {1023, 1}));
-    list.push_back(AttentionSpeedCase("decode of 32", dtype, 32, {63, 1}));
-    list.push_back(AttentionSpeedCase("decode of 32", dtype, 32, {1023, 1}));
-    list.push_back(AttentionSpeedCase("prefill", dtype, 1, {0, 256}));
-    list.push_back(AttentionSpeedCase("prefill", dtype, 1, {768, 256}));
+    const AttentionCase of_dtype[] = {
+        AttentionSpeedCase("decode", dtype, 1, {1023, 1}), AttentionSpeedCase("decode of 32", dtype, 32, {63, 1}),
+        AttentionSpeedCase("decode of 32", dtype, 32, {1023, 1}), AttentionSpeedCase("prefill", dtype, 1, {0, 256}),
+        AttentionSpeedCase("prefill", dtype, 1, {768, 256})};
+    list.insert(list.end(), std::begin(of_dtype), std::end(of_dtype));
+    if (dtype != DType::kBF16) continue;
+    for (const AttentionCase& c : of_dtype) list.push_back(WithDots(c));
   }
   return list;
 }

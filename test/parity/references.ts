@@ -97,7 +97,7 @@ export function tolerance(
   const extra = rank > 0 ? 3 * (Math.sqrt(Math.max(hidden, intermediate)) + Math.sqrt(rank)) : 0;
   const layer = sums.reduce((total, n) => total + Math.sqrt(n), extra);
   const relative =
-    UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, headDim, kv) + xError(layers, compute);
+    UNIT.f32 * (layers * layer + Math.sqrt(hidden)) + kvError(layers, headDim, kv) + xError(layers, compute, kv);
   const sigma = (relative * reference.hiddenNorm * reference.headNorm) / Math.sqrt(hidden);
   return 2 * Math.SQRT2 * 4 * sigma;
 }
@@ -117,8 +117,10 @@ function kvError(layers: number, headDim: number, kept: HeldDType): number {
 /**
  * x rounded to bf16 in every product of the base: each element is off by at most u of itself, u / √3 as if at random, and so is
  * each product, in a direction of its own. In a layer these are q and k, which move the scores as in `kvError`, v, o, gate, up
- * and down; then the head. They add up at random.
+ * and down; then the head. They add up at random. Over K and V in bf16 attention rounds q once more, and the softmax's weights, which
+ * stand beside V as q beside K.
  */
-function xError(layers: number, compute: Compute): number {
-  return compute === 'f32' ? 0 : (UNIT.bf16 / Math.sqrt(3)) * Math.sqrt(7 * layers + 1);
+function xError(layers: number, compute: Compute, kv: HeldDType): number {
+  const ofLayer = kv === 'bf16' ? 9 : 7;
+  return compute === 'f32' ? 0 : (UNIT.bf16 / Math.sqrt(3)) * Math.sqrt(ofLayer * layers + 1);
 }

@@ -46,22 +46,29 @@ describe.each(SIMD_LEVELS)('SIMD level %s', (simd) => {
 describe("compute: 'bf16'", () => {
   const inBF16 = sets.filter(({ dtypes }) => dtypes.includes('bf16'));
 
-  test.each(inBF16)('rounds activations, and is within the bound of that for $name with every adapter', async (set) => {
-    await withBase(set, { dtype: 'bf16', compute: 'bf16' }, async (base) => {
-      for (const reference of set.cases) {
-        const bound = await boundOf(set, reference, 'f32', 'bf16');
-        const worst = compare(await generate(base, reference), reference, set.top, bound);
-        expect(worst).toBeLessThanOrEqual(bound);
-        expect(worst).toBeGreaterThan(await boundOf(set, reference)); // or nothing was rounded
-      }
-    });
-  });
+  const overKv = inBF16.flatMap((set) =>
+    (['f32', 'bf16'] as const).map((kvDtype) => ({ name: set.name, set, kvDtype })),
+  );
 
-  test('gives the same bits on every SIMD level', async () => {
+  test.each(overKv)(
+    'rounds activations, and is within the bound of that for $name over K and V in $kvDtype with every adapter',
+    async ({ set, kvDtype }) => {
+      await withBase(set, { dtype: 'bf16', compute: 'bf16', kvDtype }, async (base) => {
+        for (const reference of set.cases) {
+          const bound = await boundOf(set, reference, kvDtype, 'bf16');
+          const worst = compare(await generate(base, reference), reference, set.top, bound);
+          expect(worst).toBeLessThanOrEqual(bound);
+          expect(worst).toBeGreaterThan(await boundOf(set, reference)); // or nothing was rounded
+        }
+      });
+    },
+  );
+
+  test.each(['f32', 'bf16'] as const)('gives the same bits on every SIMD level over K and V in %s', async (kvDtype) => {
     const set = setOf('llama-tied-bf16');
     const answers: unknown[] = [];
     for (const simd of loadNative().binding.probe().simdLevels) {
-      await withBase(set, { simd, compute: 'bf16', threads: 1 }, async (base) => {
+      await withBase(set, { simd, compute: 'bf16', threads: 1, kvDtype }, async (base) => {
         const results = await Promise.all(set.cases.map((reference) => generate(base, reference)));
         answers.push(results.map(({ tokens, logprobs, promptLogprobs }) => ({ tokens, logprobs, promptLogprobs })));
       });

@@ -44,21 +44,21 @@ OPENLORA_INLINE typename V::F RotateLanes(typename V::F v) {
   return v;
 }
 
-// Steps 2 and 3.
-template <class V>
-OPENLORA_INLINE void Hadamard(typename V::F (&g)[kRotatedVectors<V>]) {
+// Steps 2 and 3, of some groups.
+template <class V, int vectors>
+OPENLORA_INLINE void Hadamard(typename V::F (&g)[vectors]) {
   OPENLORA_UNROLL
-  for (int v = 0; v < kRotatedVectors<V>; ++v) g[v] = RotateLanes<V, 0>(g[v]);
+  for (int v = 0; v < vectors; ++v) g[v] = RotateLanes<V, 0>(g[v]);
   OPENLORA_UNROLL
   for (int distance = 1; distance < kRotatedVectors<V>; distance *= 2) OPENLORA_UNROLL
-  for (int v = 0; v < kRotatedVectors<V>; ++v) {
+  for (int v = 0; v < vectors; ++v) {
     if ((v & distance) != 0) continue;
     const typename V::F a = g[v], b = g[v + distance];
     g[v] = V::Add(a, b);
     g[v + distance] = V::Sub(a, b);
   }
   OPENLORA_UNROLL
-  for (int v = 0; v < kRotatedVectors<V>; ++v) g[v] = V::Mul(g[v], V::Set(kInt8RotationScale));
+  for (int v = 0; v < vectors; ++v) g[v] = V::Mul(g[v], V::Set(kInt8RotationScale));
 }
 
 // x [count], padded with zeros.
@@ -71,10 +71,10 @@ OPENLORA_INLINE void LoadGroup(const float* x, int32_t count, typename V::F (&g)
   }
 }
 
-template <class V>
-OPENLORA_INLINE void RotateGroup(typename V::F (&g)[kRotatedVectors<V>]) {
+template <class V, int vectors>
+OPENLORA_INLINE void RotateGroups(typename V::F (&g)[vectors]) {
   OPENLORA_UNROLL
-  for (int v = 0; v < kRotatedVectors<V>; ++v) g[v] = V::Mul(g[v], V::Load(kSigns.flip + v * V::kLanes));
+  for (int v = 0; v < vectors; ++v) g[v] = V::Mul(g[v], V::Load(kSigns.flip + v % kRotatedVectors<V> * V::kLanes));
   Hadamard<V>(g);
 }
 
@@ -83,7 +83,7 @@ template <class V>
 void Int8Rotate(const float* x, int32_t count, float* rotated) {
   typename V::F g[kRotatedVectors<V>];
   LoadGroup<V>(x, count, g);
-  RotateGroup<V>(g);
+  RotateGroups<V>(g);
   for (int v = 0; v < kRotatedVectors<V>; ++v) V::Store(rotated + v * V::kLanes, g[v]);
 }
 
@@ -119,44 +119,62 @@ OPENLORA_INLINE typename V::I SumOfLanesInt(typename V::I v) {
   return v;
 }
 
-// x [in] into its groups, [begin, end) of them, each rotated first or as it is.
-template <class V, int group_k, bool is_rotated>
-void Quantise(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* groups) {
+// Groups of x [left] from its first on, padded with zeros. A group is a chain of a hundred cycles and more: several at
+// once are under way where the registers hold them.
+template <class V, int group_k, bool is_rotated, int groups>
+OPENLORA_INLINE void QuantiseSome(const float* x, int64_t left, Activations<V, group_k>* out) {
   using F = typename V::F;
   using I = typename V::I;
   constexpr int kVectors = group_k / V::kLanes;
-  for (int64_t group = begin; group < end; ++group) {
-    auto* const out = reinterpret_cast<Activations<V, group_k>*>(groups) + group;
-    const int64_t left = in - group * group_k;
-    F g[kVectors];
-    LoadGroup<V>(x + group * group_k, left < group_k ? static_cast<int32_t>(left) : group_k, g);
-    if constexpr (is_rotated) RotateGroup<V>(g);
+  F g[groups * kVectors];
+  LoadGroup<V>(x, left < groups * group_k ? static_cast<int32_t>(left) : groups * group_k, g);
+  if constexpr (is_rotated) RotateGroups<V>(g);
+  float most[groups], zero[groups];
+  OPENLORA_UNROLL
+  for (int i = 0; i < groups; ++i) {
     F largest = V::Zero(), zeros = V::Zero();  // zeros: NaN, if a value is NaN or infinite
     OPENLORA_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = i * kVectors; v < (i + 1) * kVectors; ++v) {
       largest = V::Max(largest, V::Max(g[v], V::Sub(V::Zero(), g[v])));
       zeros = V::Fma(g[v], V::Zero(), zeros);
     }
     float of_lane[V::kLanes], zero_of_lane[V::kLanes];
     V::Store(of_lane, MaxOfLanes<V>(largest));
     V::Store(zero_of_lane, SumOfLanes<V>(zeros));
-    const float most = of_lane[0], zero = zero_of_lane[0];
-    const bool is_zero = !(most >= kInt8Least);
-    const F inverse = V::Set(is_zero ? 0 : 127 / most);
+    most[i] = of_lane[0];
+    zero[i] = zero_of_lane[0];
+  }
+  OPENLORA_UNROLL
+  for (int i = 0; i < groups; ++i) {
+    const bool is_zero = !(most[i] >= kInt8Least);
+    const F inverse = V::Set(is_zero ? 0 : 127 / most[i]);
     I sum = V::SetInt(0);
     OPENLORA_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       // Adding 1.5·2^23 leaves the nearest integer in the low bits.
-      const F shifted = V::Add(V::Mul(g[v], inverse), V::Set(0x1.8p23f));
+      const F shifted = V::Add(V::Mul(g[i * kVectors + v], inverse), V::Set(0x1.8p23f));
       const I q = V::SubInt(V::BitsOf(shifted), V::SetInt(0x4b400000));
-      V::StoreActivations(out->x + v * V::kLanes, q);
+      V::StoreActivations(out[i].x + v * V::kLanes, q);
       sum = V::AddInt(sum, q);
     }
     uint32_t sum_of_lane[V::kLanes];
     V::StoreInt(sum_of_lane, SumOfLanesInt<V>(sum));
-    out->scale = (is_zero ? 0 : most / 127) + zero;
-    out->start = static_cast<int32_t>(sum_of_lane[0] * static_cast<uint32_t>(V::kSumStart));
+    out[i].scale = (is_zero ? 0 : most[i] / 127) + zero[i];
+    out[i].start = static_cast<int32_t>(sum_of_lane[0] * static_cast<uint32_t>(V::kSumStart));
   }
+}
+
+// x [in] into its groups, [begin, end) of them, each rotated first or as it is.
+template <class V, int group_k, bool is_rotated>
+void Quantise(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t* groups) {
+  constexpr int kFitting = V::kSums * V::kLanes / group_k;
+  constexpr int kAtOnce = kFitting > 4 ? 4 : kFitting > 1 ? kFitting : 1;
+  auto* const out = reinterpret_cast<Activations<V, group_k>*>(groups);
+  int64_t group = begin;
+  for (; group + kAtOnce <= end; group += kAtOnce)
+    QuantiseSome<V, group_k, is_rotated, kAtOnce>(x + group * group_k, in - group * group_k, out + group);
+  for (; group < end; ++group)
+    QuantiseSome<V, group_k, is_rotated, 1>(x + group * group_k, in - group * group_k, out + group);
 }
 
 }  // namespace

@@ -42,46 +42,58 @@ constexpr int WideFor(int pairs) {
   return pairs * 4 <= V::kSums ? 4 : pairs * 2 <= V::kSums ? 2 : 1;
 }
 
-template <class V, class Kv, int kPairs>
-void ScorePairs(const ScoreArgs& a) {
+// Vectors [begin, begin + kWide) of the groups' tokens.
+template <class V, class Kv, int kPairs, int kWide>
+OPENLORA_INLINE void ScoreSlice(const ScoreArgs& a, int begin) {
   using F = typename V::F;
   using T = typename Kv::T;
-  constexpr int kWide = WideFor<V>(kPairs);
   constexpr int kPerGroup = kGroupTokens / V::kLanes;
-  for (int begin = 0; begin < a.groups * kPerGroup; begin += kWide) {
-    const T* k[kWide];
-    F sums[kPairs][kWide];
+  const T* k[kWide];
+  F sums[kPairs][kWide];
+  OPENLORA_UNROLL
+  for (int w = 0; w < kWide; ++w) {
+    k[w] = static_cast<const T*>(a.keys[(begin + w) / kPerGroup]) + (begin + w) % kPerGroup * V::kLanes;
     OPENLORA_UNROLL
-    for (int w = 0; w < kWide; ++w) {
-      k[w] = static_cast<const T*>(a.keys[(begin + w) / kPerGroup]) + (begin + w) % kPerGroup * V::kLanes;
-      OPENLORA_UNROLL
-      for (int p = 0; p < kPairs; ++p) sums[p][w] = V::Zero();
-    }
-    for (int64_t d = 0; d < a.head_dim; ++d) {
-      F key[kWide];
-      OPENLORA_UNROLL
-      for (int w = 0; w < kWide; ++w) key[w] = Kv::Load(k[w] + d * kGroupTokens);
-      OPENLORA_UNROLL
-      for (int p = 0; p < kPairs; ++p) {
-        const F q = V::Set(a.q[d * kAttentionPairs + p]);
-        OPENLORA_UNROLL
-        for (int w = 0; w < kWide; ++w) sums[p][w] = V::Fma(q, key[w], sums[p][w]);
-      }
-    }
-    [[maybe_unused]] F scales[kWide];
-    if constexpr (Kv::kHasScales) {
-      OPENLORA_UNROLL
-      for (int w = 0; w < kWide; ++w)
-        scales[w] = V::LoadBF16(a.scales[(begin + w) / kPerGroup] + (begin + w) % kPerGroup * V::kLanes);
-    }
+    for (int p = 0; p < kPairs; ++p) sums[p][w] = V::Zero();
+  }
+  for (int64_t d = 0; d < a.head_dim; ++d) {
+    F key[kWide];
+    OPENLORA_UNROLL
+    for (int w = 0; w < kWide; ++w) key[w] = Kv::Load(k[w] + d * kGroupTokens);
     OPENLORA_UNROLL
     for (int p = 0; p < kPairs; ++p) {
+      const F q = V::Set(a.q[p * kQueryStride + d]);
       OPENLORA_UNROLL
-      for (int w = 0; w < kWide; ++w) {
-        if constexpr (Kv::kHasScales) sums[p][w] = V::Mul(sums[p][w], scales[w]);
-        V::Store(a.scores + p * kBlockTokens + (begin + w) * V::kLanes, sums[p][w]);
-      }
+      for (int w = 0; w < kWide; ++w) sums[p][w] = V::Fma(q, key[w], sums[p][w]);
     }
+  }
+  [[maybe_unused]] F scales[kWide];
+  if constexpr (Kv::kHasScales) {
+    OPENLORA_UNROLL
+    for (int w = 0; w < kWide; ++w)
+      scales[w] = V::LoadBF16(a.scales[(begin + w) / kPerGroup] + (begin + w) % kPerGroup * V::kLanes);
+  }
+  OPENLORA_UNROLL
+  for (int p = 0; p < kPairs; ++p) {
+    OPENLORA_UNROLL
+    for (int w = 0; w < kWide; ++w) {
+      if constexpr (Kv::kHasScales) sums[p][w] = V::Mul(sums[p][w], scales[w]);
+      V::Store(a.scores + p * kBlockTokens + (begin + w) * V::kLanes, sums[p][w]);
+    }
+  }
+}
+
+template <class V, class Kv, int kPairs>
+void ScorePairs(const ScoreArgs& a) {
+  constexpr int kWide = WideFor<V>(kPairs);
+  const int vectors = a.groups * (kGroupTokens / V::kLanes);
+  int begin = 0;
+  for (; begin + kWide <= vectors; begin += kWide) ScoreSlice<V, Kv, kPairs, kWide>(a, begin);
+  if constexpr (kWide > 2) {
+    for (; begin + 2 <= vectors; begin += 2) ScoreSlice<V, Kv, kPairs, 2>(a, begin);
+  }
+  if constexpr (kWide > 1) {
+    for (; begin < vectors; ++begin) ScoreSlice<V, Kv, kPairs, 1>(a, begin);
   }
 }
 
@@ -180,6 +192,13 @@ OPENLORA_INLINE float ExpOne(float x) {
   return lanes[0];
 }
 
+struct NaturalBase {
+  template <class V>
+  static OPENLORA_INLINE float PowerOne(float x) {
+    return ExpOne<V>(x);
+  }
+};
+
 template <class V>
 OPENLORA_INLINE void ScaleState(AttentionState* state, float scale, int64_t out_count) {
   for (int i = 0; i < kGroupTokens; i += V::kLanes)
@@ -230,25 +249,36 @@ void SoftmaxPair(const SoftmaxArgs& a) {
   for (int i = 0; i < kPerGroup; ++i) V::Store(a.state->sums + i * V::kLanes, sums[i]);
 }
 
-template <class V>
+template <class V, class Base>
 void MergeStates(AttentionState* into, const AttentionState& from, int64_t out_count) {
   const float max = into->max > from.max ? into->max : from.max;
-  ScaleState<V>(into, ExpOne<V>(into->max - max), out_count);
+  ScaleState<V>(into, Base::template PowerOne<V>(into->max - max), out_count);
   into->max = max;
-  const typename V::F scale = V::Set(ExpOne<V>(from.max - max));
+  const typename V::F scale = V::Set(Base::template PowerOne<V>(from.max - max));
   for (int i = 0; i < kGroupTokens; i += V::kLanes)
     V::Store(into->sums + i, V::Fma(V::Load(from.sums + i), scale, V::Load(into->sums + i)));
   for (int64_t i = 0; i < out_count; i += V::kLanes)
     V::Store(into->out + i, V::Fma(V::Load(from.out + i), scale, V::Load(into->out + i)));
 }
 
+// v[0] + v[distance], in lane 0 and its like, distance 8, 4, 2, 1.
+template <class V, int distance>
+OPENLORA_INLINE typename V::F SumFromAfar(typename V::F v) {
+  v = V::Add(v, V::template SwapLanes<distance>(v));
+  if constexpr (distance > 1) v = SumFromAfar<V, distance / 2>(v);
+  return v;
+}
+
 template <class V>
 void FinishPair(const AttentionState& state, float* out, int64_t head_dim) {
-  float sums[kGroupTokens];
-  for (int i = 0; i < kGroupTokens; ++i) sums[i] = state.sums[i];
-  for (int half = kGroupTokens / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-  const typename V::F sum = V::Set(sums[0]);
+  constexpr int kParts = kGroupTokens / V::kLanes;
+  typename V::F sums[kParts];
+  OPENLORA_UNROLL
+  for (int i = 0; i < kParts; ++i) sums[i] = V::Load(state.sums + i * V::kLanes);
+  OPENLORA_UNROLL
+  for (int half = kParts / 2; half > 0; half /= 2) OPENLORA_UNROLL
+  for (int i = 0; i < half; ++i) sums[i] = V::Add(sums[i], sums[i + half]);
+  const typename V::F sum = SumFromAfar<V, V::kLanes / 2>(sums[0]);  // the same in all lanes: a sum of two commutes
   int64_t d = 0;
   for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::Div(V::Load(state.out + d), sum));
   if (d < head_dim) V::StorePart(out + d, V::Div(V::Load(state.out + d), sum), static_cast<int>(head_dim - d));
@@ -260,7 +290,7 @@ constexpr AttentionKernels MakeAttentionKernels() {
       .scores = {&Scores<V, KvF32<V>>, &Scores<V, KvF16<V>>, &Scores<V, KvBF16<V>>, &Scores<V, KvI8<V>>},
       .softmax = &SoftmaxPair<V>,
       .values = {&Values<V, KvF32<V>>, &Values<V, KvF16<V>>, &Values<V, KvBF16<V>>, &Values<V, KvI8<V>>},
-      .merge = &MergeStates<V>,
+      .merge = &MergeStates<V, NaturalBase>,
       .finish = &FinishPair<V>,
   };
 }

@@ -12,12 +12,14 @@
 // A row's attention is one fixed expression of its own q and the KV that it sees: spans of kSpanTokens tokens at
 // absolute positions, each an online softmax over its blocks of kBlockTokens, merged in ascending order. Tiles,
 // threads, chunks of the prompt and neighbours decide who computes what, never what is computed: within a block a
-// pair's tokens are exactly those that it sees, in ascending order.
+// pair's tokens are exactly those that it sees, in ascending order. By bf16 dots, pairs of tokens stand at absolute
+// positions, and what a row doesn't see of one is zero.
 
 namespace openlora {
 namespace {
 
 constexpr int kSpanTokens = 1024;
+constexpr float kLog2E = 1.44269504f;
 
 // Pairs [first_pair, first_pair + pairs) of (sequence, kv_head). Pair i of the rows of a sequence and of the `group`
 // query heads that share a KV head is (row i / group, head i % group).
@@ -50,9 +52,10 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 
 
 Shape ShapeOf(const AttentionArgs& args) {
   const KvView& kv = args.kv;
-  OPENLORA_CHECK(args.heads % kv.kv_heads == 0);
+  OPENLORA_CHECK(args.heads % kv.kv_heads == 0 && kv.head_dim <= kHeadDimMax);
   OPENLORA_CHECK(kv.frame_tokens > 0 && kGroupTokens % kv.frame_tokens == 0);
   OPENLORA_CHECK(kv.scale_bytes >= KvScaleBytes(kv.dtype, kv.kv_heads, kv.frame_tokens));
+  OPENLORA_CHECK(!kv.has_bf16_dots || (kv.dtype == DType::kBF16 && kv.head_dim % 2 == 0 && kv.frame_tokens % 2 == 0));
   return {args.heads / kv.kv_heads, RoundUp(kv.head_dim, kGroupTokens),
           int64_t{kv.kv_heads} * kv.head_dim * kv.frame_tokens};
 }
@@ -102,9 +105,16 @@ int64_t FillTiles(const AttentionArgs& args, const Shape& shape, Tile* tiles) {
 // One thread's work on one tile.
 class TileWorker {
  public:
-  TileWorker(const AttentionArgs& args, const Shape& shape, const AttentionKernels& kernels, uint8_t* scratch)
-      : args_(args), kv_(args.kv), shape_(shape), kernels_(kernels), element_(static_cast<int64_t>(SizeOf(kv_.dtype))) {
-    q_ = Take<float>(scratch, int64_t{kv_.head_dim} * kAttentionPairs);
+  TileWorker(const AttentionArgs& args, const Shape& shape, const KernelTable& kernels, uint8_t* scratch)
+      : args_(args),
+        kv_(args.kv),
+        shape_(shape),
+        kernels_(kernels.attention),
+        dots_(kernels.attention_dots),
+        element_(static_cast<int64_t>(SizeOf(kv_.dtype))),
+        key_width_(kv_.has_bf16_dots ? 2 : 1) {
+    q_ = Take<float>(scratch, int64_t{kQueryStride} * kAttentionPairs);
+    weights_ = Take<float>(scratch, int64_t{kBlockTokens} / 2 * kAttentionPairs);
     scores_ = Take<float>(scratch, int64_t{kBlockTokens} * kAttentionPairs);
     keys_ = Take<const void*>(scratch, kBlockGroups);
     values_ = Take<const void*>(scratch, kBlockTokens);
@@ -123,15 +133,28 @@ class TileWorker {
   }
   static int64_t ScratchBytes(const AttentionArgs& args, const Shape& shape) {
     const int64_t gathered = int64_t{kBlockTokens} * args.kv.head_dim * 4;
-    const int64_t q = int64_t{args.kv.head_dim} * kAttentionPairs * 4;
-    return q + kAttentionPairs * kBlockTokens * 4 + (3 * kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 2 +
-           2 * StateBytes(shape) + gathered + 9 * 64;
+    const int64_t q = int64_t{kQueryStride} * kAttentionPairs * 4;
+    return q + kAttentionPairs * kBlockTokens * 6 + (3 * kBlockGroups + kBlockTokens) * 8 + 2 * kBlockTokens * 2 +
+           2 * StateBytes(shape) + gathered + 10 * 64;
   }
   static AttentionState* StatesAt(const Shape& shape, uint8_t* memory) {
     AttentionState* states = Take<AttentionState>(memory, kAttentionPairs);
     float* out = reinterpret_cast<float*>(memory);
     for (int p = 0; p < kAttentionPairs; ++p) states[p].out = out + p * shape.out_count;
     return states;
+  }
+
+  // Has what a tile reads and writes beside KV brought near: rows stand pages apart.
+  __attribute__((always_inline)) void PrefetchRows(const Tile& tile) const {
+    for (int p = 0; p < tile.pairs; ++p) {
+      const int64_t column = HeadOf(tile, p) * kv_.head_dim;
+      const float* const q = args_.q.f32(RowOf(tile, p)) + column;
+      const float* const out = args_.out.f32(RowOf(tile, p)) + column;
+      for (int32_t d = 0; d < kv_.head_dim; d += 16) {
+        __builtin_prefetch(q + d, 0, 2);
+        __builtin_prefetch(out + d, 1, 2);
+      }
+    }
   }
 
   // The whole tile, into the output.
@@ -163,7 +186,7 @@ class TileWorker {
       const TokenRange seen = SeenBy(args_, RowOf(tile, p));
       if (seen.end <= span * kSpanTokens || seen.begin >= (span + 1) * kSpanTokens) continue;
       if (seen.begin / kSpanTokens < span) {
-        kernels_.merge(&into[p], from[p], shape_.out_count);
+        (kv_.has_bf16_dots ? dots_.merge : kernels_.merge)(&into[p], from[p], shape_.out_count);
       } else {  // the first span that this row sees
         into[p].max = from[p].max;
         std::copy_n(from[p].sums, kGroupTokens, into[p].sums);
@@ -205,10 +228,14 @@ class TileWorker {
   }
 
   void TakeQueries(const Tile& tile) {
+    DotQueryArgs dots = {.pairs = tile.pairs, .head_dim = kv_.head_dim, .scale = args_.scale * kLog2E, .rounded = q_};
     for (int p = 0; p < tile.pairs; ++p) {
-      const float* q = args_.q.f32(RowOf(tile, p)) + HeadOf(tile, p) * kv_.head_dim;
-      for (int32_t d = 0; d < kv_.head_dim; ++d) q_[d * kAttentionPairs + p] = q[d] * args_.scale;
+      seen_[p] = SeenBy(args_, RowOf(tile, p));
+      const float* q = dots.q[p] = args_.q.f32(RowOf(tile, p)) + HeadOf(tile, p) * kv_.head_dim;
+      if (kv_.has_bf16_dots) continue;
+      for (int32_t d = 0; d < kv_.head_dim; ++d) q_[p * kQueryStride + d] = q[d] * args_.scale;
     }
+    if (kv_.has_bf16_dots) dots_.queries(dots);
   }
 
   // K and V of the tokens [begin, end) of the block at `block`, begin a multiple of kGroupTokens, as the kernels read
@@ -221,7 +248,7 @@ class TileWorker {
       values_[t / frame_tokens] = frame + (shape_.frame_values + head) * element_;
       const uint8_t* key = frame + head * element_;
       uint8_t* group = gathered_ + int64_t{t / kGroupTokens} * kGroupTokens * kv_.head_dim * element_;
-      if (frame_tokens < kGroupTokens) CopyKeys(key, group + t % kGroupTokens * element_, frame_tokens * element_);
+      if (frame_tokens < kGroupTokens) CopyKeys(key, group + t % kGroupTokens * key_width_ * element_);
       keys_[t / kGroupTokens] = frame_tokens < kGroupTokens ? group : key;
     }
   }
@@ -245,13 +272,14 @@ class TileWorker {
     }
   }
 
-  // [head_dim][frame_tokens] into columns of [head_dim][kGroupTokens].
-  void CopyKeys(const uint8_t* key, uint8_t* group, int64_t bytes) {
+  // [head_dim][frame_tokens] into columns of [head_dim][kGroupTokens], or both in pairs.
+  void CopyKeys(const uint8_t* key, uint8_t* group) {
+    const int64_t token = key_width_ * element_;
     const auto copy = [&](auto constant) {
-      for (int32_t d = 0; d < kv_.head_dim; ++d)
-        std::memcpy(group + d * kGroupTokens * element_, key + d * constant, static_cast<size_t>(constant));
+      for (int64_t d = 0; d < kv_.head_dim / key_width_; ++d)
+        std::memcpy(group + d * kGroupTokens * token, key + d * constant, static_cast<size_t>(constant));
     };
-    switch (bytes) {
+    switch (kv_.frame_tokens * token) {
       case 1:
         return copy(std::integral_constant<int64_t, 1>{});
       case 2:
@@ -273,60 +301,87 @@ class TileWorker {
     FindFrames(tile, block, begin, end);
     const bool has_scales = kv_.dtype == DType::kI8;
     if (has_scales) FindScales(tile, block, begin, end);
-    // Groups beside [begin, end) that make the calls even: any K and scale will do, nobody looks at the scores.
-    const int32_t first_group = begin / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce;
-    const int32_t groups = (end - 1) / (kGroupTokens * kGroupsAtOnce) * kGroupsAtOnce + kGroupsAtOnce - first_group;
-    const auto copy_group = [&](int32_t to, int32_t from) {
-      keys_[to] = keys_[from];
-      if (has_scales) key_scales_[to] = key_scales_[from];
-    };
-    for (int32_t g = first_group; g < begin / kGroupTokens; ++g) copy_group(g, begin / kGroupTokens);
-    for (int32_t g = (end - 1) / kGroupTokens + 1; g < first_group + groups; ++g)
-      copy_group(g, (end - 1) / kGroupTokens);
-    kernels_.scores[static_cast<int>(kv_.dtype)]({q_, tile.pairs, kv_.head_dim, keys_ + first_group,
-                                                  key_scales_ + first_group, groups,
-                                                  scores_ + first_group * kGroupTokens});
-    TokenRange seen[kAttentionPairs], common = {0, kBlockTokens};
+    const int32_t first_group = begin / kGroupTokens, groups = (end - 1) / kGroupTokens + 1 - first_group;
+    const auto scores = kv_.has_bf16_dots ? dots_.scores : kernels_.scores[static_cast<int>(kv_.dtype)];
+    scores({q_, tile.pairs, kv_.head_dim, keys_ + first_group, key_scales_ + first_group, groups,
+            scores_ + first_group * kGroupTokens});
+    TokenRange seen[kAttentionPairs];
+    for (int p = 0; p < tile.pairs; ++p)
+      seen[p] = {std::clamp(seen_[p].begin - block, 0, kBlockTokens),
+                 std::clamp(seen_[p].end - block, 0, kBlockTokens)};
+    Softmax(tile, seen, states);
+    AddValues(tile, states, seen);
+  }
+
+  void Softmax(const Tile& tile, const TokenRange* seen, AttentionState* states) {
+    DotSoftmaxArgs dots = {.scores = scores_,
+                           .p = weights_,
+                           .pairs = tile.pairs,
+                           .soft_cap = args_.soft_cap * kLog2E,
+                           .out_count = shape_.out_count,
+                           .states = states};
     for (int p = 0; p < tile.pairs; ++p) {
-      const TokenRange row = SeenBy(args_, RowOf(tile, p));
-      seen[p] = {std::clamp(row.begin - block, 0, kBlockTokens), std::clamp(row.end - block, 0, kBlockTokens)};
-      common = {std::max(common.begin, seen[p].begin), std::min(common.end, seen[p].end)};
-      if (seen[p].begin >= seen[p].end) continue;
-      kernels_.softmax({scores_ + p * kBlockTokens, has_scales ? value_scales_ : nullptr, seen[p].begin, seen[p].end,
-                        args_.soft_cap, shape_.out_count, &states[p]});
+      dots.begin[p] = seen[p].begin;
+      dots.end[p] = seen[p].end;
+      if (kv_.has_bf16_dots || seen[p].begin >= seen[p].end) continue;
+      kernels_.softmax({scores_ + p * kBlockTokens, kv_.dtype == DType::kI8 ? value_scales_ : nullptr, seen[p].begin,
+                        seen[p].end, args_.soft_cap, shape_.out_count, &states[p]});
     }
-    AddValues(tile, states, seen, common);
+    if (kv_.has_bf16_dots) dots_.softmax(dots);
   }
 
-  // The tokens that all pairs see together; those before and after pair by pair.
-  void AddValues(const Tile& tile, AttentionState* states, const TokenRange* seen, TokenRange common) {
+  // The tokens that all pairs see together; those before and after row by row. A pair of tokens that only some see
+  // whole is theirs alone.
+  void AddValues(const Tile& tile, AttentionState* states, const TokenRange* seen) {
+    TokenRange common = seen[0];
+    bool is_same = true;
+    for (int p = 1; p < tile.pairs; ++p) {
+      is_same = is_same && seen[p].begin == seen[0].begin && seen[p].end == seen[0].end;
+      common = {std::max(common.begin, seen[p].begin), std::min(common.end, seen[p].end)};
+    }
+    if (!is_same && kv_.has_bf16_dots) common = {common.begin + common.begin % 2, common.end / 2 * 2};
     if (common.begin >= common.end) common = {kBlockTokens, kBlockTokens};
-    for (int p = 0; p < tile.pairs; ++p) AddValues(p, 1, seen[p].begin, std::min(seen[p].end, common.begin), states);
-    AddValues(0, tile.pairs, common.begin, common.end, states);
-    for (int p = 0; p < tile.pairs; ++p) AddValues(p, 1, std::max(seen[p].begin, common.end), seen[p].end, states);
+    AddRows(tile, states, seen, {0, common.begin});
+    AddValues(0, tile.pairs, common, states);
+    AddRows(tile, states, seen, {common.end, kBlockTokens});
   }
 
-  void AddValues(int p, int pairs, int32_t begin, int32_t end, AttentionState* states) {
-    if (begin >= end) return;
-    kernels_.values[static_cast<int>(kv_.dtype)]({scores_ + p * kBlockTokens, pairs, kv_.head_dim, values_,
-                                                  kv_.frame_tokens, begin, end, states[p].out, shape_.out_count});
+  // What each row sees of `tokens`.
+  void AddRows(const Tile& tile, AttentionState* states, const TokenRange* seen, TokenRange tokens) {
+    for (int p = 0, next; p < tile.pairs; p = next) {
+      for (next = p + 1; next < tile.pairs && seen[next].begin == seen[p].begin && seen[next].end == seen[p].end;)
+        ++next;
+      AddValues(p, next - p, {std::max(seen[p].begin, tokens.begin), std::min(seen[p].end, tokens.end)}, states);
+    }
+  }
+
+  void AddValues(int p, int pairs, TokenRange tokens, AttentionState* states) {
+    if (tokens.begin >= tokens.end) return;
+    const auto values = kv_.has_bf16_dots ? dots_.values : kernels_.values[static_cast<int>(kv_.dtype)];
+    const float* const weights = kv_.has_bf16_dots ? weights_ + p * (kBlockTokens / 2) : scores_ + p * kBlockTokens;
+    values({weights, pairs, kv_.head_dim, values_, kv_.frame_tokens, tokens.begin, tokens.end, states[p].out,
+            shape_.out_count});
   }
 
   const AttentionArgs& args_;
   const KvView& kv_;
   const Shape& shape_;
   const AttentionKernels& kernels_;
-  const int64_t element_;          // bytes
-  float* q_;                       // [head_dim][kAttentionPairs]
-  float* scores_;                  // [kAttentionPairs][kBlockTokens]
-  const void** keys_;              // [kBlockGroups]
-  const void** values_;            // [kBlockTokens / frame_tokens]
-  const uint16_t** key_scales_;    // [kBlockGroups], int8 alone, as the next two
-  const uint16_t** value_scales_;  // [kBlockGroups]
-  uint16_t* gathered_scales_;      // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
-  AttentionState* state_;          // [kAttentionPairs]
-  AttentionState* span_state_;     // [kAttentionPairs]
-  uint8_t* gathered_;              // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
+  const AttentionDotKernels& dots_;
+  const int64_t element_;             // bytes
+  const int64_t key_width_;           // elements of a token that stand together in K
+  TokenRange seen_[kAttentionPairs];  // of the tile's pairs
+  float* q_;                          // [kAttentionPairs][kQueryStride]
+  float* weights_;                    // by dots: [kAttentionPairs][kBlockTokens/2]
+  float* scores_;                     // [kAttentionPairs][kBlockTokens]
+  const void** keys_;                 // [kBlockGroups]
+  const void** values_;               // [kBlockTokens / frame_tokens]
+  const uint16_t** key_scales_;       // [kBlockGroups], int8 alone, as the next two
+  const uint16_t** value_scales_;     // [kBlockGroups]
+  uint16_t* gathered_scales_;         // of K, then of V, [kBlockTokens] each, where frames hold fewer than kGroupTokens
+  AttentionState* state_;             // [kAttentionPairs]
+  AttentionState* span_state_;        // [kAttentionPairs]
+  uint8_t* gathered_;                 // [kBlockGroups][head_dim][kGroupTokens], where frames hold fewer tokens
 };
 
 }  // namespace
@@ -357,11 +412,12 @@ void CpuOps::Attention(const AttentionArgs& args) {
         std::accumulate(tiles, tiles + tile_count, int64_t{0}, [](int64_t n, const Tile& t) { return n + t.Spans(); });
   std::atomic<int64_t> next{0};
   const auto body = [&](int member, int) {
-    TileWorker worker(args, shape, kernels_.attention, workers + worker_bytes * member);
+    TileWorker worker(args, shape, kernels_, workers + worker_bytes * member);
     for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
       if (is_split) {
         worker.AttendItem(tiles, item, TileWorker::StatesAt(shape, states + item * state_bytes));
       } else {
+        if (item + threads < items) worker.PrefetchRows(tiles[item + threads]);
         worker.Attend(tiles[item]);
       }
     }
@@ -373,7 +429,7 @@ void CpuOps::Attention(const AttentionArgs& args) {
     pool_.Run(body);
   }
   if (!is_split) return;
-  TileWorker worker(args, shape, kernels_.attention, workers);
+  TileWorker worker(args, shape, kernels_, workers);
   for (const Tile* tile = tiles; tile < tiles + tile_count; states += tile->Spans() * state_bytes, ++tile)
     worker.MergeSpans(*tile, states);
 }

@@ -42,7 +42,14 @@ void RoundGroups(const float* x, int64_t in, int64_t begin, int64_t end, uint8_t
 template <class V>
 struct Pairs : V {
   using F = typename V::F;
-  static OPENLORA_INLINE F Fma(F w, F x, F sum) { return V::DotBF16(sum, w, x); }
+  static OPENLORA_INLINE F Fma(F w, F x, F sum) {
+    if constexpr (V::kHasBF16Dot) {
+      return V::DotBF16(sum, w, x);
+    } else {
+      sum = V::Fma(V::OddBF16(V::BitsOf(w)), V::OddBF16(V::BitsOf(x)), sum);
+      return V::Fma(V::EvenBF16(V::BitsOf(w)), V::EvenBF16(V::BitsOf(x)), sum);
+    }
+  }
 };
 
 // Where no mode flushes denormals: by hand.
@@ -52,6 +59,7 @@ struct Flushing : V {
   using I = typename V::I;
   static OPENLORA_INLINE F EvenBF16(I pairs) { return Flush(V::EvenBF16(pairs)); }
   static OPENLORA_INLINE F OddBF16(I pairs) { return Flush(V::OddBF16(pairs)); }
+  static OPENLORA_INLINE F Flush(F a) { return __builtin_expect(V::IsAnyTiny(a), 0) ? FlushLanes(a) : a; }
   static OPENLORA_INLINE F Add(F a, F b) { return Flush(V::Add(Flush(a), Flush(b))); }
   static OPENLORA_INLINE F Fma(F a, F b, F c) {
     const F sum = V::Fma(a, b, c);
@@ -59,7 +67,6 @@ struct Flushing : V {
   }
 
  private:
-  static OPENLORA_INLINE F Flush(F a) { return __builtin_expect(V::IsAnyTiny(a), 0) ? FlushLanes(a) : a; }
   static float FlushOne(float a) { return __builtin_fabsf(a) < kBF16DotLeast ? __builtin_copysignf(0, a) : a; }
 
   static __attribute__((noinline)) F FlushLanes(F a) {

@@ -46,7 +46,10 @@ KernelTable KernelsOf(SimdLevel level) {
     case SimdLevel::kAvx512Vnni: {
       KernelTable table = With(kKernelsAvx512, NameOf(level), kQuantisedAvx512Vnni);
 #if defined(OPENLORA_HAS_AVX512BF16)
-      if (HasFastBF16Dot()) table.bf16_dot = kBF16DotAvx512;
+      if (HasFastBF16Dot()) {
+        table.bf16_dot = kBF16DotAvx512;
+        table.attention_dots = kAttentionDotsAvx512;
+      }
 #endif
       return table;
     }
@@ -135,7 +138,7 @@ void CpuOps::GatedActivation(Activation activation, const TensorView& gate, cons
   OPENLORA_CHECK(gate.rows == up.rows && gate.cols == up.cols);
   const auto kernel = kernels_.gated_activation[static_cast<int>(activation)];
   ParallelElements(gate, 1, [&](int64_t row, int64_t column, int64_t count) {
-    kernel(gate.f32(row) + column, up.f32(row) + column, count);
+    kernel(gate.f32(row) + column, up.f32(row) + column, count, gate.f32(row) + column);
   });
 }
 

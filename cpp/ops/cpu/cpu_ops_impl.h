@@ -94,7 +94,10 @@ class CpuOps final : public Ops {
     return kernels_.quantised.formats[format.kind - WeightFormat::kInt8];
   }
   QuantisedX RoomForX(const ProjectArgs& args);
+  bool IsGatedAsQuantised(const ProjectArgs& args) const;
+  void QuantiseGroups(const ProjectArgs& args, WeightFormat format, int64_t row, Piece groups, uint8_t* to) const;
   void QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x);
+  void Multiply(const ProjectArgs& args);
   void BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX& x, float* scratch);
   void SumChunks(const ProjectArgs& args, const float* partial, float* coefficients);
   void ExpandPanels(const ProjectArgs& args, int member, Piece panels, const float* coefficients);

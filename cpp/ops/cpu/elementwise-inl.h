@@ -90,10 +90,10 @@ struct GeluTanhOf {
 };
 
 template <class V, class Function>
-void GatedActivationRow(float* gate, const float* up, int64_t count) {
+void GatedActivationRow(const float* gate, const float* up, int64_t count, float* out) {
   ForVectors<V>(count, [&](int64_t i, int lanes) OPENLORA_INLINE_LAMBDA {
     const typename V::F activated = Function::Apply(LoadLanes<V>(gate + i, lanes));
-    StoreLanes<V>(gate + i, V::Mul(activated, LoadLanes<V>(up + i, lanes)), lanes);
+    StoreLanes<V>(out + i, V::Mul(activated, LoadLanes<V>(up + i, lanes)), lanes);
   });
 }
 

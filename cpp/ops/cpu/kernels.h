@@ -127,8 +127,8 @@ struct KernelTable {
   void (*rms_norm)(const float* x, const float* gain, int64_t dim, float eps, float* out);
   // x[0, half) and x[half, 2 half) rotated by cos_sin = half cosines, then half sines
   void (*rope)(float* x, const float* cos_sin, int64_t half);
-  // gate = activation(gate) * up, by Activation
-  void (*gated_activation[kActivations])(float* gate, const float* up, int64_t count);
+  // out = activation(gate) * up, by Activation; out may be gate
+  void (*gated_activation[kActivations])(const float* gate, const float* up, int64_t count, float* out);
   // out += scale * x
   void (*add_scaled)(const float* x, float scale, float* out, int64_t count);
   // x = cap * tanh(x / cap)
@@ -137,6 +137,7 @@ struct KernelTable {
   void (*scale)(float* x, float scale, int64_t count);
 
   AttentionKernels attention;
+  AttentionDotKernels attention_dots;
   SampleKernels sample;
 };
 
@@ -149,5 +150,6 @@ extern const QuantisedKernels kQuantisedAvx512Vnni;
 extern const QuantisedKernels kQuantisedNeonDotprod;
 // By vdpbf16ps: beside avx512-vnni's, where that instruction is faster than FMAs.
 extern const QuantisedFormat kBF16DotAvx512;
+extern const AttentionDotKernels kAttentionDotsAvx512;
 
 }  // namespace openlora

@@ -17,6 +17,14 @@ int64_t ValueAt(const KvView& kv, int64_t head, int64_t slot, int64_t d) {
   return ((kv.kv_heads + head) * kv.frame_tokens + slot) * kv.head_dim + d;
 }
 
+// The same in pairs, K [kv_heads][head_dim/2][frame_tokens][2], V [kv_heads][frame_tokens/2][head_dim][2].
+int64_t PairedKeyAt(const KvView& kv, int64_t head, int64_t slot, int64_t d) {
+  return head * kv.head_dim * kv.frame_tokens + (d / 2 * kv.frame_tokens + slot) * 2 + d % 2;
+}
+int64_t PairedValueAt(const KvView& kv, int64_t head, int64_t slot, int64_t d) {
+  return (kv.kv_heads + head) * kv.frame_tokens * kv.head_dim + (slot / 2 * kv.head_dim + d) * 2 + slot % 2;
+}
+
 // One token's K and V.
 template <typename Element, typename Convert>
 void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame,
@@ -25,6 +33,14 @@ void StoreToken(const float* k, const float* v, const KvView& kv, int32_t slot, 
   for (int64_t head = 0; head < kv.kv_heads; ++head, k += kv.head_dim, v += kv.head_dim) {
     for (int64_t d = 0; d < kv.head_dim; ++d) to[KeyAt(kv, head, slot, d)] = convert(k[d]);
     for (int64_t d = 0; d < kv.head_dim; ++d) to[ValueAt(kv, head, slot, d)] = convert(v[d]);
+  }
+}
+
+void StoreTokenPaired(const float* k, const float* v, const KvView& kv, int32_t slot, uint8_t* frame) {
+  uint16_t* const to = reinterpret_cast<uint16_t*>(frame);
+  for (int64_t head = 0; head < kv.kv_heads; ++head, k += kv.head_dim, v += kv.head_dim) {
+    for (int64_t d = 0; d < kv.head_dim; ++d) to[PairedKeyAt(kv, head, slot, d)] = FloatToBF16(k[d]);
+    for (int64_t d = 0; d < kv.head_dim; ++d) to[PairedValueAt(kv, head, slot, d)] = FloatToBF16(v[d]);
   }
 }
 
@@ -77,6 +93,10 @@ void CpuOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& 
           StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToF16);
           break;
         case DType::kBF16:
+          if (kv.has_bf16_dots) {
+            StoreTokenPaired(k.f32(row), v.f32(row), kv, slot, frame);
+            break;
+          }
           StoreToken<uint16_t>(k.f32(row), v.f32(row), kv, slot, frame, FloatToBF16);
           break;
         case DType::kI8:

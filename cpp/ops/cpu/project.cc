@@ -40,6 +40,29 @@ CpuOps::QuantisedX CpuOps::RoomForX(const ProjectArgs& args) {
   return x;
 }
 
+// Whether nobody reads x but to make it ready for one product.
+bool CpuOps::IsGatedAsQuantised(const ProjectArgs& args) const {
+  return args.products.size() == 1 && args.products[0].weight->format.has_own_x() && plan_.jobs.empty();
+}
+
+// Groups [begin, end) of a row of x, gated first if they are to be.
+void CpuOps::QuantiseGroups(const ProjectArgs& args, WeightFormat format, int64_t row, Piece groups,
+                            uint8_t* to) const {
+  const QuantisedFormat& kernels = KernelsOf(format);
+  const float* const x = args.x.f32(row);
+  if (args.gate == nullptr) return kernels.quantise(x, args.x.cols, groups.begin, groups.end, to);
+  const auto gated_activation = kernels_.gated_activation[static_cast<int>(args.gate->activation)];
+  constexpr int64_t kAtOnce = 1024;  // columns: 4 KB of L1
+  const int64_t group_k = GroupK(format);
+  for (int64_t begin = groups.begin; begin < groups.end; begin += kAtOnce / group_k) {
+    const int64_t end = std::min(groups.end, begin + kAtOnce / group_k), column = begin * group_k;
+    const int64_t count = std::min(args.x.cols, end * group_k) - column;
+    float gated[kAtOnce];
+    gated_activation(x + column, args.gate->up.f32(row) + column, count, gated);
+    kernels.quantise(gated, count, 0, end - begin, to + begin * kernels.group_bytes);
+  }
+}
+
 // One member's share of the groups of x, in each of those formats.
 void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, const QuantisedX& x) {
   for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
@@ -50,7 +73,7 @@ void CpuOps::QuantiseShare(const ProjectArgs& args, int member, int members, con
     const Piece mine = Split(args.x.rows * groups, 1, member, members);
     for (int64_t at = mine.begin; at < mine.end;) {
       const int64_t row = at / groups, begin = at % groups, end = std::min(groups, begin + mine.end - at);
-      kernels.quantise(args.x.f32(row), args.x.cols, begin, end, to + row * groups * kernels.group_bytes);
+      QuantiseGroups(args, format, row, {begin, end}, to + row * groups * kernels.group_bytes);
       at += end - begin;
     }
   }
@@ -78,20 +101,16 @@ void CpuOps::BasePanels(const ProjectArgs& args, Piece panels, const QuantisedX&
   }
 }
 
-// Each member: its share of quantising x, where weights have their own x; its share of the shrinks; base panels, over
-// which everybody's shrinks get done; the expands onto the same panels, which no other member touches.
 void CpuOps::Project(const ProjectArgs& args) {
-  const int64_t rows = args.x.rows, in = args.x.cols;
+  const int64_t in = args.x.cols;
   const int32_t products = static_cast<int32_t>(args.products.size());
   OPENLORA_CHECK(products <= kProductsMax);
-  if (rows == 0 || products == 0) return;
+  if (args.x.rows == 0 || products == 0) return;
   int32_t sites[kProductsMax];
-  int64_t total = 0;
   for (int32_t p = 0; p < products; ++p) {
     const Weight& weight = *args.products[p].weight;
     OPENLORA_CHECK(weight.in == in);
     sites[p] = args.products[p].site;
-    total += DivideUp(weight.out, kPanel);
     counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
   }
   plan_.Build(args.entries, args.pages, sites, products, in, &counters_);
@@ -100,6 +119,21 @@ void CpuOps::Project(const ProjectArgs& args) {
         static_cast<uint64_t>(SiteTileBytes(*this, *args.pages, job.rank, in) +
                               SiteTileBytes(*this, *args.pages, job.rank, args.products[job.product].weight->out));
 
+  if (args.gate != nullptr && !IsGatedAsQuantised(args)) {
+    GatedActivation(args.gate->activation, args.x, args.gate->up);
+    ProjectArgs gated = args;
+    gated.gate = nullptr;
+    return Multiply(gated);
+  }
+  Multiply(args);
+}
+
+// Each member: its share of quantising x, where weights have their own x; its share of the shrinks; base panels, over
+// which everybody's shrinks get done; the expands onto the same panels, which no other member touches.
+void CpuOps::Multiply(const ProjectArgs& args) {
+  const int64_t rows = args.x.rows, in = args.x.cols;
+  int64_t total = 0;
+  for (const Product& product : args.products) total += DivideUp(product.weight->out, kPanel);
   const int members_max = pool_.size();
   const int64_t scratch_floats = PanelScratchFloats(rows);
   float* const scratch = panel_scratch_.Get<float>(static_cast<size_t>(members_max * scratch_floats));

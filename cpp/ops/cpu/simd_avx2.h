@@ -123,8 +123,23 @@ struct Simd : SimdX86 {
     return sum;
   }
   static constexpr bool kHasBF16Dot = false;
+  static I PairsOf(F low, F high) {
+    const I pairs = _mm256_packus_epi32(_mm256_srli_epi32(RoundToBF16(low), 16),  //
+                                        _mm256_srli_epi32(RoundToBF16(high), 16));
+    return _mm256_permute4x64_epi64(pairs, 0xd8);
+  }
 
  private:
+  // BF16Bits, with any low 16 bits.
+  static I RoundToBF16(F v) {
+    const I bits = BitsOf(v);
+    const I odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), SetInt(1));
+    const I rounded = AddInt(bits, AddInt(odd, SetInt(0x7fff)));
+    const I quiet = _mm256_or_si256(bits, SetInt(0x400000));
+    const I number = BitsOf(_mm256_blendv_ps(FromBits(rounded), FromBits(quiet), _mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+    const I is_tiny = _mm256_cmpeq_epi32(_mm256_and_si256(bits, SetInt(0x7f800000)), _mm256_setzero_si256());
+    return _mm256_blendv_epi8(number, _mm256_and_si256(bits, SetInt(INT32_MIN)), is_tiny);
+  }
   static Weights Halves(I bytes) {
     return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
   }

@@ -152,11 +152,25 @@ struct Simd : SimdX86 {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
     return sum;
   }
+  static I PairsOf(F low, F high) { return __builtin_bit_cast(I, _mm512_cvtne2ps_pbh(high, low)); }
 #else
   static constexpr bool kHasBF16Dot = false;
+  static I PairsOf(F low, F high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(RoundToBF16(low)), RoundToBF16(high), 1);
+  }
 #endif
 
  private:
+  // BF16Bits, its high 16 bits.
+  static __m256i RoundToBF16(F v) {
+    const I bits = BitsOf(v);
+    const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), SetInt(1));
+    I rounded = AddInt(bits, AddInt(odd, SetInt(0x7fff)));
+    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, SetInt(0x400000));
+    const __mmask16 is_tiny = _mm512_testn_epi32_mask(bits, SetInt(0x7f800000));
+    rounded = _mm512_mask_and_epi32(rounded, is_tiny, bits, SetInt(INT32_MIN));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+  }
   static I Lookup(const uint8_t* p, Table table, bool is_high) {
     const I bytes = is_high ? _mm512_srli_epi16(LoadInt(p), 4) : LoadInt(p);
     return _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)));

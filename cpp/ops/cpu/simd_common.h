@@ -48,6 +48,7 @@
 //   kHasBF16Dot DotBF16(sum, w, x)   fma(odd w, odd x, sum), then fma(even w, even x, it); w and x: lanes of two bf16
 //   kHasFlushMode EnterFlushMode() LeaveFlushMode(what it returned)
 //                              between them, denormals are zero, as operands and as results (tiny after rounding)
+//   PairsOf(low, high)         2 * kLanes numbers as bf16, in their order: BF16Bits of each
 //   IsAnyTiny(f)               where there is no such mode: a lane is at most 2^-126 in magnitude
 //
 // Every function gives the same bits on every level.
@@ -65,3 +66,17 @@
 // Hides where a pointer comes from: gcc 12 otherwise turns a tile's row addresses (row, k) into as many offsets from
 // one pointer, has too few registers for them, and reloads them in the innermost loop.
 #define OPENLORA_OPAQUE(pointer) asm("" : "+r"(pointer))
+
+namespace openlora {
+namespace {
+
+// The nearest bf16, ties to even, in the high 16 bits, as vcvtneps2bf16 has it: a denormal is a zero of its sign, NaN
+// stays NaN.
+OPENLORA_INLINE uint32_t BF16Bits(uint32_t bits) {
+  if ((bits & 0x7f800000u) == 0) return bits & 0x80000000u;
+  const uint32_t rounded = (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
+  return rounded & 0xffff0000u;
+}
+
+}  // namespace
+}  // namespace openlora

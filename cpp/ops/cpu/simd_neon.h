@@ -137,11 +137,25 @@ struct Simd {
   static OPENLORA_INLINE void Prefetch(const void* p) { __builtin_prefetch(p); }
   static OPENLORA_INLINE void PrefetchSoon(const void* p) { __builtin_prefetch(p, 0, 2); }
 
+  static I PairsOf(F low, F high) {
+    return vreinterpretq_s32_u16(
+        vuzp2q_u16(vreinterpretq_u16_u32(RoundToBF16(low)), vreinterpretq_u16_u32(RoundToBF16(high))));
+  }
+
   static constexpr bool kHasBF16Dot = false;
   static constexpr bool kHasFlushMode = false;  // FPCR.FZ flushes what is tiny before rounding
   static bool IsAnyTiny(F a) { return vmaxvq_u32(vcaleq_f32(a, vdupq_n_f32(0x1p-126f))) != 0; }
 
  private:
+  // BF16Bits, with any low 16 bits.
+  static uint32x4_t RoundToBF16(F v) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(v);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+    const uint32x4_t number = vbslq_u32(vceqq_f32(v, v), rounded, vorrq_u32(bits, vdupq_n_u32(0x400000)));
+    const uint32x4_t is_normal = vtstq_u32(bits, vdupq_n_u32(0x7f800000));
+    return vbslq_u32(is_normal, number, vandq_u32(bits, vdupq_n_u32(0x80000000u)));
+  }
   struct Lanes16 {
     Lanes16(const uint16_t* p, int n) {
       for (int i = 0; i < n; ++i) v[i] = p[i];

@@ -148,6 +148,13 @@ struct Simd {
   static OPENLORA_INLINE void Prefetch(const void* p) { __builtin_prefetch(p); }
   static OPENLORA_INLINE void PrefetchSoon(const void* p) { __builtin_prefetch(p, 0, 2); }
 
+  static I PairsOf(F low, F high) {
+    return MapInt([&](int i) {
+      const float* const pair = i < 2 ? low.v + 2 * i : high.v + 2 * i - 4;
+      return BF16Bits(__builtin_bit_cast(uint32_t, pair[0])) >> 16 | BF16Bits(__builtin_bit_cast(uint32_t, pair[1]));
+    });
+  }
+
   static constexpr bool kHasBF16Dot = false;
   static constexpr bool kHasFlushMode = false;
   static bool IsAnyTiny(F a) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/cpu/attention-inl.h"
+#include "ops/cpu/attention_dots-inl.h"
 #include "ops/cpu/bf16_dots-inl.h"
 #include "ops/cpu/elementwise-inl.h"
 #include "ops/cpu/kernels.h"
@@ -30,6 +31,7 @@ constexpr KernelTable MakeTable(const char* level) {
       .soft_cap = &SoftCapRow<V>,
       .scale = &ScaleRow<V>,
       .attention = MakeAttentionKernels<V>(),
+      .attention_dots = MakeAttentionDotKernels<V>(),
       .sample = MakeSampleKernels<V>(),
   };
 }

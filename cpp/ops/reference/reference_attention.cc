@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "ops/reference/reference_bf16.h"
+
 namespace openlora::reference {
 namespace {
 
@@ -74,20 +76,36 @@ void Store(const KvView& kv, Part part, const RowsView& rows, const TensorView& 
     }
 }
 
+// q and what scores are multiplied by: with bf16 dots (kv_view.h) powers are of two, and q is rounded.
+struct Query {
+  std::vector<double> q;
+  double scale;
+  double to_natural;  // of a score
+};
+
+Query TakeQuery(const AttentionArgs& args, const float* q) {
+  if (!args.kv.has_bf16_dots) return {{q, q + args.kv.head_dim}, args.scale, 1};
+  constexpr float kLog2E = 1.44269504f;
+  Query query{{}, 1, std::log(2.0)};
+  for (int32_t d = 0; d < args.kv.head_dim; ++d) query.q.push_back(RoundToBF16(Flush(q[d] * (args.scale * kLog2E))));
+  return query;
+}
+
 void AttendHead(const AttentionArgs& args, int32_t row, int32_t head) {
   const KvView& kv = args.kv;
   const int32_t kv_head = head / (args.heads / kv.kv_heads);
   const int32_t sequence = args.rows.row_sequence[row];
   const int32_t end = args.rows.row_pos[row] + 1;
   const int32_t begin = args.window > 0 ? std::max(0, end - args.window) : 0;
-  const float* q = args.q.f32(row) + int64_t{head} * kv.head_dim;
+  const Query query = TakeQuery(args, args.q.f32(row) + int64_t{head} * kv.head_dim);
   float* out = args.out.f32(row) + int64_t{head} * kv.head_dim;
 
   std::vector<double> p(end - begin);
   for (int32_t j = begin; j < end; ++j) {
     double s = 0;
-    for (int32_t d = 0; d < kv.head_dim; ++d) s += q[d] * Load(kv, Part::kKey, sequence, j, args.layer, kv_head, d);
-    s *= args.scale;
+    for (int32_t d = 0; d < kv.head_dim; ++d)
+      s += query.q[d] * Load(kv, Part::kKey, sequence, j, args.layer, kv_head, d);
+    s *= query.scale * query.to_natural;
     p[j - begin] = args.soft_cap > 0 ? args.soft_cap * std::tanh(s / args.soft_cap) : s;
   }
   const double max = *std::max_element(p.begin(), p.end());

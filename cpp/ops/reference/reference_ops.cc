@@ -84,6 +84,7 @@ class ReferenceOps final : public Ops {
   }
 
   void Project(const ProjectArgs& args) override {
+    if (args.gate != nullptr) GatedActivation(args.gate->activation, args.x, args.gate->up);
     for (const Product& product : args.products) ProjectOne(args, product);
   }
 

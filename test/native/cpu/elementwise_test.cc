@@ -153,6 +153,34 @@ TEST(CpuElementwise, KvAppendPutsTokensInLanesOfKAndInRowsOfV) {
   }
 }
 
+TEST(CpuElementwise, KvAppendForDotsPutsPairsOfHeadDimInKAndOfTokensInV) {
+  const int32_t heads = 2, head_dim = 6, tokens = 4;
+  const auto ops = MakeOps(SimdLevel::kAuto, 2);
+  const int64_t bytes = ops->KvBytes(DType::kBF16, heads, head_dim, tokens);
+  std::vector<uint8_t> pool(static_cast<size_t>(bytes * 2));
+  const std::vector<uint32_t> table = {1, 0};  // two blocks of one layer
+  const int64_t begin = 0;
+  KvView kv{pool.data(), bytes, tokens, DType::kBF16, 1, heads, head_dim, table.data(), &begin};
+  kv.has_bf16_dots = true;
+  const std::vector<int32_t> positions = {2, 3, 4}, sequence = {0, 0, 0};
+  std::vector<float> k = Values(1, 3 * heads * head_dim), v = Values(2, 3 * heads * head_dim);
+  std::vector<uint16_t> expected(static_cast<size_t>(bytes));  // two frames of 16 bits; the rest is zero
+  for (int32_t row = 0; row < 3; ++row) {
+    const int32_t slot = positions[row] % tokens;
+    const auto frame = expected.begin() + (positions[row] < tokens ? bytes / 2 : 0);
+    for (int32_t h = 0; h < heads; ++h)
+      for (int32_t d = 0; d < head_dim; ++d) {
+        const size_t from = static_cast<size_t>((row * heads + h) * head_dim + d);
+        frame[((h * head_dim / 2 + d / 2) * tokens + slot) * 2 + d % 2] = FloatToBF16(k[from]);
+        frame[heads * head_dim * tokens + ((h * tokens / 2 + slot / 2) * head_dim + d) * 2 + slot % 2] =
+            FloatToBF16(v[from]);
+      }
+  }
+  ops->KvAppend(F32View(k.data(), 3, heads * head_dim), F32View(v.data(), 3, heads * head_dim),
+                {3, nullptr, positions.data(), sequence.data()}, kv, 0);
+  EXPECT_EQ(std::memcmp(pool.data(), expected.data(), pool.size()), 0);
+}
+
 // Of rows of one KV head of `head_dim`, one after another: their scales, and their integers as [row][d].
 struct Int8Rows {
   std::vector<float> scales;

@@ -221,6 +221,44 @@ TEST(CpuProject, ProductsOfEveryFormatMayShareX) {
   ShareX(WeightFormat::kBF16Dot, WeightFormat::kInt8, DType::kBF16);
 }
 
+// For one product, which may gate as it quantises, and for two.
+void ExpectGated(WeightFormat format, Activation activation, int64_t rows, int64_t in) {
+  const std::vector<float> x = Values(4, static_cast<size_t>(rows * in)), up = Values(5, x.size());
+  for (const SimdLevel level : AvailableSimdLevels())
+    for (const int threads : {1, 3}) {
+      SCOPED_TRACE(testing::Message() << NameOf(format) << " [" << rows << ", " << in << "] " << NameOf(level));
+      const auto ops = MakeOps(level, threads);
+      const Matrix a(*ops, format, 45, in, 1), b(*ops, format, 300, in, 2);
+      for (const bool are_two : {false, true}) {
+        std::vector<float> of[2][2];  // [gated by Project][product]
+        for (const bool is_one_call : {false, true}) {
+          std::vector<float> gate = x, by = up;
+          const Gate how{activation, F32View(by.data(), rows, in)};
+          const TensorView view = F32View(gate.data(), rows, in);
+          std::vector<Product> products;
+          for (const Matrix* matrix : {&a, &b}) {
+            std::vector<float>& y = of[is_one_call][products.size()];
+            y.resize(static_cast<size_t>(rows * matrix->weight.out));
+            products.push_back({&matrix->weight, F32View(y.data(), rows, matrix->weight.out), -1, false});
+          }
+          if (!are_two) products.erase(products.begin());
+          if (!is_one_call) ops->GatedActivation(activation, view, how.up);
+          ops->Project({view, products, nullptr, nullptr, is_one_call ? &how : nullptr});
+          EXPECT_EQ(by, up);
+        }
+        EXPECT_EQ(of[0][0], of[1][0]);
+        EXPECT_EQ(of[0][1], of[1][1]);
+      }
+    }
+}
+
+TEST(CpuProject, GatesXAsGatedActivationDoes) {
+  for (const WeightFormat format : kAllFormats) {
+    ExpectGated(format, Activation::kSilu, 9, 1300);
+    ExpectGated(format, Activation::kGeluTanh, 2, 300);
+  }
+}
+
 TEST(CpuLora, OneRowAlone) {
   for (const DType dtype : kAllDTypes) RunLora(dtype, ShrinkChunk(dtype), 16, 1030, {300, 40, 40}, 2, 1);
 }

@@ -221,40 +221,43 @@ TEST(MixedEqualsAloneTest, WithAdaptersInInt8) {
 
 // Chunks, threads, preemption with recomputing, frames freed and taken again (poisoned in between, as are their
 // scales), windows and soft caps; heads with a tail, and frames of fewer than 16 tokens.
-TEST(MixedEqualsAloneTest, WithKVInInt8) {
+void ExpectSameOverKv(WeightFormat dtype, DType kv) {
   ModelConfig windows = TinyConfig();
   windows.layer_options = {{13, 0}, {0, -1}};
   windows.attention_soft_cap = 2;
-  ModelConfig wide = TinyConfig();  // a frame holds 8 tokens: 16 would take 84 KiB
+  ModelConfig wide = TinyConfig();  // a frame holds 8 tokens in int8: 16 would take 84 KiB; 4 in bf16
   wide.kv_heads = 4;
   wide.heads = 4;
   wide.head_dim = 660;
-  for (const auto& [name, model] :
-       {std::pair{"int8-kv", TinyConfig()}, {"int8-kv-windows", windows}, {"int8-kv-wide", wide}}) {
+  for (const auto& [name, model] : {std::pair{"kv", TinyConfig()}, {"kv-windows", windows}, {"kv-wide", wide}}) {
     SCOPED_TRACE(name);
     const TestFolder folder(name);
-    const std::vector<Answer> alone = Alone(folder, DType::kF32, model, {.kv = DType::kI8});
+    const std::vector<Answer> alone = Alone(folder, dtype, model, {.kv = kv});
     const bool is_wide = model.head_dim > 12;
-    MixedRun run{
-        .seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .model = model, .held = {.kv = DType::kI8}};
+    MixedRun run{.seed = 21, .threads = 2, .max_batch_tokens = 61, .cancels = true, .dtype = dtype, .model = model};
+    run.held.kv = kv;
     if (is_wide) run.pool_bytes = 16 << 20;
     ExpectSame(folder, alone, run);
     if (is_wide) continue;
     run.seed = 22;
     run.max_batch_tokens = 32;
-    run.pool_bytes = 60 * (4096 + 128);  // as many frames as the other dtypes have under pressure
+    run.pool_bytes = 60 * (4096 + KvScaleBytes(kv, 2, 16));  // as many frames as the other dtypes have under pressure
     const EngineStats stats = ExpectSame(folder, alone, run);
     EXPECT_GT(stats.adapter_evictions, 0u);
     EXPECT_GT(stats.preemptions, 0u);
     if (IsSmall()) continue;
-    run = {.seed = 23, .threads = 3, .max_batch_tokens = 5, .model = model, .held = {.kv = DType::kI8}};
+    run = {.seed = 23, .threads = 3, .max_batch_tokens = 5, .dtype = dtype, .model = model, .held = {.kv = kv}};
     ExpectSame(folder, alone, run);
     for (const SimdLevel level : AvailableSimdLevels()) {
-      run = {.seed = 24, .simd = level, .model = model, .held = {.kv = DType::kI8}};
+      run = {.seed = 24, .simd = level, .dtype = dtype, .model = model, .held = {.kv = kv}};
       ExpectSame(folder, alone, run);
     }
   }
 }
+
+TEST(MixedEqualsAloneTest, WithKVInInt8) { ExpectSameOverKv(DType::kF32, DType::kI8); }
+
+TEST(MixedEqualsAloneTest, WithAttentionByBF16Dots) { ExpectSameOverKv(WeightFormat::kInt8, DType::kBF16); }
 
 // What the families add to TinyConfig.
 std::vector<std::pair<const char*, ModelConfig>> Variants() {

@@ -36,10 +36,14 @@ void RoundRows(std::vector<float>& values, int64_t cols, void (*round)(float* gr
 class RuleOps : public ScoringOps {
  public:
   // `round_weights` of the layers' matrices; embedding and head are Q8_0's. `round_kv` of K and V. Null: nothing is
-  // rounded.
+  // rounded. `has_bf16_dots`: attention by them, whatever the weights are in.
   RuleOps(std::unique_ptr<Ops> ops, int64_t vocab, void (*round_weights)(float*), void (*round_kv)(float*),
-          Distributions* scored)
-      : ScoringOps(std::move(ops), scored), vocab_(vocab), round_weights_(round_weights), round_kv_(round_kv) {}
+          bool has_bf16_dots, Distributions* scored)
+      : ScoringOps(std::move(ops), scored),
+        vocab_(vocab),
+        round_weights_(round_weights),
+        round_kv_(round_kv),
+        has_bf16_dots_(has_bf16_dots) {}
 
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override {
     if (round_weights_ == nullptr) return ForwardingOps::Pack(source, format, out, out_begin, packed);
@@ -51,15 +55,17 @@ class RuleOps : public ScoringOps {
   void Project(const ProjectArgs& args) override {
     if (round_weights_ == nullptr) return ForwardingOps::Project(args);
     std::vector<float> x;
+    if (args.gate != nullptr) GatedActivation(args.gate->activation, args.x, args.gate->up);
     for (int64_t row = 0; row < args.x.rows; ++row) x.insert(x.end(), args.x.f32(row), args.x.f32(row) + args.x.cols);
     RoundRows(x, args.x.cols, RoundQ8);
     ProjectArgs rounded = args;
+    rounded.gate = nullptr;
     rounded.x = F32View(x.data(), args.x.rows, args.x.cols);
     ForwardingOps::Project(rounded);
   }
   void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
                 int32_t layer) override {
-    if (round_kv_ == nullptr) return ForwardingOps::KvAppend(k, v, rows, kv, layer);
+    if (round_kv_ == nullptr) return ForwardingOps::KvAppend(k, v, rows, Adapted(kv), layer);
     std::vector<float> rounded[2];
     for (int which = 0; which < 2; ++which) {
       const TensorView& from = which == 0 ? k : v;
@@ -70,11 +76,22 @@ class RuleOps : public ScoringOps {
     ForwardingOps::KvAppend(F32View(rounded[0].data(), rows.rows, k.cols),
                             F32View(rounded[1].data(), rows.rows, k.cols), rows, kv, layer);
   }
+  void Attention(const AttentionArgs& args) override {
+    AttentionArgs adapted = args;
+    adapted.kv = Adapted(args.kv);
+    ForwardingOps::Attention(adapted);
+  }
 
  private:
+  KvView Adapted(KvView kv) const {
+    kv.has_bf16_dots = kv.has_bf16_dots || has_bf16_dots_;
+    return kv;
+  }
+
   int64_t vocab_;
   void (*round_weights_)(float*);
   void (*round_kv_)(float*);
+  bool has_bf16_dots_;
 };
 
 struct Rule {
@@ -82,6 +99,7 @@ struct Rule {
   void (*round_weights)(float*) = nullptr;
   DType kv = DType::kF32;
   void (*round_kv)(float*) = nullptr;
+  bool has_bf16_dots = false;
 };
 
 std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& model, const Rule& rule,
@@ -102,7 +120,8 @@ std::unique_ptr<CoreDriver> Open(const TestFolder& folder, const TrainedModel& m
     std::unique_ptr<Ops> ops;
     backend->device = std::make_unique<CpuDevice>();
     OPENLORA_RETURN_IF_ERROR(CreateCpuOps(SimdLevel::kAuto, 1, &ops));
-    backend->ops = std::make_unique<RuleOps>(std::move(ops), vocab, rule.round_weights, rule.round_kv, scored);
+    backend->ops =
+        std::make_unique<RuleOps>(std::move(ops), vocab, rule.round_weights, rule.round_kv, rule.has_bf16_dots, scored);
     return Ok();
   };
   auto driver = std::make_unique<CoreDriver>(std::move(options));
@@ -164,6 +183,17 @@ void CompareKv(const std::function<Loss(const Rule&)>& loss, bool has_outliers) 
   EXPECT_LE(int8.divergence, 1.016 * 1.25 * q8.divergence);
 }
 
+// Attention by bf16 dots rounds q as K is rounded, beside which it stands in a product, and the weights as V: twice the
+// energy of errors, and the rest of the bound is chance, as in CompareKv.
+void CompareDots(const std::function<Loss(const Rule&)>& loss, bool has_outliers) {
+  if (has_outliers) return;
+  const Loss kv = loss({.kv = DType::kBF16}), dots = loss({.kv = DType::kBF16, .has_bf16_dots = true});
+  std::printf("  KV in bf16: %.3e, by dots %.3e\n", kv.divergence, dots.divergence);
+  EXPECT_GT(dots.divergence, kv.divergence);
+  if (IsSmall()) return;
+  EXPECT_LE(dots.divergence, 2 * 1.25 * kv.divergence);
+}
+
 void Compare(const TrainedModel& trained, const std::string& name, int32_t first) {
   const TestFolder folder("quality");
   const auto texts = Texts(folder, trained, first, BySize(20, 200, 240));
@@ -181,8 +211,14 @@ void Compare(const TrainedModel& trained, const std::string& name, int32_t first
     EXPECT_EQ(none.divergence, 0);
     EXPECT_GT(q8.divergence, 0);
     CompareKv(loss, outliers > 1);
+    CompareDots(loss, outliers > 1);
+    const Loss by_dots = loss({.format = WeightFormat::kInt8, .kv = DType::kBF16});  // as int8 is by default
+    std::printf("  int8 over KV in bf16: KL %.3e\n", by_dots.divergence);
+    EXPECT_EQ(by_dots.divergence,
+              loss({.format = WeightFormat::kInt8, .kv = DType::kBF16, .has_bf16_dots = true}).divergence);
     if (IsSmall()) continue;  // a score of tokens says little
     EXPECT_LE(int8.divergence, (outliers > 1 ? 0.6 : 1.35) * q8.divergence);
+    EXPECT_LE(by_dots.divergence, (outliers > 1 ? 0.6 : 1.35) * q8.divergence);
     EXPECT_LE(int4.divergence, (outliers > 1 ? 1.0 : 0.8) * q4.divergence);
   }
 }

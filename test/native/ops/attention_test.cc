@@ -17,8 +17,14 @@ using cases::AttentionRun;
 std::vector<AttentionCase> Cases() {
   const std::vector<AttentionCase> all = cases::AttentionCases();
   if (!IsSmall()) return all;
-  return OneOfEachKind(all, [](const AttentionCase& c) { return std::pair{std::string(c.name), c.dtype}; });
+  return OneOfEachKind(all, [](const AttentionCase& c) { return std::pair{std::string(c.name), HeldAs(c)}; });
 }
+
+struct Held {
+  DType dtype;
+  bool has_bf16_dots = false;
+};
+constexpr Held kHeld[] = {{DType::kF32}, {DType::kF16}, {DType::kBF16}, {DType::kBF16, true}, {DType::kI8}};
 
 double Largest(const float* values, int64_t count) {
   double largest = 0;
@@ -30,11 +36,15 @@ double Largest(const float* values, int64_t count) {
 // a score is off by ds = u·(chain over head_dim + 3)·S, s - max by u·2S more, and a cap by 8u·cap; a weight's relative
 // error is that plus e^x's few u; the sums are chains over n tokens, rescaled once a block of at least 16 tokens. In
 // int8 a score and a weight are multiplied by a scale, one u each, and a row grows by half a step for each element at
-// most: a step is the scale, largest / 127 rounded up to bf16.
+// most: a step is the scale, largest / 127 rounded up to bf16. By bf16 dots q is rounded as in the reference, to rows
+// longer by 2^-8 at most; a rescale multiplies by a power that is off by u times its exponent, of which there are S
+// and the cap; a weight is off by e = 2^-8 of itself and 3e-6 (its power), which moves a mean by 2e/(1-e) of max|v|.
 std::vector<double> Tolerances(const AttentionData& data, const std::vector<AttentionRows>& rows) {
   constexpr double kHalfStep = (1 + 0x1.0p-7) / 254;  // of the largest
   const AttentionCase& c = data.shape;
   const int is_int8 = c.dtype == DType::kI8 ? 1 : 0;
+  constexpr double kWeight = 0x1p-8 + 3e-6;
+  const double of_weights = c.has_bf16_dots ? 2 * kWeight / (1 - kWeight) : 0;
   const int64_t q_cols = int64_t{c.heads} * c.head_dim, kv_cols = int64_t{c.kv_heads} * c.head_dim;
   std::vector<double> tolerance;
   for (const AttentionRows& r : rows)
@@ -50,11 +60,12 @@ std::vector<double> Tolerances(const AttentionData& data, const std::vector<Atte
           v_max = std::max(v_max, Largest(v, c.head_dim) * (is_int8 ? 1 + kHalfStep : 1));
         }
         const double q_norm = Norm(&data.q[r.sequence][position * q_cols + int64_t{head} * c.head_dim], c.head_dim);
-        const double s = AttentionRun::Scale(c) * q_norm * k_norm;
-        const double ds = (ChainError(c.head_dim) + 3 + is_int8) * s + 2 * s + 8 * c.soft_cap;
+        const double s = AttentionRun::Scale(c) * q_norm * k_norm * (c.has_bf16_dots ? 1 + 0x1p-8 : 1);
+        const double of_rescales = c.has_bf16_dots ? 2 * s : 0;
+        const double ds = (ChainError(c.head_dim) + 3 + is_int8) * s + 2 * s + of_rescales + 8 * c.soft_cap;
         const double n = position + 1;
         tolerance.insert(tolerance.end(), c.head_dim,
-                         kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10 + is_int8) * v_max);
+                         (kUnitRoundoff * (2 * ds + ChainError(n) + 3 * n / 16 + 10 + is_int8) + of_weights) * v_max);
       }
   return tolerance;
 }
@@ -115,9 +126,16 @@ TEST(Attention, GivesARowTheSameBitsInPrefillInChunksAndInDecodeWhateverItsNeigh
 }
 
 TEST(Attention, OfOneTokenReturnsItsValueAsTheCacheRoundsIt) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
+  for (const Held& held : kHeld)
     for (Ops* ops : AllCpuOps()) {
-      AttentionData data({.name = "one token", .heads = 2, .kv_heads = 2, .head_dim = 40, .dtype = dtype});
+      if (held.dtype == DType::kI8) continue;
+      const DType dtype = held.dtype;
+      AttentionData data({.name = "one token",
+                          .heads = 2,
+                          .kv_heads = 2,
+                          .head_dim = 40,
+                          .dtype = dtype,
+                          .has_bf16_dots = held.has_bf16_dots});
       cases::Random random(7);
       data.v[0] = cases::RandomValues(random, 80);  // not rounded yet
       AttentionRun run(*ops, data);
@@ -162,41 +180,46 @@ TEST(Attention, OfOneTokenReturnsItsValueInInt8) {
   }
 }
 
-// A token that isn't finite, in each dtype: NaN for the rows that see it with every weight, nothing for the others.
-TEST(Attention, OfKOrVThatIsNaNIsNaNForWhoeverSeesItAlone) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8})
-    for (const bool is_key : {true, false})
-      for (Ops* ops : AllCpuOps()) {
-        SCOPED_TRACE(std::string(NameOf(dtype)) + (is_key ? " K " : " V ") + ops->name());
-        AttentionData data({.name = "NaN",
-                            .heads = 4,
-                            .kv_heads = 2,
-                            .head_dim = 24,
-                            .dtype = dtype,
-                            .sequences = {{0, 40}, {0, 3}},
-                            .window = 17});
-        AttentionRun clean(*ops, data);
-        clean.Append(clean.AllTokens());
-        const std::vector<float> expected = clean.Attend(clean.StepRows());
-        constexpr int32_t kBad = 9, kCols = 48;  // token 9, the first KV head
-        auto& spoilt = (is_key ? data.k : data.v)[0];
-        spoilt[kBad * kCols + 5] = std::numeric_limits<float>::quiet_NaN();
-        AttentionRun run(*ops, data);
-        run.Append(run.AllTokens());
-        const std::vector<float> out = run.Attend(run.StepRows());
-        ASSERT_EQ(out.size(), expected.size());
-        for (int32_t row = 0; row < 43; ++row)
-          for (int32_t i = 0; i < 96; ++i) {
-            const int32_t at = row * 96 + i;
-            const bool sees = row >= kBad && row < kBad + 17 && i < 48;
-            const bool is_hurt = sees && (is_key || dtype == DType::kI8 || i % 24 == 5);
-            EXPECT_EQ(std::isnan(out[at]), is_hurt) << "row " << row << " column " << i;
-            if (!is_hurt) {
-              EXPECT_EQ(out[at], expected[at]) << "row " << row << " column " << i;
-            }
-            if (HasFailure()) return;
-          }
+// A token that isn't finite: NaN for the rows that see it with every weight, nothing for the others.
+void ExpectHurt(Ops& ops, const Held& held, bool is_key, int32_t bad) {
+  SCOPED_TRACE(std::string(NameOf(held.dtype)) + (held.has_bf16_dots ? " dots" : "") + (is_key ? " K " : " V ") +
+               std::to_string(bad) + " " + ops.name());
+  AttentionData data({.name = "NaN",
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 24,
+                      .dtype = held.dtype,
+                      .sequences = {{0, 40}, {0, 3}},
+                      .window = 17,
+                      .has_bf16_dots = held.has_bf16_dots});
+  AttentionRun clean(ops, data);
+  clean.Append(clean.AllTokens());
+  const std::vector<float> expected = clean.Attend(clean.StepRows());
+  constexpr int32_t kCols = 48;  // the first KV head
+  auto& spoilt = (is_key ? data.k : data.v)[0];
+  spoilt[bad * kCols + 5] = std::numeric_limits<float>::quiet_NaN();
+  AttentionRun run(ops, data);
+  run.Append(run.AllTokens());
+  const std::vector<float> out = run.Attend(run.StepRows());
+  ASSERT_EQ(out.size(), expected.size());
+  for (int32_t row = 0; row < 43; ++row)
+    for (int32_t i = 0; i < 96; ++i) {
+      const int32_t at = row * 96 + i;
+      const bool sees = row >= bad && row < bad + 17 && i < 48;
+      const bool is_hurt = sees && (is_key || held.dtype == DType::kI8 || i % 24 == 5);
+      EXPECT_EQ(std::isnan(out[at]), is_hurt) << "row " << row << " column " << i;
+      if (!is_hurt) {
+        EXPECT_EQ(out[at], expected[at]) << "row " << row << " column " << i;
       }
+      if (testing::Test::HasFailure()) return;
+    }
+}
+
+TEST(Attention, OfKOrVThatIsNaNIsNaNForWhoeverSeesItAlone) {
+  for (const Held& held : kHeld)
+    for (const bool is_key : {true, false})
+      for (const int32_t bad : {8, 9})  // either token of a pair
+        for (Ops* ops : AllCpuOps()) ExpectHurt(*ops, held, is_key, bad);
 }
 
 // Elsewhere infinite K is plus or minus infinity times q; int8 has no infinity.
@@ -213,10 +236,28 @@ TEST(Attention, OfAnInfinityInInt8IsNaN) {
     }
 }
 
+TEST(Attention, IsByBF16DotsOverKVInBF16BesideProductsThatRoundX) {
+  for (const WeightFormat base : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16Dot}) {
+    EXPECT_TRUE(HasBF16Dots(base, DType::kBF16, 64, 16));
+    EXPECT_TRUE(HasBF16Dots(base, DType::kBF16, 6, 2));
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 65, 16)) << "pairs of head_dim";
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 64, 1)) << "pairs of tokens";
+    for (const DType kv : {DType::kF32, DType::kF16, DType::kI8}) EXPECT_FALSE(HasBF16Dots(base, kv, 64, 16));
+  }
+  for (const WeightFormat base : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16})
+    EXPECT_FALSE(HasBF16Dots(base, DType::kBF16, 64, 16));
+}
+
 TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
-  for (const DType dtype : {DType::kBF16, DType::kI8}) {
-    const AttentionCase c{
-        .name = "long", .heads = 7, .kv_heads = 1, .head_dim = 64, .dtype = dtype, .sequences = {{5000, 1}}, .seed = 3};
+  for (const Held& held : kHeld) {
+    const AttentionCase c{.name = "long",
+                          .heads = 7,
+                          .kv_heads = 1,
+                          .head_dim = 64,
+                          .dtype = held.dtype,
+                          .sequences = {{5000, 1}},
+                          .seed = 3,
+                          .has_bf16_dots = held.has_bf16_dots};
     const AttentionData data(c);
     std::vector<float> first;
     for (const int threads : {1, 2, 3, 8}) {
