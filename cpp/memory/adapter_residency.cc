@@ -50,10 +50,6 @@ bool AdapterResidency::Reserve(Adapter* adapter) {
   OPENLORA_CHECK(adapter->state == AdapterState::kRegistered);
   if (!pool_->Take(adapter->frames_needed, FrameUse::kAdapter, &adapter->frames)) return false;
   adapter->layout = PlanTiles(adapter->manifest, shapes_, format_);
-  const int64_t units = format_.frame_bytes / kTileUnitBytes;
-  adapter->tiles.clear();
-  for (const TileLayout::Place& place : adapter->layout.places)
-    adapter->tiles.push_back(static_cast<uint32_t>(adapter->frames[place.frame] * units + place.unit));
   adapter->state = AdapterState::kLoading;
   changed_.push_back(adapter->handle);
   ++adapters_loading_;
@@ -76,7 +72,8 @@ void AdapterResidency::FinishLoad(Adapter* adapter, bool has_succeeded, uint64_t
   }
   adapter->slot = slots_free_.back();
   slots_free_.pop_back();
-  slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->tiles.data()};
+  slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->layout.runs.data(),
+                                                adapter->frames.data()};
   adapter->state = AdapterState::kResident;
   resident_.push_back(adapter);
   ++loads_;
@@ -93,7 +90,6 @@ void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   adapter->frames.clear();
   bytes_resident_ -= adapter->layout.frames * format_.frame_bytes;
   adapter->layout = {};
-  adapter->tiles = {};
   adapter->state = AdapterState::kRegistered;
   resident_.erase(std::find(resident_.begin(), resident_.end(), adapter));
   ++evictions_;
@@ -111,7 +107,7 @@ std::vector<Adapter*> AdapterResidency::Victims() const {
 }
 
 AdapterPages AdapterResidency::Pages() const {
-  return {pool_->memory(), slots_.data(), format_.dtype, format_.tile_columns};
+  return {pool_->memory(), slots_.data(), format_.dtype, format_.frame_bytes};
 }
 
 }  // namespace openlora

@@ -30,7 +30,6 @@ struct Adapter {
 
   TileLayout layout;             // while loading or resident
   std::vector<uint32_t> frames;  // likewise
-  std::vector<uint32_t> tiles;   // unit addresses, by tile
   int32_t slot = -1;             // while resident
 };
 

@@ -287,7 +287,7 @@ void LoadAdapter(FuzzInput* input, Case* test, AdapterIdentity identity) {
   FramePool pool;
   FUZZ_CHECK(pool.Open(&device, kFrameBytes, 0, 160, true).ok(), "no memory for frames");
   const DType dtype = input->Pick(kDTypes);
-  const TileFormat format{ops.get(), dtype, FrameTileColumns(*ops, dtype, kFrameBytes), kFrameBytes};
+  const TileFormat format{ops.get(), dtype, kFrameBytes};
   AdapterResidency residency(&pool, format, test->shapes);
   Adapter* adapter = residency.Add(1, test->manifest);
   residency.SetChecked(adapter, std::move(identity));
