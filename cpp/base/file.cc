@@ -55,4 +55,13 @@ Status File::ReadAt(int64_t offset, void* data, size_t bytes) const {
   return Ok();
 }
 
+bool File::ForgetPages() const {
+#ifdef POSIX_FADV_DONTNEED
+  // Pages that aren't written yet would stay.
+  return ::fdatasync(descriptor_) == 0 && ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace openlora

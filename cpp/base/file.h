@@ -28,6 +28,10 @@ class File {
   // ERR_IO when the file ends before offset + bytes.
   Status ReadAt(int64_t offset, void* data, size_t bytes) const;
 
+  // Has the system forget what it holds of the file in memory, so that whoever reads next waits for the disk. False
+  // where it can't be asked to.
+  bool ForgetPages() const;
+
   const FileIdentity& identity() const { return identity_; }
   int64_t size() const { return identity_.size; }
   const std::string& path() const { return path_; }
