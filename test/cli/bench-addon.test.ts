@@ -160,12 +160,12 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
       '20 registered, bytes of adapters',
       '20 registered, bytes of the process (RSS)',
       '20 registered, next token of others p99, quiet',
-      '8 × the 2 that fit',
-      '0.5 × the 2 that fit, first token p99',
       '2 adapters, a model for each',
       '2 adapters, one model',
     ])
       expect(names).toContain(name);
+    for (const form of [/^0\.5 × the \d+ that fit$/, /^2 × the \d+ that fit, first token p99$/])
+      expect(names.filter((name) => form.test(name))).toHaveLength(1);
     const shares = lines.filter(({ unit, name }) => unit === '%' && name.startsWith('10 registered, zipf'));
     expect(shares).toMatchObject([{ name: '10 registered, zipf, from resident', median: 100 }]);
     expect(lines.find(({ name }) => name === '20 registered, zipf')!.retention).toBeGreaterThan(0);

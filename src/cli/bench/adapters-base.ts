@@ -94,11 +94,17 @@ export class AdaptersBase {
     for (const path of this.context.folder.adapters.slice(0, this.#registered)) forgetPages(adapterFile(path));
   }
 
-  /** A short request for each of the first `count` adapters, the first one last: it is the most popular. */
+  /** One token for each of the first `count` adapters, the first one last: it is the most popular. */
   async warm(count: number): Promise<LoopResult> {
     const few = Math.min(count, this.#registered);
     const requests = Array.from({ length: few }, (_, i) => ({ ...this.request(few - 1 - i), maxTokens: 1 }));
     return this.#loop(requests, true);
+  }
+
+  /** Loads every adapter, with prompts of one token. */
+  async loadAll(): Promise<void> {
+    const requests = Array.from({ length: this.#registered }, (_, adapter) => ({ adapter, tokens: [1], maxTokens: 1 }));
+    await this.#loop(requests, false);
   }
 
   /** Answers a trace. `forgets`: each file that was read is forgotten again. */

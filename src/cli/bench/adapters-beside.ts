@@ -16,16 +16,18 @@ const MEMORY_SHARE = 0.8;
 /** First tokens where 0.5 to 8 times as many adapters are in use, evenly, as fit. */
 export async function measureCapacity(context: AdaptersContext): Promise<void> {
   const { settings, folder, add } = context;
-  const most = TIMES.at(-1)!;
+  const [available, most] = [folder.adapters.length, TIMES.at(-1)!];
   const wanted = settings.isQuick ? FITTING_QUICK : Math.max(FITTING, settings.atOnce + 2);
-  const fitting = Math.min(wanted, Math.floor(folder.adapters.length / most));
-  if (fitting < 2) return;
-  const some = await AdaptersBase.open(context, { fitting });
+  const some = await AdaptersBase.open(context, {
+    fitting: Math.max(2, Math.min(wanted, Math.floor(available / most))),
+  });
   try {
-    await some.register(most * fitting);
+    const { fitting } = some; // of a very small base more than was wanted: there is a least pool
+    await some.register(Math.min(available, most * fitting));
     some.forgetFiles();
     for (const times of TIMES) {
       const inUse = Math.round(times * fitting);
+      if (inUse > available) break;
       const trace = (repeat: number) =>
         traceOf('uniform', inUse, settings.requests, new SeededRandom(1000 * inUse + repeat));
       await some.run(trace(0).slice(0, 2 * inUse), true);

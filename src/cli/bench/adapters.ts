@@ -117,7 +117,7 @@ async function openAllResident(context: AdaptersContext, count: number): Promise
   const all = await AdaptersBase.open(context, { fitting });
   try {
     await all.register(fitting);
-    await all.warm(fitting);
+    await all.loadAll();
   } catch (error) {
     await all.close();
     throw error;

@@ -181,7 +181,8 @@ TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
     for (const int32_t tile_columns : IsSmall() ? few : all) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
 }
 
-// The eights' tiles end at different outputs, and all eights of an output are computed together. 264: more than go at once.
+// The eights' tiles end at different outputs, and all eights of an output are computed together. 264: more than go at
+// once.
 TEST(CpuLora, ManyRowsReadAllRanksOfAnOutputWhereverTheirTilesAreCut) {
   const std::vector<int32_t> few = {32}, all = {32, 96, 480};
   for (const DType dtype : kAllDTypes)
