@@ -58,5 +58,13 @@ Status File::ReadAt(int64_t offset, void* data, size_t bytes) const {
 void File::WillNeed() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_WILLNEED); }
 
 void File::DoneWith() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED); }
+bool File::ForgetPages() const {
+#ifdef POSIX_FADV_DONTNEED
+  // Pages that aren't written yet would stay.
+  return ::fdatasync(descriptor_) == 0 && ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED) == 0;
+#else
+  return false;
+#endif
+}
 
 }  // namespace openlora

@@ -32,6 +32,9 @@ class File {
   // the disk yet.
   void WillNeed() const;
   void DoneWith() const;
+  // Has the system forget what it holds of the file in memory, so that whoever reads next waits for the disk. False
+  // where it can't be asked to.
+  bool ForgetPages() const;
 
   const FileIdentity& identity() const { return identity_; }
   int64_t size() const { return identity_.size; }

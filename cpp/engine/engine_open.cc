@@ -107,18 +107,16 @@ Status EngineCore::OpenMemory() {
   const auto kv_bytes =
       static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
   const int64_t frame_bytes = std::max(kFrameBytesMin, static_cast<int64_t>(std::bit_ceil(kv_bytes)));
-  // Tiles are addressed by units in 32 bits.
-  if (options_.pool_bytes / kTileUnitBytes > UINT32_MAX)
+  if (options_.pool_bytes / frame_bytes > UINT32_MAX)  // frames are numbered in 32 bits
     return Error(kErrLimits, "deviceMemory is %lld bytes, at most %lld", static_cast<long long>(options_.pool_bytes),
-                 static_cast<long long>(UINT32_MAX * kTileUnitBytes));
+                 static_cast<long long>(UINT32_MAX * frame_bytes));
   const int64_t scale_bytes = KvScaleBytes(options_.kv_dtype, model.kv_heads, frame_tokens_);
   const int64_t frames = options_.pool_bytes / (frame_bytes + scale_bytes);
   OPENLORA_RETURN_IF_ERROR(ChooseContext(frames));
   OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, scale_bytes, frames, options_.poisons_freed));
   OpenPrefixes();
   kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_, prefixes_.get());
-  const TileFormat format{&ops, options_.adapter_dtype, FrameTileColumns(ops, options_.adapter_dtype, frame_bytes),
-                          frame_bytes};
+  const TileFormat format{&ops, options_.adapter_dtype, frame_bytes};
   residency_ = std::make_unique<AdapterResidency>(&pool_, &eviction_, format, SiteShapes(model));
   store_ = std::make_unique<AdapterStore>(format, SiteShapes(model), options_.files,
                                           AdapterStoreOptions{options_.adapter_dir, options_.adapter_disk_bytes},

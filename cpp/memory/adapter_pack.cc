@@ -32,6 +32,7 @@ struct PackedSite {
   float scale = 0;
 };
 static_assert(sizeof(PackedSite) == 12);
+static_assert(sizeof(TileRun) == 16);  // no holes: it is hashed
 
 template <typename T>
 void Put(Sha256* hash, T value) {
@@ -46,7 +47,7 @@ PackFormat MakePackFormat(const TileFormat& tiles, std::vector<SiteShape> shapes
   std::vector<float> values(static_cast<size_t>(kRanks * kColumns));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((i * 37 + 11) % 101) / 7 - 6.5f;
   Sha256 hash;
-  std::vector<uint8_t> tile(static_cast<size_t>(tiles.ops->TileBytes(tiles.dtype, kRanks, kColumns)));
+  std::vector<uint8_t> tile(static_cast<size_t>(TileBytes(tiles.dtype, kRanks, kColumns)));
   tiles.ops->PackTileA(values.data(), kColumns, kRanks, kColumns, tiles.dtype, tile.data());
   hash.Update(tile.data(), tile.size());
   tile.assign(tile.size(), 0);
@@ -63,7 +64,6 @@ Sha256::Digest PackKey(const PackFormat& format, const Sha256::Digest& generatio
   hash.Update(generation.data(), generation.size());
   hash.Update(format.probe.data(), format.probe.size());
   Put(&hash, format.tiles.dtype);
-  Put(&hash, format.tiles.tile_columns);
   Put(&hash, format.tiles.frame_bytes);
   for (const AdapterSite& site : manifest.sites) {
     const SiteShape& shape = format.shapes[static_cast<size_t>(site.site)];
@@ -73,7 +73,7 @@ Sha256::Digest PackKey(const PackFormat& format, const Sha256::Digest& generatio
     Put(&hash, shape.in);
     Put(&hash, shape.out);
   }
-  for (const TileLayout::Place& place : layout.places) Put(&hash, place);
+  for (const TileRun& run : layout.runs) Put(&hash, run);
   return hash.Finish();
 }
 
@@ -105,9 +105,8 @@ Status PackWriter::Create(const std::string& path, const Sha256::Digest& key, co
   return file_.Create(path);
 }
 
-Status PackWriter::Write(TileLayout::Place place, const uint8_t* tile, size_t bytes) {
-  const int64_t offset = header_bytes_ + place.frame * frame_bytes_ + place.unit * kTileUnitBytes;
-  return file_.WriteAt(offset, tile, bytes);
+Status PackWriter::Write(const TilePlace& place, const uint8_t* tile, size_t bytes) {
+  return file_.WriteAt(header_bytes_ + place.frame * frame_bytes_ + place.offset, tile, bytes);
 }
 
 Status PackWriter::Publish() {

@@ -38,7 +38,7 @@ class PackWriter {
  public:
   Status Create(const std::string& path, const Sha256::Digest& key, const PackFormat& format,
                 const AdapterManifest& manifest, const TileLayout& layout);
-  Status Write(TileLayout::Place place, const uint8_t* tile, size_t bytes);
+  Status Write(const TilePlace& place, const uint8_t* tile, size_t bytes);
   // Once all tiles are written: checksums and header, then the file is there, though perhaps not on the disk.
   Status Publish();
   Status Sync() { return file_.Sync(); }

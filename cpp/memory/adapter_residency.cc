@@ -72,14 +72,14 @@ void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint6
     return;
   }
   adapter->layout = std::move(loaded->layout);
-  adapter->tiles = std::move(loaded->tiles);
   if (slots_free_.empty()) {
     slots_free_.push_back(static_cast<int32_t>(slots_.size()));
     slots_.emplace_back();
   }
   adapter->slot = slots_free_.back();
   slots_free_.pop_back();
-  slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->tiles.data()};
+  slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->layout.runs.data(),
+                                                adapter->frames.data()};
   adapter->state = AdapterState::kResident;
   resident_.push_back(adapter);
   if (adapter->pins == 0) order_->Add(&adapter->eviction);
@@ -98,7 +98,6 @@ void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   adapter->frames = {};
   bytes_resident_ -= adapter->layout.frames * format_.frame_bytes;
   adapter->layout = {};
-  adapter->tiles = {};
   adapter->state = AdapterState::kRegistered;
   resident_.erase(std::find(resident_.begin(), resident_.end(), adapter));
   ++evictions_;
@@ -115,7 +114,7 @@ void AdapterResidency::Unpin(Adapter* adapter) {
 }
 
 AdapterPages AdapterResidency::Pages() const {
-  return {pool_->memory(), slots_.data(), format_.dtype, format_.tile_columns};
+  return {pool_->memory(), slots_.data(), format_.dtype, format_.frame_bytes};
 }
 
 }  // namespace openlora

@@ -41,7 +41,6 @@ struct Adapter {
 
   TileLayout layout;             // while resident
   std::vector<uint32_t> frames;  // while loading or resident
-  std::vector<uint32_t> tiles;   // unit addresses, by tile; while resident
 };
 
 // The slot table, the frames of adapters, and who may go. Slots are made as needed: their number is bounded by memory

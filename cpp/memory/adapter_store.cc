@@ -138,7 +138,7 @@ Status AdapterStore::Build(const AdapterContent& content, const Pace& pace, Stor
   if (written.ok()) {
     const Status filled = FillTiles(
         source, layout, format_.tiles,
-        [&](TileLayout::Place place, const uint8_t* tile, size_t bytes) {
+        [&](const TilePlace& place, const uint8_t* tile, size_t bytes) {
           return written = pack->Write(place, tile, bytes);
         },
         AtPackCost(pace));
@@ -175,11 +175,7 @@ Status AdapterStore::Load(const AdapterContent& content, const std::vector<uint3
     is_loaded = report->has_pack && read();
   }
   if (has_given_up) return Aborted();
-  if (!is_loaded) OPENLORA_RETURN_IF_ERROR(LoadFromSource(content, frames, pool, pace, loaded, report));
-  const int64_t units = format_.tiles.frame_bytes / kTileUnitBytes;
-  for (const TileLayout::Place& place : loaded->layout.places)
-    loaded->tiles.push_back(static_cast<uint32_t>(frames[place.frame] * units + place.unit));
-  return Ok();
+  return is_loaded ? Ok() : LoadFromSource(content, frames, pool, pace, loaded, report);
 }
 
 Status AdapterStore::LoadFromSource(const AdapterContent& content, const std::vector<uint32_t>& frames,
@@ -190,8 +186,8 @@ Status AdapterStore::LoadFromSource(const AdapterContent& content, const std::ve
   loaded->layout = PlanTiles(source.manifest, format_.shapes, format_.tiles);
   OPENLORA_RETURN_IF_ERROR(FillTiles(
       source, loaded->layout, format_.tiles,
-      [&](TileLayout::Place place, const uint8_t* tile, size_t bytes) {
-        return device_->Upload(pool.Frame(frames[place.frame]) + place.unit * kTileUnitBytes, tile, bytes);
+      [&](const TilePlace& place, const uint8_t* tile, size_t bytes) {
+        return device_->Upload(pool.Frame(frames[static_cast<size_t>(place.frame)]) + place.offset, tile, bytes);
       },
       AtPackCost(pace)));
   for (const AdapterSite& site : source.manifest.sites) report->bytes_read += site.a.bytes + site.b.bytes;

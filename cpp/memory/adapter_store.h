@@ -26,10 +26,9 @@ struct AdapterContent {
   std::shared_ptr<const AdapterSource> source;  // where the record couldn't be written, else null
 };
 
-// What came of a load: the page table's part of it, and where it was read from.
+// What came of a load: the page table's part of it.
 struct LoadedAdapter {
   TileLayout layout;
-  std::vector<uint32_t> tiles;  // unit addresses, by tile
 };
 
 // How far the store may go in one call, what it did, for the counters, and what is left to do when whoever waits has

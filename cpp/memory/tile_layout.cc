@@ -1,7 +1,6 @@
 #include "memory/tile_layout.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -10,82 +9,93 @@
 namespace openlora {
 namespace {
 
-// Frames that still have room; a few are enough to fill the gaps that tiles of odd sizes leave.
-constexpr int kOpenFrames = 4;
+constexpr int64_t kAlignment = 64;  // of the first run of fewer than eight ranks: that of a cache line
 
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Puts runs end to end.
 class Placer {
  public:
-  Placer(int64_t frame_bytes, TileLayout* layout) : frame_bytes_(frame_bytes), layout_(layout) {}
+  explicit Placer(const TileFormat& format) : dtype_(format.dtype), frame_bytes_(format.frame_bytes) {}
 
-  void Place(int64_t bytes) {
-    Open* chosen = nullptr;
-    for (Open& open : open_) {
-      if (open.left >= bytes && (chosen == nullptr || open.left < chosen->left)) chosen = &open;
+  TileRun Place(int32_t ranks, int64_t columns, bool is_a) {
+    const int64_t step = TileStep(dtype_, is_a), step_bytes = TileBytes(dtype_, ranks, step);
+    const int64_t each = frame_bytes_ / step_bytes * step;
+    OPENLORA_CHECK(each > 0);
+    if (LeftOfFrame() < step_bytes) at_ = RoundUp(at_, frame_bytes_);
+    int64_t left = RoundUp(columns, kTileGroup), tile = std::min(left, LeftOfFrame() / step_bytes * step);
+    const TileRun run = {static_cast<uint32_t>(at_ / frame_bytes_), static_cast<uint32_t>(at_ % frame_bytes_),
+                         static_cast<int32_t>(tile), static_cast<int32_t>(each)};
+    at_ += tile / step * step_bytes;
+    while ((left -= tile) > 0) {
+      tile = std::min(left, each);
+      at_ = RoundUp(at_, frame_bytes_) + tile / step * step_bytes;
     }
-    if (chosen == nullptr) {
-      chosen =
-          &*std::min_element(open_.begin(), open_.end(), [](const Open& a, const Open& b) { return a.left < b.left; });
-      *chosen = {static_cast<uint32_t>(layout_->frames++), frame_bytes_};
-    }
-    layout_->places.push_back({chosen->frame, static_cast<uint32_t>((frame_bytes_ - chosen->left) / kTileUnitBytes)});
-    chosen->left -= bytes;
-    layout_->bytes += bytes;
+    return run;
   }
 
+  void Align(int64_t unit) { at_ = RoundUp(at_, unit); }
+  int64_t frames() const { return RoundUp(at_, frame_bytes_) / frame_bytes_; }
+
  private:
-  struct Open {
-    uint32_t frame = 0;
-    int64_t left = 0;
-  };
+  int64_t LeftOfFrame() const { return frame_bytes_ - at_ % frame_bytes_; }
+
+  DType dtype_;
   int64_t frame_bytes_;
-  TileLayout* layout_;
-  std::array<Open, kOpenFrames> open_{};
+  int64_t at_ = 0;
 };
 
-// Calls each(rank_begin, ranks, column_begin, columns) for the tiles of one matrix, in their documented order.
+// Calls each(tile, column_begin, columns) for the tiles of a run.
 template <typename Each>
-void ForEachTile(int32_t rank, int64_t columns, int32_t tile_columns, const Each& each) {
-  for (int32_t r = 0; r < rank; r += kTileRanks) {
-    for (int64_t c = 0; c < columns; c += tile_columns) {
-      each(r, std::min(kTileRanks, rank - r), c, static_cast<int32_t>(std::min<int64_t>(tile_columns, columns - c)));
-    }
+void ForEachTile(const TileRun& run, int64_t columns, const Each& each) {
+  for (int64_t begin = 0; begin < columns;) {
+    const TilePlace tile = TileAt(run, begin);
+    const int64_t end = std::min(tile.column_end, columns);
+    each(tile, begin, static_cast<int32_t>(end - begin));
+    begin = end;
   }
 }
 
-// Writes the tiles of one adapter, in order.
+// Writes the tiles of one adapter.
 class Filler {
  public:
   Filler(const TileLayout& layout, const TileFormat& format, const TileSink& sink)
       : layout_(layout), format_(format), sink_(sink) {}
 
-  Status FillA(const std::vector<float>& a, int32_t rank, int64_t in) {
-    return Fill(rank, in, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
+  Status FillA(const std::vector<float>& a, const AdapterSite& site) {
+    const int64_t in = site.a.cols;
+    return Fill(PagesOf(site).a, site.rank, in, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
       format_.ops->PackTileA(a.data() + r * in + c, in, ranks, columns, format_.dtype, tile_.data());
     });
   }
-  Status FillB(const std::vector<float>& b, int32_t rank, int64_t out) {
-    return Fill(rank, out, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
+  Status FillB(const std::vector<float>& b, const AdapterSite& site) {
+    const int32_t rank = site.rank;
+    return Fill(PagesOf(site).b, rank, site.b.rows, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
       format_.ops->PackTileB(b.data() + c * rank + r, rank, ranks, columns, format_.dtype, tile_.data());
     });
   }
 
  private:
+  const SitePages& PagesOf(const AdapterSite& site) const { return layout_.sites[static_cast<size_t>(site.site)]; }
+
   template <typename Pack>
-  Status Fill(int32_t rank, int64_t width, const Pack& pack) {
+  Status Fill(uint32_t first_run, int32_t rank, int64_t width, const Pack& pack) {
     Status status;
-    ForEachTile(rank, width, format_.tile_columns, [&](int32_t r, int32_t ranks, int64_t c, int32_t columns) {
-      const TileLayout::Place place = layout_.places[next_++];
-      tile_.assign(static_cast<size_t>(format_.ops->TileBytes(format_.dtype, ranks, columns)), 0);
-      pack(r, ranks, c, columns);
-      if (status.ok()) status = sink_(place, tile_.data(), tile_.size());
-    });
+    for (int32_t r = 0; r < rank; r += kTileRanks) {
+      const int32_t ranks = std::min(kTileRanks, rank - r);
+      const TileRun& run = layout_.runs[first_run + static_cast<uint32_t>(r / kTileRanks)];
+      ForEachTile(run, width, [&](const TilePlace& place, int64_t c, int32_t columns) {
+        tile_.resize(static_cast<size_t>(TileBytes(format_.dtype, ranks, columns)));
+        pack(r, ranks, c, columns);
+        if (status.ok()) status = sink_(place, tile_.data(), tile_.size());
+      });
+    }
     return status;
   }
 
   const TileLayout& layout_;
   const TileFormat& format_;
   const TileSink& sink_;
-  size_t next_ = 0;
   std::vector<uint8_t> tile_;
 };
 
@@ -121,34 +131,41 @@ Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>&
 
 }  // namespace
 
-int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes) {
-  int32_t columns = ShrinkChunk(dtype);
-  const auto fits = [&] { return ops.TileBytes(dtype, kTileRanks, columns) <= frame_bytes; };
-  while (columns > 32 && !fits()) {
-    do columns -= 32;
-    while (ShrinkChunk(dtype) % columns != 0);
-  }
-  OPENLORA_CHECK(fits());
-  return columns;
-}
-
 TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes, const TileFormat& format) {
   TileLayout layout;
   layout.sites.resize(shapes.size());
-  Placer placer(format.frame_bytes, &layout);
-  const auto place = [&](int32_t, int32_t ranks, int64_t, int32_t columns) {
-    placer.Place(format.ops->TileBytes(format.dtype, ranks, columns));
-  };
   for (const AdapterSite& site : manifest.sites) {
     SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
-    const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+    const auto eights = static_cast<size_t>((site.rank + kTileRanks - 1) / kTileRanks);
     pages.rank = site.rank;
     pages.scale = site.scale;
-    pages.a = static_cast<uint32_t>(layout.places.size());
-    ForEachTile(site.rank, shape.in, format.tile_columns, place);
-    pages.b = static_cast<uint32_t>(layout.places.size());
-    ForEachTile(site.rank, shape.out, format.tile_columns, place);
+    pages.a = static_cast<uint32_t>(layout.runs.size());
+    pages.b = static_cast<uint32_t>(layout.runs.size() + eights);
+    layout.runs.resize(layout.runs.size() + 2 * eights);
   }
+  Placer placer(format);
+  const auto place = [&](TileRun* run, int32_t ranks, int64_t columns, bool is_a) {
+    *run = placer.Place(ranks, columns, is_a);
+    layout.bytes += TileBytes(format.dtype, ranks, columns);
+  };
+  for (const AdapterSite& site : manifest.sites) {
+    const SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
+    const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+    for (uint32_t i = 0; i < static_cast<uint32_t>(site.rank / kTileRanks); ++i)
+      place(&layout.runs[pages.a + i], kTileRanks, shape.in, true);
+    for (uint32_t i = 0; i < static_cast<uint32_t>(site.rank / kTileRanks); ++i)
+      place(&layout.runs[pages.b + i], kTileRanks, shape.out, false);
+  }
+  placer.Align(kAlignment);
+  for (const AdapterSite& site : manifest.sites) {
+    if (site.rank % kTileRanks == 0) continue;
+    const SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
+    const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
+    const auto last = static_cast<uint32_t>(site.rank / kTileRanks);
+    place(&layout.runs[pages.a + last], site.rank % kTileRanks, shape.in, true);
+    place(&layout.runs[pages.b + last], site.rank % kTileRanks, shape.out, false);
+  }
+  layout.frames = placer.frames();
   return layout;
 }
 
@@ -167,9 +184,9 @@ Status FillTiles(const AdapterSource& source, const TileLayout& layout, const Ti
   };
   for (const AdapterSite& site : manifest.sites) {
     OPENLORA_RETURN_IF_ERROR(read(site, 'A', site.a));
-    OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site.rank, site.a.cols));
+    OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site));
     OPENLORA_RETURN_IF_ERROR(read(site, 'B', site.b));
-    OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site.rank, site.b.rows));
+    OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site));
   }
   // Not written to while it was read either.
   for (size_t i = 0; i < files.size(); ++i) {

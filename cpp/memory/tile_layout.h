@@ -14,29 +14,23 @@ namespace openlora {
 struct TileFormat {
   const Ops* ops = nullptr;
   DType dtype = DType::kF32;
-  int32_t tile_columns = 512;  // FrameTileColumns(…)
   int64_t frame_bytes = 0;
 };
 
-// The most columns that a tile may have of which kTileRanks ranks fit into a frame.
-int32_t FrameTileColumns(const Ops& ops, DType dtype, int64_t frame_bytes);
-
-// Where an adapter's tiles stand within its frames, which are its own: no tile crosses a frame's end.
+// Where an adapter's runs stand within its frames, which are its own: end to end, those of eight ranks first and then
+// those of what remains of the sites' ranks. So a frame's groups are of one size, and only what is left of a frame by
+// whole groups is lost: of eight ranks nothing, of int8 16 bytes in 4 KiB.
 struct TileLayout {
-  struct Place {
-    uint32_t frame = 0;  // index into the adapter's frames
-    uint32_t unit = 0;   // within the frame, in kTileUnitBytes
-  };
   std::vector<SitePages> sites;  // by site number
-  std::vector<Place> places;     // by tile, in the order that SlotPages documents
+  std::vector<TileRun> runs;     // by site, A before B, by eight
   int64_t frames = 0;
-  int64_t bytes = 0;  // of the tiles, rounded up to units
+  int64_t bytes = 0;  // of the runs, in whole groups
 };
 
 TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes, const TileFormat& format);
 
-// Takes a packed tile to its place. Tiles come in the order of TileLayout::places.
-using TileSink = std::function<Status(TileLayout::Place place, const uint8_t* tile, size_t bytes)>;
+// Takes a packed tile to its place. What no tile takes of a frame is never given.
+using TileSink = std::function<Status(const TilePlace& place, const uint8_t* tile, size_t bytes)>;
 // Asked before so many bytes are moved; may wait until others can bear it. False: give up.
 using Pace = std::function<bool(int64_t bytes)>;
 

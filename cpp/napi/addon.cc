@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include "base/file.h"
 #include "base/processors.h"
 #include "napi/bench_thread.h"
 #include "napi/engine_object.h"
@@ -54,6 +55,22 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   return EngineObject::Open(info, info.Env().GetInstanceData<AddonData>()->engine_constructor, OpenCpu);
 }
 
+// (path) → whether the system was asked to forget the file's pages.
+Napi::Value ForgetPages(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 1 || !info[0].IsString()) {
+    Napi::TypeError::New(env, "path must be a string").ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  File file;
+  const Status status = File::Open(info[0].As<Napi::String>().Utf8Value(), &file);
+  if (!status.ok()) {
+    Napi::Error::New(env, status.message()).ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  return Napi::Boolean::New(env, file.ForgetPages());
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->engine_constructor = Napi::Persistent(EngineObject::Define(env));
@@ -61,6 +78,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", OPENLORA_VERSION);
   exports.Set("probe", Napi::Function::New<Probe>(env, "probe"));
   exports.Set("bench", Napi::Function::New<StartBench>(env, "bench"));
+  exports.Set("forgetPages", Napi::Function::New<ForgetPages>(env, "forgetPages"));
   exports.Set("open", Napi::Function::New<Open>(env, "open"));
   return exports;
 }

@@ -8,8 +8,8 @@
 //   q = w / scale in f32, to the nearest integer, ties to even; 0 where the scale is 0
 // so |q| <= 127, and q · scale is off by half a scale at most: 0.4 % of the largest of its group. bf16, because it has
 // the range of f32: trained adapters hold values of 1e-4, whose scales would be subnormal in f16. Why 32: eight ranks
-// with their scales take 272 bytes a group, 4080 for the 480 columns of a tile, whatever the ranks, 0.4 % less than
-// whole units; and normal weights lose 0.53 %, in groups of 64 0.59 %.
+// with their scales take 272 bytes a group, 4080 for 480 columns, 0.4 % less than a frame; and normal weights lose 0.53
+// %, in groups of 64 0.59 %.
 
 namespace openlora {
 

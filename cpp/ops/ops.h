@@ -157,9 +157,9 @@ class Ops {
   }
 
   // --- adapter tiles, while an adapter loads; any thread ---
-  // `ranks` <= kTileRanks; `columns` of `in` (an A tile) or of `out` (a B tile); a multiple of kTileUnitBytes.
-  virtual int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const = 0;
-  // values[rank * stride + column] of A; values[column * stride + rank] of B.
+  // `ranks` <= kTileRanks; `columns` of `in` (an A tile) or of `out` (a B tile), whole steps of TileStep but for a
+  // run's last ones. Writes all TileBytes of a tile. values[rank * stride + column] of A; values[column * stride +
+  // rank] of B.
   virtual void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                          void* tile) const = 0;
   virtual void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,

@@ -421,4 +421,6 @@ export interface NativeAddon {
   open(options: OpenOptions, onEvents: OnEvents): NativeEngine;
   /** Measures in a thread of its own, and keeps the process alive until `ended`. */
   bench(options: BenchOptions, onEvent: (event: BenchEvent) => void): CancelBench;
+  /** Has the system forget what it holds of a file in memory; false where it can't be asked to. Throws if it can't be opened. */
+  forgetPages(path: string): boolean;
 }

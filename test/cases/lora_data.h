@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -9,6 +10,7 @@
 
 #include "base/check.h"
 #include "cases/adapter_mix.h"
+#include "memory/tile_layout.h"
 #include "ops/int8_adapter.h"
 #include "ops/ops.h"
 
@@ -56,12 +58,13 @@ inline SiteValues RandomSite(Random& random, SiteShape shape, int32_t rank, DTyp
           RandomValues(random, 1, DType::kF32, 2)[0]};
 }
 
-// Resident adapters as one Ops wants them: tiles at shuffled places of a pool, slots in shuffled order, NaN between.
+// Resident adapters as one Ops wants them: frames of `tile_columns` columns of eight ranks at shuffled places of a
+// pool, slots in shuffled order, NaN between.
 class LoraPool {
  public:
   LoraPool(const Ops& ops, const std::vector<SiteShape>& sites, const AdapterValues& values, DType dtype,
            int32_t tile_columns, uint64_t seed)
-      : dtype_(dtype), tile_columns_(tile_columns) {
+      : dtype_(dtype), frame_bytes_(TileBytes(dtype, kTileRanks, tile_columns)) {
     Random random(seed);
     const int32_t adapters = static_cast<int32_t>(values.size());
     slot_of_adapter_.resize(2 * adapters + 1);  // more slots than adapters: the others are empty
@@ -69,15 +72,15 @@ class LoraPool {
     random.Shuffle(slot_of_adapter_);
     slots_.resize(slot_of_adapter_.size());
     sites_.assign(slots_.size(), std::vector<SitePages>(sites.size()));
-    tiles_.resize(slots_.size());
+    layouts_.resize(slots_.size());
+    frames_.resize(slots_.size());
 
+    for (int32_t adapter = 0; adapter < adapters; ++adapter) Plan(ops, adapter, sites, values[adapter]);
+    PlaceFrames(random);
     for (int32_t adapter = 0; adapter < adapters; ++adapter)
       for (size_t site = 0; site < sites.size(); ++site)
-        ListTiles(ops, adapter, static_cast<int32_t>(site), sites[site], values[adapter][site]);
-    Place(random);
-    for (const Tile& tile : list_) Pack(ops, tile);
-    for (size_t slot = 0; slot < slots_.size(); ++slot) slots_[slot] = {sites_[slot].data(), tiles_[slot].data()};
-    pages_ = {pool_.data(), slots_.data(), dtype, tile_columns};
+        Pack(ops, adapter, static_cast<int32_t>(site), sites[site], values[adapter][site]);
+    pages_ = {pool_.data(), slots_.data(), dtype, frame_bytes_};
   }
   LoraPool(const LoraPool&) = delete;  // pages_ points into it
   LoraPool& operator=(const LoraPool&) = delete;
@@ -92,81 +95,74 @@ class LoraPool {
 
   // Nothing was written beside the tiles.
   bool IsIntact() const {
-    std::vector<bool> is_tile(pool_.size());
-    for (const Tile& tile : list_)
-      for (int64_t i = 0; i < tile.bytes; ++i) is_tile[AddressOf(tile) + i] = true;
     for (size_t i = 0; i < pool_.size(); ++i)
-      if (!is_tile[i] && pool_.data()[i] != kPoison) return false;
+      if (!is_tile_[i] && pool_.data()[i] != kPoison) return false;
     return pool_.IsIntact();
   }
 
  private:
-  struct Tile {
-    int32_t slot;
-    uint32_t index;  // into tiles_[slot]
-    bool is_a;
-    const float* values;
-    int64_t stride;
-    int32_t ranks, columns;
-    int64_t bytes;
-  };
+  void Plan(const Ops& ops, int32_t adapter, const std::vector<SiteShape>& sites,
+            const std::vector<SiteValues>& values) {
+    AdapterManifest manifest;
+    for (size_t site = 0; site < sites.size(); ++site)
+      if (values[site].rank > 0)
+        manifest.sites.push_back({static_cast<int32_t>(site), values[site].rank, values[site].scale, {}, {}});
+    layouts_[SlotOf(adapter)] = PlanTiles(manifest, sites, {&ops, dtype_, frame_bytes_});
+  }
 
-  void ListTiles(const Ops& ops, int32_t adapter, int32_t site, SiteShape shape, const SiteValues& values) {
-    if (values.rank == 0) return;
-    const int32_t slot = slot_of_adapter_[adapter];
-    SitePages& pages = sites_[slot][site];
-    pages.rank = values.rank;
-    pages.scale = values.scale;
-    for (const bool is_a : {true, false}) {
-      (is_a ? pages.a : pages.b) = static_cast<uint32_t>(tiles_[slot].size());
-      const int64_t columns = is_a ? shape.in : shape.out;
-      for (int32_t rank = 0; rank < values.rank; rank += kTileRanks)
-        for (int64_t column = 0; column < columns; column += tile_columns_) {
-          const int32_t ranks = std::min(kTileRanks, values.rank - rank);
-          const int32_t width = static_cast<int32_t>(std::min<int64_t>(tile_columns_, columns - column));
-          const float* from = is_a ? &values.a[rank * columns + column] : &values.b[column * values.rank + rank];
-          const int64_t bytes = ops.TileBytes(dtype_, ranks, width);
-          OPENLORA_CHECK(bytes > 0 && bytes % kTileUnitBytes == 0);
-          list_.push_back({slot, static_cast<uint32_t>(tiles_[slot].size()), is_a, from, is_a ? columns : values.rank,
-                           ranks, width, bytes});
-          tiles_[slot].push_back(0);
+  // In a random order; every eighth frame is nobody's.
+  void PlaceFrames(Random& random) {
+    size_t count = 1;
+    for (const TileLayout& layout : layouts_) count += static_cast<size_t>(layout.frames);
+    count += count / 8;
+    std::vector<uint32_t> places(count);
+    std::iota(places.begin(), places.end(), 0u);
+    random.Shuffle(places);
+    auto next = places.begin();
+    for (size_t slot = 0; slot < slots_.size(); ++slot) {
+      frames_[slot].assign(next, next + layouts_[slot].frames);
+      next += layouts_[slot].frames;
+      const bool is_empty = layouts_[slot].sites.empty();
+      slots_[slot] = {is_empty ? sites_[slot].data() : layouts_[slot].sites.data(), layouts_[slot].runs.data(),
+                      frames_[slot].data()};
+    }
+    pool_ = GuardedBytes(count * static_cast<size_t>(frame_bytes_));
+    is_tile_.resize(pool_.size());
+  }
+
+  void Pack(const Ops& ops, int32_t adapter, int32_t site, SiteShape shape, const SiteValues& values) {
+    const TileLayout& layout = layouts_[SlotOf(adapter)];
+    for (int32_t rank = 0; rank < values.rank; rank += kTileRanks)
+      for (const bool is_a : {true, false}) {
+        const uint32_t first = is_a ? layout.sites[site].a : layout.sites[site].b;
+        const TileRun& run = layout.runs[first + rank / kTileRanks];
+        const int32_t ranks = std::min(kTileRanks, values.rank - rank);
+        const int64_t columns = is_a ? shape.in : shape.out;
+        for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
+          const TilePlace place = TileAt(run, begin);
+          end = std::min(columns, place.column_end);
+          const auto width = static_cast<int32_t>(end - begin);
+          const size_t at = frames_[SlotOf(adapter)][place.frame] * frame_bytes_ + place.offset;
+          if (is_a) {
+            ops.PackTileA(&values.a[rank * columns + begin], columns, ranks, width, dtype_, pool_.data() + at);
+          } else {
+            ops.PackTileB(&values.b[begin * values.rank + rank], values.rank, ranks, width, dtype_, pool_.data() + at);
+          }
+          const int64_t bytes = TileBytes(dtype_, ranks, width);
+          std::fill_n(is_tile_.begin() + static_cast<int64_t>(at), bytes, true);
           bytes_[{adapter, site}] += bytes;
         }
-    }
+      }
   }
-
-  // In a random order, a random gap of 0–3 units before each.
-  void Place(Random& random) {
-    std::vector<size_t> order(list_.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    random.Shuffle(order);
-    uint32_t unit = 0;
-    for (const size_t i : order) {
-      unit += random.Below(4);
-      tiles_[list_[i].slot][list_[i].index] = unit;
-      unit += static_cast<uint32_t>(list_[i].bytes / kTileUnitBytes);
-    }
-    pool_ = GuardedBytes((unit + 1) * static_cast<size_t>(kTileUnitBytes));
-  }
-
-  void Pack(const Ops& ops, const Tile& tile) {
-    void* to = pool_.data() + AddressOf(tile);
-    if (tile.is_a) {
-      ops.PackTileA(tile.values, tile.stride, tile.ranks, tile.columns, dtype_, to);
-    } else {
-      ops.PackTileB(tile.values, tile.stride, tile.ranks, tile.columns, dtype_, to);
-    }
-  }
-
-  size_t AddressOf(const Tile& tile) const { return tiles_[tile.slot][tile.index] * size_t{kTileUnitBytes}; }
 
   DType dtype_;
-  int32_t tile_columns_;
+  int64_t frame_bytes_;
   std::vector<int32_t> slot_of_adapter_;
   std::vector<SlotPages> slots_;
-  std::vector<std::vector<SitePages>> sites_;  // [slot][site]
-  std::vector<std::vector<uint32_t>> tiles_;   // [slot][tile]
-  std::vector<Tile> list_;
+  std::vector<std::vector<SitePages>> sites_;  // [slot][site], of slots without an adapter
+  std::vector<TileLayout> layouts_;            // by slot
+  std::vector<std::vector<uint32_t>> frames_;  // [slot]
+  std::vector<bool> is_tile_;
   std::map<std::pair<int32_t, int32_t>, int64_t> bytes_;
   GuardedBytes pool_;
   AdapterPages pages_;

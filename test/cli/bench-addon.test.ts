@@ -1,6 +1,6 @@
 // `openlora bench` on the real addon: short runs of each bench, so that none can rot, and how it ends.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -29,8 +29,8 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     const found = JSON.parse(stdout) as BenchReport;
     expect(reportFault(found)).toBeUndefined();
     expect(found.isQuick).toBe(true);
-    for (const { name, median, low, high, limits } of found.lines) {
-      expect(low, name).toBeGreaterThan(0);
+    for (const { name, unit, median, low, high, limits } of found.lines) {
+      if (unit !== '%') expect(low, name).toBeGreaterThan(0);
       expect(low <= median && median <= high, name).toBe(true);
       if (limits) for (const value of Object.values(limits)) expect(value, name).not.toBe(0);
     }
@@ -122,7 +122,7 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(int8.sizes).toMatchObject({ dtype: 'bf16', 'adapters held in': 'int8' });
     expect(bf16.sizes).not.toHaveProperty('adapters held in');
     const adaptersOf = ({ lines: [base, mixed] }: BenchReport) => mixed!.limits!.bytes - base!.limits!.bytes;
-    // 17/32, and up to 256 bytes for each tile; contexts, and so KV, differ from run to run.
+    // 17/32; contexts, and so KV, differ from run to run.
     expect(adaptersOf(int8) / adaptersOf(bf16)).toBeGreaterThan(0.4);
     expect(adaptersOf(int8) / adaptersOf(bf16)).toBeLessThan(0.75);
   });
@@ -133,6 +133,49 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(int8.sizes).toMatchObject({ dtype: 'bf16', KV: 'int8' });
     expect(int8.lines[0]!.limits!.bytes).toBeLessThan(f32.lines[0]!.limits!.bytes);
     expect((await report(...words, 'bf16')).sizes).not.toHaveProperty('KV');
+  });
+
+  it('adapters: few of them fit, where each was found, and what it costs; the folder is used again', async () => {
+    const kept = join(folder, 'kept');
+    const words = ['adapters', '--folder', kept, '--dtype', 'f32', '--registered', '10,20', '--batch', '2'];
+    const { lines, sizes } = await report(...words);
+    expect(sizes).toMatchObject({
+      model: 'tiny',
+      registered: '10,20',
+      modules: 'q_proj v_proj',
+      rank: 8,
+      requests: 16,
+    });
+    // Four layers × 8 ranks × (in + out of q and v) in f32.
+    expect(sizes['adapter bytes']).toBe(4 * 8 * (256 + 256 + 256 + 128) * 4);
+    const names = lines.map(({ name }) => name);
+    for (const name of [
+      '10 registered, registering the 5th',
+      '20 registered, registering the last',
+      '20 registered, first requests, first token p99, disk',
+      '10 registered, zipf',
+      '20 registered, uniform, all 20 resident',
+      '20 registered, zipf, all resident, first token p50, resident',
+      '10 registered, uniform, from resident',
+      '20 registered, bytes of adapters',
+      '20 registered, bytes of the process (RSS)',
+      '20 registered, next token of others p99, quiet',
+      '2 adapters, a model for each',
+      '2 adapters, one model',
+    ])
+      expect(names).toContain(name);
+    for (const form of [/^0\.5 × the \d+ that fit$/, /^2 × the \d+ that fit, first token p99$/])
+      expect(names.filter((name) => form.test(name))).toHaveLength(1);
+    const shares = lines.filter(({ unit, name }) => unit === '%' && name.startsWith('10 registered, zipf'));
+    expect(shares).toMatchObject([{ name: '10 registered, zipf, from resident', median: 100 }]);
+    expect(lines.find(({ name }) => name === '20 registered, zipf')!.retention).toBeGreaterThan(0);
+    const [root] = readdirSync(kept);
+    const written = () => statSync(join(kept, root!, 'adapters', '00007', 'adapter_model.safetensors')).mtimeMs;
+    const before = written();
+    await report(...words, '--requests', '8');
+    expect([readdirSync(kept), written()]).toEqual([[root], before]);
+    const file = (i: string) => readFileSync(join(kept, root!, 'adapters', i, 'adapter_model.safetensors'));
+    expect(file('00007').equals(file('00008'))).toBe(false);
   });
 
   it('measures a config.json with all that random weights can have', async () => {
@@ -191,6 +234,13 @@ describe.skipIf(missing)(`the addon's bench ${missing}`, { timeout: TIMEOUT_MS }
     [{}, /bench\.kind/],
   ])('refuses %j', (given, message) => {
     expect(() => bench(given)).toThrow(message);
+  });
+
+  it('has the system forget files, and refuses what is none', () => {
+    const { binding, path } = loadNative();
+    expect(typeof binding.forgetPages(path)).toBe('boolean');
+    expect(() => binding.forgetPages(join(tmpdir(), 'openlora-no-such-file'))).toThrow("can't be opened");
+    expect(() => binding.forgetPages(1 as unknown as string)).toThrow('path must be a string');
   });
 
   it('refuses what is no callback', () => {

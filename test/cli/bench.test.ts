@@ -7,7 +7,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compareReports, type Comparison } from '../../src/cli/bench/compare.js';
 import { comparisonPage, reportPage } from '../../src/cli/bench/page.js';
 import { candidatesFor } from '../../src/cli/complete.js';
-import { reportFault, summary, type BenchReport, type Line } from '../../src/cli/bench/report.js';
+import { SeededRandom, traceOf } from '../../src/cli/bench/adapter-trace.js';
+import {
+  quantileOf,
+  quantileSummary,
+  reportFault,
+  summary,
+  type BenchReport,
+  type Line,
+} from '../../src/cli/bench/report.js';
 import { linearModules, namedShape, readShape, weightsOf } from '../../src/cli/bench/shapes.js';
 import { runCli } from './run-cli.js';
 
@@ -50,17 +58,17 @@ const saved = (name: string, value: unknown): string => {
 
 describe('the command line', () => {
   it.each([
-    [[], 'BENCH is missing, wanted one of machine, ops, decode, prefill'],
+    [[], 'BENCH is missing, wanted one of machine, ops, decode, prefill, adapters'],
     [['decod'], "BENCH is 'decod'"],
-    [['machine', '--batch', '1'], '--batch is for decode, not for machine'],
+    [['machine', '--batch', '1'], '--batch is for decode and adapters, not for machine'],
     [['prefill', '--context', '64'], '--context is for decode, not for prefill'],
-    [['ops', '--model', 'tiny'], '--model is for decode and prefill, not for ops'],
-    [['ops', '--kv-dtype', 'int8'], '--kv-dtype is for decode and prefill, not for ops'],
-    [['ops', '--compute', 'bf16'], '--compute is for decode and prefill, not for ops'],
+    [['ops', '--model', 'tiny'], '--model is for decode, prefill and adapters, not for ops'],
+    [['ops', '--kv-dtype', 'int8'], '--kv-dtype is for decode, prefill and adapters, not for ops'],
+    [['ops', '--compute', 'bf16'], '--compute is for decode, prefill and adapters, not for ops'],
     [['decode', '--compute', 'bf16', '--dtype', 'int8'], '--compute bf16 is for --dtype bf16, not for int8'],
-    [['ops', '--adapter-dtype', 'int8'], '--adapter-dtype is for decode and prefill, not for ops'],
+    [['ops', '--adapter-dtype', 'int8'], '--adapter-dtype is for decode, prefill and adapters, not for ops'],
     [['decode', '--adapter-dtype', 'int4'], "--adapter-dtype is 'int4', wanted one of auto, int8"],
-    [['decode', '--model', 'huge'], "--model is 'huge', wanted one of qwen2.5-0.5b, tinyllama, tiny"],
+    [['decode', '--model', 'huge'], "--model is 'huge', wanted one of qwen2.5-0.5b, tinyllama, demo, tiny"],
     [['decode', '--batch', '1,x'], "--batch is '1,x', wanted distinct integers from 1 to 256"],
     [['decode', '--batch', '1,1'], "--batch is '1,1', wanted distinct integers"],
     [['decode', '--batch', '257'], "--batch is '257', wanted distinct integers from 1 to 256"],
@@ -69,9 +77,20 @@ describe('the command line', () => {
     [['decode', '--rank', '257'], "--rank is '257', wanted an integer from 1 to 256"],
     [['decode', '--model', 'tiny', '--config', 'x'], '--model and --config both name a shape'],
     [['decode', '--force'], '--force is for --compare'],
+    [['adapters', '--adapters', '3'], '--adapters is for decode and prefill, not for adapters'],
+    [['decode', '--registered', '10'], '--registered is for adapters, not for decode'],
+    [['adapters', '--registered', '10,x'], "--registered is '10,x', wanted distinct integers"],
+    [['adapters', '--batch', '1,8'], "--batch is '1,8', wanted one number"],
+    [
+      ['adapters', '--model', 'demo', '--prompt', '250'],
+      '--prompt 250 and --tokens 16: demo is made for 256 positions',
+    ],
     [['--compare', 'a.json'], 'B.json is missing'],
     [['--compare', 'a.json', 'b.json', 'c.json'], "unexpected argument 'c.json'"],
-    [['--compare', 'a.json', 'b.json', '--quick'], '--quick is for machine, ops, decode, prefill, not for --compare'],
+    [
+      ['--compare', 'a.json', 'b.json', '--quick'],
+      '--quick is for machine, ops, decode, prefill, adapters, not for --compare',
+    ],
   ])('%j is refused', async (words, message) => {
     const { code, stdout, stderr } = await runCli(['bench', ...words]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
@@ -80,7 +99,7 @@ describe('the command line', () => {
 
   it('completes benches, shapes, and files for --compare', async () => {
     const values = async (...words: string[]) => (await candidatesFor(words)).items.map(({ value }) => value);
-    expect(await values('bench', '')).toEqual(['machine', 'ops', 'decode', 'prefill']);
+    expect(await values('bench', '')).toEqual(['machine', 'ops', 'decode', 'prefill', 'adapters']);
     expect(await values('bench', 'decode', '--model', 't')).toEqual(['tinyllama', 'tiny']);
     saved('one.json', '{}');
     expect(await values('bench', '--compare', join(folder, 'one'))).toEqual([join(folder, 'one.json')]);
@@ -137,6 +156,13 @@ describe('a result', () => {
     expect(summary([4, 1])).toEqual({ median: 2.5, low: 1, high: 4, samples: 2 });
   });
 
+  it('summarises many samples by a quantile, and its spread over five parts of them', () => {
+    const hundred = Array.from({ length: 100 }, (_, i) => i + 1);
+    expect([quantileOf(hundred, 0.5), quantileOf(hundred, 0.99), quantileOf([7], 0.99)]).toEqual([50, 99, 7]);
+    expect(quantileSummary(hundred, 0.5)).toEqual({ median: 50, low: 10, high: 90, samples: 100 });
+    expect(quantileSummary([3, 1, 2], 0.99)).toEqual({ median: 3, low: 3, high: 3, samples: 3 });
+  });
+
   it('is whole, or it is said what is wrong with it', () => {
     const whole = report([line('a', 1, { limits })]);
     expect(reportFault(JSON.parse(JSON.stringify(whole)))).toBeUndefined();
@@ -149,6 +175,38 @@ describe('a result', () => {
     expect(reportFault({ ...whole, lines: [{ ...whole.lines[0]!, limits: {} }] })).toContain("limits of 'a'");
     expect(reportFault({ ...whole, machine: {} })).toContain('cpu of machine');
     expect(reportFault({ ...whole, sizes: { a: [] } })).toContain('sizes');
+  });
+});
+
+describe('a trace', () => {
+  const countsOf = (trace: readonly number[], adapters: number) => {
+    const counts = new Array<number>(adapters).fill(0);
+    for (const adapter of trace) counts[adapter]!++;
+    return counts;
+  };
+  const LENGTH = 100_000;
+
+  it('is the same for the same seed alone', () => {
+    const of = (seed: number) => traceOf('zipf', 1000, 50, new SeededRandom(seed));
+    expect(of(3)).toEqual(of(3));
+    expect(of(3)).not.toEqual(of(4));
+  });
+
+  // Five standard deviations of a binomial count.
+  it.each(['zipf', 'uniform'] as const)('of %s names adapters as often as it should', (kind) => {
+    const adapters = 1000;
+    const weights = Array.from({ length: adapters }, (_, i) => (kind === 'zipf' ? 1 / (i + 1) : 1));
+    const sum = weights.reduce((a, b) => a + b);
+    const counts = countsOf(traceOf(kind, adapters, LENGTH, new SeededRandom(1)), adapters);
+    for (const adapter of [0, 1, 2, 9, 99, 999]) {
+      const expected = (LENGTH * weights[adapter]!) / sum;
+      expect(Math.abs(counts[adapter]! - expected), `adapter ${adapter}`).toBeLessThan(5 * Math.sqrt(expected));
+    }
+  });
+
+  it('of one adapter names it alone', () => {
+    for (const kind of ['zipf', 'uniform'] as const)
+      expect(traceOf(kind, 1, 3, new SeededRandom(1))).toEqual([0, 0, 0]);
   });
 });
 
@@ -262,6 +320,15 @@ describe('a page', () => {
 
   it.each(pages)('of %s stands by itself', (_, html) => {
     expect(html).not.toMatch(/<(script|link|img|iframe|object)|\bsrc=|href=|url\(|@import|https?:/);
+  });
+
+  it('has a plot for each group of lines, and one for each unit of the others', () => {
+    const html = reportPage(report([line('a', 1, { plot: 'first token', unit: 'ms' }), line('b', 1), line('c', 2)]));
+    expect([...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title)).toEqual([
+      'first token, ms',
+      'tokens/s',
+      'Numbers',
+    ]);
   });
 
   it('that can not be written is refused before anything is measured', async () => {

@@ -287,7 +287,7 @@ void LoadAdapter(FuzzInput* input, Case* test) {
   FramePool pool;
   FUZZ_CHECK(pool.Open(&device, kFrameBytes, 0, 160, true).ok(), "no memory for frames");
   const DType dtype = input->Pick(kDTypes);
-  const TileFormat format{ops.get(), dtype, FrameTileColumns(*ops, dtype, kFrameBytes), kFrameBytes};
+  const TileFormat format{ops.get(), dtype, kFrameBytes};
   AdapterStore store(format, test->shapes, {test->base.file.path()}, {}, &device);
   const std::atomic<bool> is_cancelled{false};
   AdapterContent content;

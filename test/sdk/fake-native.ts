@@ -389,6 +389,7 @@ export function fakeAddon(options: FakeOptions = {}): FakeAddon {
     engines,
     probe: () => ({ isUsable: true, reason: '', cpuFeatures: [], simdLevels: ['scalar'] }),
     bench: () => () => undefined,
+    forgetPages: () => false,
     open(openOptions, onEvents) {
       const engine = new FakeEngine(openOptions, onEvents, options);
       engines.push(engine);

@@ -13,8 +13,8 @@ uint64_t DeltaOf(uint64_t content, const AdapterSite& site, SiteShape shape) {
   uint64_t delta = DeltaSeed(site.rank, site.scale);
   const int64_t columns[] = {shape.in, shape.out};
   for (int matrix = 0; matrix < 2; ++matrix) {
-    ForEachTileUnit(site.rank, columns[matrix], ShrinkChunk(DType::kF32), [&](int32_t tile, int32_t unit) {
-      delta = Mix(delta, TileUnit(content, site.site, matrix, tile, unit));
+    ForEachTileUnit(site.rank, columns[matrix], matrix, [&](uint32_t run, int32_t, int64_t column) {
+      delta = Mix(delta, TileUnit(content, site.site, matrix, run, column));
     });
   }
   return delta;
@@ -47,24 +47,22 @@ AdapterManifest ManifestOf(const TileContent& content, const std::string& name) 
 }
 
 void FillFrames(const TileContent& content, const TileLayout& layout, const std::vector<uint32_t>& frames,
-                const FramePool& pool, const TileFormat& format, const std::vector<SiteShape>& shapes, size_t half) {
-  const size_t tiles = layout.places.size();
-  const size_t begin = tiles * half / 2, end = tiles * (half + 1) / 2;
+                const FramePool& pool, const std::vector<SiteShape>& shapes, size_t half) {
+  const size_t runs = layout.runs.size(), begin = runs * half / 2, end = runs * (half + 1) / 2;
   for (const AdapterSite& site : content.sites) {
     const SitePages& pages = layout.sites[static_cast<size_t>(site.site)];
     const SiteShape& shape = shapes[static_cast<size_t>(site.site)];
     const std::pair<uint32_t, int64_t> matrices[] = {{pages.a, shape.in}, {pages.b, shape.out}};
     for (int matrix = 0; matrix < 2; ++matrix) {
       const auto [first, columns] = matrices[matrix];
-      ForEachTileUnit(site.rank, columns, format.tile_columns, [&](int32_t tile, int32_t unit) {
-        const size_t index = first + static_cast<size_t>(tile);
-        if (index < begin || index >= end) return;
-        const TileLayout::Place& place = layout.places[index];
-        uint8_t* const target =
-            pool.Frame(frames[place.frame]) + (static_cast<int64_t>(place.unit) + unit) * kTileUnitBytes;
-        const uint64_t value = TileUnit(content.digest, site.site, matrix, tile, unit);
-        std::memcpy(target, &value, sizeof(value));
-      });
+      const auto fill = [&, first = first](uint32_t run, int32_t ranks, int64_t column) {
+        if (first + run < begin || first + run >= end) return;
+        const TilePlace place = TileAt(layout.runs[first + run], column);
+        uint8_t* const frame = pool.Frame(frames[static_cast<size_t>(place.frame)]);
+        const uint64_t value = TileUnit(content.digest, site.site, matrix, run, column);
+        std::memcpy(frame + TileUnitOffset(place, ranks, matrix, column), &value, sizeof(value));
+      };
+      ForEachTileUnit(site.rank, columns, matrix, fill);
     }
   }
 }

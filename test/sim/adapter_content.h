@@ -23,6 +23,6 @@ TileContent MakeContent(uint64_t digest, int32_t rank_max, const std::vector<Sit
 AdapterManifest ManifestOf(const TileContent& content, const std::string& name);
 // Writes one half of its tiles, the first (0) or the second (1), into frames that are laid out so.
 void FillFrames(const TileContent& content, const TileLayout& layout, const std::vector<uint32_t>& frames,
-                const FramePool& pool, const TileFormat& format, const std::vector<SiteShape>& shapes, size_t half);
+                const FramePool& pool, const std::vector<SiteShape>& shapes, size_t half);
 
 }  // namespace openlora::sim

@@ -31,27 +31,31 @@ constexpr uint64_t Rotation(int32_t position, bool is_long) {
 }
 constexpr uint64_t Normed(uint64_t x) { return Mix(x, 0x2023); }
 
-// What one tile unit (kTileUnitBytes) of an adapter's content holds. `matrix`: 0 is A, 1 is B.
-constexpr uint64_t TileUnit(uint64_t content, int32_t site, int matrix, int32_t tile, int32_t unit) {
+// What one unit of an adapter's content holds. `matrix`: 0 is A, 1 is B; `run`: an eight of ranks.
+constexpr uint64_t TileUnit(uint64_t content, int32_t site, int matrix, uint32_t run, int64_t column) {
   return Mix(Mix(content, static_cast<uint64_t>(site) * 2 + static_cast<uint64_t>(matrix)),
-             static_cast<uint64_t>(tile) * 64 + static_cast<uint64_t>(unit));
+             uint64_t{run} << 32 | static_cast<uint64_t>(column));
 }
 // ΔW of one site, into which its tile units are mixed: those of A, then those of B.
 constexpr uint64_t DeltaSeed(int32_t rank, float scale) {
   return Mix(static_cast<uint64_t>(rank), std::bit_cast<uint32_t>(scale));
 }
 
-// Calls each(tile, unit) for the units of one matrix of `columns` columns, in the order that SlotPages documents: a
-// tile of up to kTileRanks ranks is as many units.
+// Calls each(run, ranks, column) for the units of one matrix: what a run has of the columns at which tiles may be cut.
 template <typename Each>
-constexpr void ForEachTileUnit(int32_t rank, int64_t columns, int32_t tile_columns, const Each& each) {
-  int32_t tile = 0;
-  for (int32_t r = 0; r < rank; r += kTileRanks) {
-    const int32_t ranks = rank - r < kTileRanks ? rank - r : kTileRanks;
-    for (int64_t c = 0; c < columns; c += tile_columns, ++tile) {
-      for (int32_t unit = 0; unit < ranks; ++unit) each(tile, unit);
-    }
+constexpr void ForEachTileUnit(int32_t rank, int64_t columns, int matrix, const Each& each) {
+  for (uint32_t run = 0; static_cast<int32_t>(run) * kTileRanks < rank; ++run) {
+    const int32_t left = rank - static_cast<int32_t>(run) * kTileRanks, ranks = left < kTileRanks ? left : kTileRanks;
+    for (int64_t c = 0; c < columns; c += TileStep(DType::kF32, matrix == 0)) each(run, ranks, c);
   }
+}
+// Bytes of a unit, and where in its frame it stands.
+constexpr int64_t TileUnitBytes(int32_t ranks, int matrix) {
+  return TileBytes(DType::kF32, ranks, TileStep(DType::kF32, matrix == 0));
+}
+constexpr int64_t TileUnitOffset(const TilePlace& place, int32_t ranks, int matrix, int64_t column) {
+  return place.offset +
+         (column - place.column_begin) / TileStep(DType::kF32, matrix == 0) * TileUnitBytes(ranks, matrix);
 }
 
 // The token that a row of logits gives.

@@ -20,7 +20,7 @@ void Put(const TensorView& view, int64_t row, uint64_t digest) { std::memcpy(vie
 
 KvSlot* SlotOf(const KvView& kv, int32_t sequence, int32_t position, int32_t layer) {
   uint8_t* frame = kv.Frame(sequence, position / kv.frame_tokens, layer);
-  return reinterpret_cast<KvSlot*>(frame + position % kv.frame_tokens * kTileUnitBytes);
+  return reinterpret_cast<KvSlot*>(frame + position % kv.frame_tokens * kSlotBytes);
 }
 
 }  // namespace
@@ -42,11 +42,10 @@ Status SimDevice::Upload(void* destination, const void* source, size_t bytes) {
 
 int64_t SimOps::PackedBytes(WeightFormat, int64_t, int64_t) const { return 64; }
 void SimOps::Pack(const SourceView&, WeightFormat, int64_t, int64_t, void*) {}
-int64_t SimOps::TileBytes(DType, int32_t ranks, int32_t) const { return ranks * kTileUnitBytes; }
 // The simulator's loader writes tiles itself.
 void SimOps::PackTileA(const float*, int64_t, int32_t, int32_t, DType, void*) const {}
 void SimOps::PackTileB(const float*, int64_t, int32_t, int32_t, DType, void*) const {}
-int64_t SimOps::KvBytes(DType, int32_t, int32_t, int32_t tokens) const { return tokens * kTileUnitBytes; }
+int64_t SimOps::KvBytes(DType, int32_t, int32_t, int32_t tokens) const { return tokens * kSlotBytes; }
 
 void SimOps::Embed(const EmbedArgs& args) {
   rows_computed_ += static_cast<uint64_t>(args.rows);
@@ -93,15 +92,17 @@ uint64_t SimOps::DeltaOf(const AdapterPages& pages, int32_t slot, int32_t site, 
   const SlotPages& slot_pages = pages.slots[slot];
   const SitePages& site_pages = slot_pages.sites[site];
   uint64_t delta = DeltaSeed(site_pages.rank, site_pages.scale);
-  for (const auto& [first, columns] : {std::pair{site_pages.a, shape.in}, std::pair{site_pages.b, shape.out}}) {
-    const uint32_t* const tiles = slot_pages.tiles + first;
-    ForEachTileUnit(site_pages.rank, columns, pages.tile_columns, [&](int32_t tile, int32_t unit) {
-      uint64_t read;
-      const uint64_t address = (uint64_t{tiles[tile]} + static_cast<uint64_t>(unit)) * kTileUnitBytes;
-      std::memcpy(&read, pages.pool + address, sizeof(read));
-      delta = Mix(delta, read);
-      counters_.lora_bytes_read += kTileUnitBytes;
-    });
+  for (int matrix = 0; matrix < 2; ++matrix) {
+    const uint32_t first = matrix == 0 ? site_pages.a : site_pages.b;
+    const auto read = [&](uint32_t run, int32_t ranks, int64_t column) {
+      const TilePlace place = TileAt(slot_pages.runs[first + run], column);
+      const uint8_t* const frame = pages.pool + int64_t{slot_pages.frames[place.frame]} * pages.frame_bytes;
+      uint64_t value;
+      std::memcpy(&value, frame + TileUnitOffset(place, ranks, matrix, column), sizeof(value));
+      delta = Mix(delta, value);
+      counters_.lora_bytes_read += static_cast<uint64_t>(TileUnitBytes(ranks, matrix));
+    };
+    ForEachTileUnit(site_pages.rank, matrix == 0 ? shape.in : shape.out, matrix, read);
   }
   return delta;
 }

@@ -15,8 +15,9 @@ class SimDevice final : public Device {
   Status Upload(void* destination, const void* source, size_t bytes) override;
 };
 
-// What stands in the pool for one position of one layer's KV; positions are kTileUnitBytes apart, so a tile written
+// What stands in the pool for one position of one layer's KV; positions are kSlotBytes apart, so a tile written
 // over them spoils them.
+inline constexpr int64_t kSlotBytes = 256;
 struct KvSlot {
   uint64_t digest;
   int32_t position;
@@ -33,7 +34,6 @@ class SimOps final : public Ops {
   const char* packed_layout() const override { return "sim"; }
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override;
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override;
-  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override;
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override;
   void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,

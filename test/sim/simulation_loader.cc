@@ -45,8 +45,8 @@ bool Simulator::HalfDo(int64_t id) {
   const auto found = jobs_.find(id);
   if (found == jobs_.end() || found->second.asked.task != LoaderTask::kLoad) return false;
   const Job& job = found->second;
-  FillFrames(*catalog_.Find(job.asked.handle)->content, job.layout, job.asked.frames, core_.pool(),
-             core_.residency().format(), catalog_.shapes(), 0);
+  FillFrames(*catalog_.Find(job.asked.handle)->content, job.layout, job.asked.frames, core_.pool(), catalog_.shapes(),
+             0);
   return false;
 }
 
@@ -71,12 +71,8 @@ bool Simulator::EndJob(int64_t id) {
   }
   result.has_pack = result.status.ok();
   if (result.task == LoaderTask::kLoad && result.status.ok()) {
-    const TileFormat& format = core_.residency().format();
-    FillFrames(*catalog_.Find(result.handle)->content, job.layout, job.asked.frames, core_.pool(), format,
-               catalog_.shapes(), 1);
-    for (const TileLayout::Place& place : job.layout.places)
-      result.loaded.tiles.push_back(
-          static_cast<uint32_t>(job.asked.frames[place.frame] * (format.frame_bytes / kTileUnitBytes) + place.unit));
+    FillFrames(*catalog_.Find(result.handle)->content, job.layout, job.asked.frames, core_.pool(), catalog_.shapes(),
+               1);
     result.loaded.layout = std::move(job.layout);
   }
   core_.FinishLoader(std::move(result));

@@ -36,7 +36,6 @@ class CpuOps final : public Ops {
   const char* packed_layout() const override;
   int64_t PackedBytes(WeightFormat format, int64_t out, int64_t in) const override;
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override;
-  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override;
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override;
   void PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,

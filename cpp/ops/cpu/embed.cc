@@ -50,16 +50,15 @@ constexpr int64_t ValueBytes(DType dtype) {
 // coefficients[entry][rank] = weight * scale * A[rank, token of the entry's row]
 void GatherA(const EmbedArgs& args, const LoraJob& job, float* coefficients) {
   const AdapterPages& pages = *args.pages;
-  const int64_t tiles_across = TilesAcross(args.table->out, pages);
   for (int32_t e = 0; e < job.entries; ++e) {
     const int32_t token = args.tokens[args.entries->entry_row[job.entry_begin + e]];
     const float weight = args.entries->entry_weight[job.entry_begin + e] * job.scale;
     for (int32_t rank = 0; rank < job.rank; ++rank) {
-      const int32_t eight = rank / kTileRanks, ranks = std::min(kTileRanks, job.rank - eight * kTileRanks);
-      const uint32_t address = job.a[eight * tiles_across + token / pages.tile_columns];
-      const uint8_t* const tile = pages.pool + int64_t{address} * kTileUnitBytes;
+      const int32_t eight = rank / kTileRanks;
+      const TilePlace tile = TileAt(job.a[eight], token);
+      const uint8_t* const data = pages.pool + job.frames[tile.frame] * pages.frame_bytes + tile.offset;
       coefficients[e * job.rank_stride() + rank] =
-          weight * TileAValue(tile, pages.dtype, ranks, rank % kTileRanks, token % pages.tile_columns);
+          weight * TileAValue(data, pages.dtype, job.ranks_of(eight), rank % kTileRanks, token - tile.column_begin);
     }
   }
 }
@@ -76,7 +75,7 @@ void CpuOps::Embed(const EmbedArgs& args) {
   for (const LoraJob& job : plan_.jobs) {
     GatherA(args, job, coefficients + job.coefficients_begin);
     counters_.lora_bytes_read += static_cast<uint64_t>(int64_t{job.rank} * job.entries * ValueBytes(args.pages->dtype) +
-                                                       SiteTileBytes(*this, *args.pages, job.rank, hidden));
+                                                       SiteTileBytes(*args.pages, job.rank, hidden));
   }
   // Members own columns, whole groups of quantised weights, so that each can gather, expand and scale alone.
   static_assert(kInt8GroupK % kPanel == 0 && kInt8GroupK % kInt4GroupK == 0);
@@ -95,9 +94,7 @@ void CpuOps::Embed(const EmbedArgs& args) {
       e.rank_stride = job.rank_stride();
       e.entry_row = args.entries->entry_row + job.entry_begin;
       e.entries = job.entries;
-      e.pool = args.pages->pool;
-      e.tiles = order.Finish();
-      e.tile_columns = args.pages->tile_columns;
+      e.spans = order.Finish();
       e.rank = job.rank;
       e.out = hidden;
       e.y = args.out.f32();

@@ -22,9 +22,8 @@ inline constexpr int kActivations = 2;  // likewise by Activation: silu, gelu_ta
 inline constexpr int kPanel = 32;                                  // outputs
 inline constexpr int64_t kInt8GroupBytes = kPanel * (128 + 2);     // of a panel's weights, with their scales
 inline constexpr int64_t kInt4GroupBytes = kPanel * (32 / 2 + 2);  // likewise
-inline constexpr int kTilesAhead = 32;  // entries beyond its own LoRA tiles that a kernel may read
-inline constexpr int kTileRows = 8;     // rows that share a weight while it is in a register, at most
-inline constexpr int kBlockK = 128;     // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
+inline constexpr int kTileRows = 8;  // rows that share a weight while it is in a register, at most
+inline constexpr int kBlockK = 128;  // columns of a panel that stay in L1 while many rows pass (16 KB as f32)
 
 inline constexpr int kScaleColumns = 32;   // of an int8 tile that share a scale in each rank
 inline constexpr int kBF16DotGroupK = 64;  // columns of x that are rounded together
@@ -52,6 +51,14 @@ struct PanelsArgs {
 // Partial sums [rows][32] and a block of weights unpacked to f32.
 static constexpr int64_t PanelScratchFloats(int64_t rows) { return (rows + kBlockK + 1) * kPanel; }
 
+// Columns of a LoRA tile: whole groups of 32 (f32: of 16) but for a run's last ones. In a list they stand in the order
+// in which they are read.
+struct TileSpan {
+  const uint8_t* data = nullptr;   // of the first of the columns
+  const uint8_t* ahead = nullptr;  // while they are read, as many bytes are prefetched from here
+  int64_t columns = 0;
+};
+
 // One chunk of columns of eight (or fewer) ranks of one adapter, for all entries of its segment.
 // A tile: f32 and f16 [K/2][ranks][2]; bf16 [K/4][ranks]{k, k+2, k+1, k+3}; K is padded with zeros to a multiple of 4.
 // int8 [K/32] of { [ranks] bf16 scales; [16][ranks][2] }, the last group as wide as it is.
@@ -60,10 +67,8 @@ struct ShrinkArgs {
   int64_t x_stride = 0;
   const int32_t* entry_row = nullptr;  // [entries]
   int32_t entries = 0;
-  const uint8_t* pool = nullptr;
-  const uint32_t* tiles = nullptr;  // of this chunk, in order, then what is read next; units of kTileUnitBytes
-  int32_t tile_columns = 0;
-  int32_t ranks = 0;  // <= 8
+  const TileSpan* spans = nullptr;  // [those that make up `columns`]
+  int32_t ranks = 0;                // <= 8
   int64_t column_begin = 0;
   int32_t columns = 0;       // of this chunk
   float* partial = nullptr;  // out: [entries][8]
@@ -78,9 +83,7 @@ struct ExpandArgs {
   int64_t rank_stride = 0;
   const int32_t* entry_row = nullptr;
   int32_t entries = 0;
-  const uint8_t* pool = nullptr;
-  const uint32_t* tiles = nullptr;  // [eights][tiles that hold the panels], then what is read next
-  int32_t tile_columns = 0;
+  const TileSpan* spans = nullptr;  // [eights][those that make up the panels]
   int32_t rank = 0;
   int64_t out = 0;
   float* y = nullptr;  // [T, out]

@@ -76,16 +76,13 @@ constexpr int64_t TileBIndex(DType dtype, int64_t ranks, int64_t columns, int64_
   return panel * ranks + (is_paired ? rank / 2 * 2 * width + lane * 2 + rank % 2 : rank * width + lane);
 }
 
-// An A tile's columns are padded with zeros to quads.
-constexpr int64_t TileElements(int64_t ranks, int64_t columns) { return ranks * RoundUp(columns, 4); }
-
 // Bytes: where the group of `column`, its first one, stands in an int8 tile, and in a group the codes, behind the
 // scales.
 constexpr int64_t Int8CodesAt(int64_t ranks) { return ranks * static_cast<int64_t>(sizeof(uint16_t)); }
 constexpr int64_t Int8GroupAt(int64_t ranks, int64_t column) {
   return column * ranks + column / kInt8AdapterGroup * Int8CodesAt(ranks);
 }
-static_assert(kInt8AdapterGroup == kScaleColumns && kScaleColumns == kPanel);
+static_assert(kInt8AdapterGroup == kScaleColumns && kScaleColumns == kPanel && kPanel == kTileGroup);
 
 // Of an A tile.
 inline float TileAValue(const uint8_t* tile, DType dtype, int64_t ranks, int64_t rank, int64_t column) {
@@ -94,10 +91,6 @@ inline float TileAValue(const uint8_t* tile, DType dtype, int64_t ranks, int64_t
   const uint8_t* const group = tile + Int8GroupAt(ranks, column - k);
   const auto code = static_cast<int8_t>(group[Int8CodesAt(ranks) + TileAIndex(dtype, ranks, rank, k)]);
   return static_cast<float>(code) * LoadAsFloat(group, DType::kBF16, rank);
-}
-
-constexpr int64_t TilesAcross(int64_t columns, const AdapterPages& pages) {
-  return DivideUp(columns, pages.tile_columns);
 }
 
 }  // namespace openlora

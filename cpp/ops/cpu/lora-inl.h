@@ -11,16 +11,7 @@ namespace openlora {
 namespace {
 
 inline constexpr int kEight = 8;                 // ranks of a tile
-inline constexpr int64_t kTileUnit = 256;        // bytes
 inline constexpr int kLanesOfPair = 2 * kEight;  // (rank, k mod 2), k fastest
-
-// While a tile is read, the one so many further on is prefetched.
-OPENLORA_INLINE int64_t TilesAhead(int64_t tile_bytes) {
-  constexpr int64_t kBytes = 8192;  // less hides too little of the latency; no more was gained by 16 KB
-  if (tile_bytes >= kBytes) return 1;
-  const int64_t tiles = kBytes / tile_bytes;
-  return tiles < kTilesAhead ? tiles : kTilesAhead;
-}
 
 // A tile's four consecutive k (a quad) as vectors of lanes (rank, k mod 2) for k = 0, 1 and for k = 2, 3.
 // kBytes: of one rank's quad.
@@ -169,16 +160,13 @@ void ShrinkRows(const ShrinkArgs& args, int64_t entry) {
   const float* x[rows];
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) x[r] = args.x + args.entry_row[entry + r] * args.x_stride + args.column_begin;
-  const uint32_t* tiles = args.tiles;
-  for (int64_t column = 0; column < args.columns; column += args.tile_columns, ++tiles) {
-    const int64_t left = args.columns - column;
-    const int64_t columns = left < args.tile_columns ? left : args.tile_columns;
-    const uint8_t* tile = args.pool + *tiles * kTileUnit;
-    const uint8_t* next = args.pool + tiles[TilesAhead(args.tile_columns * args.ranks * T::kBytes / 4)] * kTileUnit;
+  const TileSpan* span = args.spans;
+  for (int64_t column = 0; column < args.columns; column += span->columns, ++span) {
     if constexpr (kIsScaled<T>) {
-      ShrinkScaled<V, T, rows, is_full>(tile, is_full ? kEight : args.ranks, columns, x, column, next, sums);
+      ShrinkScaled<V, T, rows, is_full>(span->data, is_full ? kEight : args.ranks, span->columns, x, column,
+                                        span->ahead, sums);
     } else {
-      ShrinkColumns<V, T, rows, is_full>(tile, args.ranks, columns, x, column, next, sums);
+      ShrinkColumns<V, T, rows, is_full>(span->data, args.ranks, span->columns, x, column, span->ahead, sums);
     }
   }
   for (int r = 0; r < rows; ++r) {
@@ -306,18 +294,18 @@ OPENLORA_INLINE int64_t TilePanelBytes(int64_t ranks) {
   return ranks * (kPanel * W::kGroupElement / W::kGroup + (kIsScaled<W> ? kScaleBytes : 0));
 }
 
-// Some panels of one tile.
-struct ExpandSpan {
-  const uint32_t* tile;  // of the first of the ranks
-  int64_t next_eight;    // entries of ExpandArgs::tiles from one eight's tile to the next eight's
+inline constexpr int kEightsTogether = 32;  // of the ranks of an adapter
+
+// Panels that each eight of some ranks has in one tile.
+struct ExpandPart {
+  const uint8_t* panels[kEightsTogether];  // of each eight, at the first output
   int rank_begin, rank_end;
   int64_t output_begin, output_end;
-  int64_t column;        // of the first output within its tile
-  const uint8_t* ahead;  // as many bytes are prefetched from here
+  const uint8_t* ahead;  // as many bytes as the first eight's are prefetched from here
 };
 
 template <class V, class W, int rows, bool is_whole>
-OPENLORA_INLINE void ExpandPanel(const ExpandArgs& args, const ExpandSpan& span, int64_t output, int width,
+OPENLORA_INLINE void ExpandPanel(const ExpandPart& part, int64_t output, int width,
                                  const float* const (&coefficients_begin)[rows], float* const (&y)[rows]) {
   constexpr int kVectors = kPanelVectors<V>;
   typename V::F sums[rows][kVectors];
@@ -332,11 +320,11 @@ OPENLORA_INLINE void ExpandPanel(const ExpandArgs& args, const ExpandSpan& span,
                                                  : V::LoadPart(y[r] + output + v * V::kLanes, left > 0 ? left : 0);
     }
   }
-  const int64_t column = span.column + output - span.output_begin;
-  const uint32_t* tile = span.tile;
-  for (int rank = span.rank_begin; rank < span.rank_end; rank += kEight, tile += span.next_eight) {
-    const int ranks = span.rank_end - rank < kEight ? span.rank_end - rank : kEight;
-    const uint8_t* b = args.pool + *tile * kTileUnit + column / kPanel * TilePanelBytes<W>(ranks);
+  const int64_t panel = (output - part.output_begin) / kPanel;
+  const uint8_t* const* panels = part.panels;
+  for (int rank = part.rank_begin; rank < part.rank_end; rank += kEight, ++panels) {
+    const int ranks = part.rank_end - rank < kEight ? part.rank_end - rank : kEight;
+    const uint8_t* b = *panels + panel * TilePanelBytes<W>(ranks);
     if (ranks == kEight) {
       ExpandRanks<V, W, rows, is_whole>(b, kEight, width, coefficients, sums);
     } else {
@@ -358,62 +346,104 @@ OPENLORA_INLINE void ExpandPanel(const ExpandArgs& args, const ExpandSpan& span,
 }
 
 template <class V, class W, int rows>
-void ExpandRows(const ExpandArgs& args, const ExpandSpan& span, int64_t entry) {
+void ExpandRows(const ExpandArgs& args, const ExpandPart& part, int64_t entry) {
   const float* coefficients[rows];
   float* y[rows];
   OPENLORA_UNROLL
   for (int r = 0; r < rows; ++r) {
-    coefficients[r] = args.coefficients + (entry + r) * args.rank_stride + span.rank_begin;
+    coefficients[r] = args.coefficients + (entry + r) * args.rank_stride + part.rank_begin;
     y[r] = args.y + args.entry_row[entry + r] * args.y_stride;
   }
-  const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
+  const int ranks = part.rank_end - part.rank_begin < kEight ? part.rank_end - part.rank_begin : kEight;
   const int panel_bytes = static_cast<int>(TilePanelBytes<W>(ranks));
-  const uint8_t* ahead = span.ahead;
-  int64_t output = span.output_begin;
-  for (; output + kPanel <= span.output_end; output += kPanel) {
+  const uint8_t* ahead = part.ahead;
+  int64_t output = part.output_begin;
+  for (; output + kPanel <= part.output_end; output += kPanel) {
     for (int line = 0; line < panel_bytes; line += 64) V::PrefetchSoon(ahead + line);
     ahead += panel_bytes;
-    ExpandPanel<V, W, rows, true>(args, span, output, kPanel, coefficients, y);
+    ExpandPanel<V, W, rows, true>(part, output, kPanel, coefficients, y);
   }
-  if (output < span.output_end)
-    ExpandPanel<V, W, rows, false>(args, span, output, static_cast<int>(span.output_end - output), coefficients, y);
+  if (output < part.output_end)
+    ExpandPanel<V, W, rows, false>(part, output, static_cast<int>(part.output_end - output), coefficients, y);
 }
 
 template <class V, class W, int rows>
-OPENLORA_INLINE void ExpandRest(const ExpandArgs& args, const ExpandSpan& span, int64_t entry) {
+OPENLORA_INLINE void ExpandRest(const ExpandArgs& args, const ExpandPart& part, int64_t entry) {
   if constexpr (rows > 0) {
-    if (args.entries - entry == rows) return ExpandRows<V, W, rows>(args, span, entry);
-    ExpandRest<V, W, rows - 1>(args, span, entry);
+    if (args.entries - entry == rows) return ExpandRows<V, W, rows>(args, part, entry);
+    ExpandRest<V, W, rows - 1>(args, part, entry);
   }
 }
 
-// Eight ranks after eight: tiles are read from end to end, in the order in which an adapter lays them. Where there are
-// many rows, all ranks of a tile's place at once: less traffic to y.
+// All entries onto outputs [part.output_begin, part.output_end).
+template <class V, class W>
+OPENLORA_INLINE void ExpandEntries(const ExpandArgs& args, const ExpandPart& part) {
+  constexpr int kRows = kRowTile<V>;
+  int64_t entry = 0;
+  for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, part, entry);
+  ExpandRest<V, W, kRows - 1>(args, part, entry);
+}
+
+// Eight ranks after eight: each tile is read from end to end, in the order in which an adapter lays them.
+template <class V, class W>
+void ExpandEights(const ExpandArgs& args, int64_t begin, int64_t end) {
+  const TileSpan* span = args.spans;
+  ExpandPart part;
+  for (part.rank_begin = 0; part.rank_begin < args.rank; part.rank_begin += kEight) {
+    part.rank_end = part.rank_begin + kEight < args.rank ? part.rank_begin + kEight : args.rank;
+    for (part.output_begin = begin; part.output_begin < end; part.output_begin = part.output_end, ++span) {
+      part.output_end = part.output_begin + span->columns;
+      part.panels[0] = span->data;
+      part.ahead = span->ahead;
+      ExpandEntries<V, W>(args, part);
+    }
+  }
+}
+
+// All ranks of an output at once, as far as each eight's tile goes: less traffic to y.
+template <class V, class W>
+void ExpandTogether(const ExpandArgs& args, int64_t begin, int64_t end) {
+  const TileSpan* next = args.spans;
+  ExpandPart part;
+  for (part.rank_begin = 0; part.rank_begin < args.rank; part.rank_begin += kEightsTogether * kEight) {
+    const int ranks_left = args.rank - part.rank_begin;
+    part.rank_end = ranks_left < kEightsTogether * kEight ? args.rank : part.rank_begin + kEightsTogether * kEight;
+    const int eights = (part.rank_end - part.rank_begin + kEight - 1) / kEight;
+    const TileSpan* spans[kEightsTogether];
+    int64_t used[kEightsTogether];  // columns of spans[i], already done
+    for (int i = 0; i < eights; ++i) {
+      spans[i] = next;
+      used[i] = 0;
+      for (int64_t columns = begin; columns < end; ++next) columns += next->columns;
+    }
+    for (part.output_begin = begin; part.output_begin < end; part.output_begin = part.output_end) {
+      part.output_end = end;
+      for (int i = 0; i < eights; ++i) {
+        const int ranks = i + 1 < eights ? kEight : part.rank_end - part.rank_begin - i * kEight;
+        part.panels[i] = spans[i]->data + used[i] / kPanel * TilePanelBytes<W>(ranks);
+        const int64_t goes_to = part.output_begin + spans[i]->columns - used[i];
+        if (goes_to < part.output_end) part.output_end = goes_to;
+      }
+      part.ahead = spans[0]->ahead;
+      ExpandEntries<V, W>(args, part);
+      for (int i = 0; i < eights; ++i) {
+        used[i] += part.output_end - part.output_begin;
+        if (used[i] < spans[i]->columns) continue;
+        ++spans[i];
+        used[i] = 0;
+      }
+    }
+  }
+}
+
 template <class V, class W>
 void Expand(const ExpandArgs& args) {
-  constexpr int kRows = kRowTile<V>;
   const int64_t begin = args.panel_begin * kPanel;
   const int64_t end = args.panel_end * kPanel < args.out ? args.panel_end * kPanel : args.out;
-  const int64_t tiles_before = begin / args.tile_columns;
-  ExpandSpan span;
-  span.next_eight = (end + args.tile_columns - 1) / args.tile_columns - tiles_before;
-  const int step = args.entries > kRows ? args.rank : kEight;
-  for (span.rank_begin = 0; span.rank_begin < args.rank; span.rank_begin += step) {
-    span.rank_end = span.rank_begin + step < args.rank ? span.rank_begin + step : args.rank;
-    const int ranks = span.rank_end - span.rank_begin < kEight ? span.rank_end - span.rank_begin : kEight;
-    const int64_t panel_bytes = TilePanelBytes<W>(ranks),
-                  tiles_ahead = TilesAhead(args.tile_columns / kPanel * panel_bytes);
-    for (int64_t i = 0; i < span.next_eight; ++i) {
-      const int64_t tile_begin = (tiles_before + i) * args.tile_columns, tile_end = tile_begin + args.tile_columns;
-      span.tile = args.tiles + span.rank_begin / kEight * span.next_eight + i;
-      span.output_begin = tile_begin > begin ? tile_begin : begin;
-      span.output_end = tile_end < end ? tile_end : end;
-      span.column = span.output_begin - tile_begin;
-      span.ahead = args.pool + span.tile[tiles_ahead] * kTileUnit + span.column / kPanel * panel_bytes;
-      int64_t entry = 0;
-      for (; entry + kRows <= args.entries; entry += kRows) ExpandRows<V, W, kRows>(args, span, entry);
-      ExpandRest<V, W, kRows - 1>(args, span, entry);
-    }
+  if (args.entries > kRowTile<V>) {
+    ExpandTogether<V, W>(args, begin, end);
+  } else {
+    ExpandEights<V, W>(args, begin, end);
   }
 }
 

@@ -43,28 +43,6 @@ void ForEachExpand(const LoraPlan& plan, std::span<const Product> products, Piec
 
 }  // namespace
 
-void TileOrder::AddUnit(const LoraJob& job, const LoraUnit& unit, int64_t in, const AdapterPages& pages) {
-  const int64_t chunk = ShrinkChunk(pages.dtype), begin = unit.chunk * chunk, end = std::min(begin + chunk, in);
-  const uint32_t* const tiles = job.a + unit.eight * TilesAcross(in, pages);
-  tiles_.insert(tiles_.end(), tiles + begin / pages.tile_columns, tiles + DivideUp(end, pages.tile_columns));
-}
-
-int64_t TileOrder::TilesOf(Piece panels, const AdapterPages& pages) {
-  return DivideUp(panels.end * kPanel, pages.tile_columns) - panels.begin * kPanel / pages.tile_columns;
-}
-
-void TileOrder::AddExpand(const LoraJob& job, Piece panels, int64_t out, const AdapterPages& pages) {
-  for (int64_t eight = 0; eight < job.eights(); ++eight) {
-    const uint32_t* const first = job.b + eight * TilesAcross(out, pages) + panels.begin * kPanel / pages.tile_columns;
-    tiles_.insert(tiles_.end(), first, first + TilesOf(panels, pages));
-  }
-}
-
-const uint32_t* TileOrder::Finish() {
-  if (!tiles_.empty()) tiles_.insert(tiles_.end(), kTilesAhead, tiles_.back());
-  return tiles_.data();
-}
-
 // One member's share of the shrinks.
 void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float* partial) {
   const AdapterPages& pages = *args.pages;
@@ -73,7 +51,7 @@ void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float
   order.Clear();
   ForEachUnit(plan_, member, members,
               [&](const LoraJob& job, const LoraUnit& unit) { order.AddUnit(job, unit, in, pages); });
-  const uint32_t* tiles = order.Finish();
+  const TileSpan* spans = order.Finish();
   ForEachUnit(plan_, member, members, [&](const LoraJob& job, const LoraUnit& unit) {
     const int32_t entry = static_cast<int32_t>(unit.piece * kUnitEntries);
     ShrinkArgs a;
@@ -81,16 +59,14 @@ void CpuOps::ShrinkShare(const ProjectArgs& args, int member, int members, float
     a.x_stride = args.x.stride;
     a.entry_row = args.entries->entry_row + job.entry_begin + entry;
     a.entries = std::min(job.entries - entry, kUnitEntries);
-    a.pool = pages.pool;
-    a.tiles = tiles;
-    a.tile_columns = pages.tile_columns;
-    a.ranks = static_cast<int32_t>(std::min<int64_t>(kTileRanks, job.rank - unit.eight * kTileRanks));
+    a.spans = spans;
+    a.ranks = job.ranks_of(unit.eight);
     a.column_begin = unit.chunk * chunk_columns;
     a.columns = static_cast<int32_t>(std::min<int64_t>(chunk_columns, in - a.column_begin));
     a.partial =
         partial + job.partial_begin + ((unit.eight * plan_.chunks + unit.chunk) * job.entries + entry) * kTileRanks;
     kernels_.shrink[static_cast<int>(pages.dtype)](a);
-    tiles += DivideUp(a.columns, pages.tile_columns);
+    spans = SkipColumns(spans, a.columns);
   });
 }
 
@@ -111,7 +87,7 @@ void CpuOps::ExpandPanels(const ProjectArgs& args, int member, Piece panels, con
   ForEachExpand(plan_, args.products, panels, [&](const LoraJob& job, Piece piece) {
     order.AddExpand(job, piece, args.products[job.product].weight->out, pages);
   });
-  const uint32_t* tiles = order.Finish();
+  const TileSpan* spans = order.Finish();
   ForEachExpand(plan_, args.products, panels, [&](const LoraJob& job, Piece piece) {
     const Product& product = args.products[job.product];
     ExpandArgs e;
@@ -121,15 +97,13 @@ void CpuOps::ExpandPanels(const ProjectArgs& args, int member, Piece panels, con
     e.rank_stride = job.rank_stride();
     e.entry_row = args.entries->entry_row + job.entry_begin;
     e.entries = job.entries;
-    e.pool = pages.pool;
-    e.tiles = tiles;
-    e.tile_columns = pages.tile_columns;
+    e.spans = spans;
     e.rank = job.rank;
     e.out = product.weight->out;
     e.y = product.out.f32();
     e.y_stride = product.out.stride;
     kernels_.expand[static_cast<int>(pages.dtype)](e);
-    tiles += job.eights() * TileOrder::TilesOf(piece, pages);
+    spans = SkipColumns(spans, job.eights() * (std::min(piece.end * kPanel, e.out) - piece.begin * kPanel));
   });
 }
 

@@ -29,8 +29,9 @@ void LoraPlan::Build(const EntriesView* entries, const AdapterPages* pages, cons
       job.entries = end - begin;
       job.rank = site.rank;
       job.scale = site.scale;
-      job.a = slot.tiles + site.a;
-      job.b = slot.tiles + site.b;
+      job.a = slot.runs + site.a;
+      job.b = slot.runs + site.b;
+      job.frames = slot.frames;
       const int64_t pieces = DivideUp(job.entries, kUnitEntries);
       job.units = job.eights() * chunks * pieces;
       job.unit_cost = 4 + std::min(job.entries, kUnitEntries);  // reading a tile costs about as much as four rows
@@ -45,14 +46,61 @@ void LoraPlan::Build(const EntriesView* entries, const AdapterPages* pages, cons
   }
 }
 
-int64_t SiteTileBytes(const Ops& ops, const AdapterPages& pages, int32_t rank, int64_t columns) {
-  const auto row_of_tiles = [&](int32_t ranks) {
-    const int64_t whole = columns / pages.tile_columns;
-    const int32_t rest = static_cast<int32_t>(columns % pages.tile_columns);
-    return whole * ops.TileBytes(pages.dtype, ranks, pages.tile_columns) +
-           (rest != 0 ? ops.TileBytes(pages.dtype, ranks, rest) : 0);
-  };
-  return rank / kTileRanks * row_of_tiles(kTileRanks) + (rank % kTileRanks != 0 ? row_of_tiles(rank % kTileRanks) : 0);
+void TileOrder::Add(const LoraJob& job, const TileRun& run, int32_t ranks, Piece columns, const AdapterPages& pages) {
+  const int64_t group_bytes = TileBytes(pages.dtype, ranks, kTileGroup);
+  while (columns.begin < columns.end) {
+    const TilePlace tile = TileAt(run, columns.begin);
+    const int64_t count = std::min(tile.column_end, columns.end) - columns.begin;
+    const uint8_t* const frame = pages.pool + job.frames[tile.frame] * pages.frame_bytes;
+    const int64_t before = TileBytes(pages.dtype, ranks, columns.begin - tile.column_begin);
+    parts_.push_back({frame + tile.offset + before, count, TileBytes(pages.dtype, ranks, count), group_bytes});
+    columns.begin += count;
+  }
+}
+
+void TileOrder::AddUnit(const LoraJob& job, const LoraUnit& unit, int64_t in, const AdapterPages& pages) {
+  const int64_t chunk = ShrinkChunk(pages.dtype), begin = unit.chunk * chunk;
+  Add(job, job.a[unit.eight], job.ranks_of(unit.eight), {begin, std::min(begin + chunk, in)}, pages);
+}
+
+void TileOrder::AddExpand(const LoraJob& job, Piece panels, int64_t out, const AdapterPages& pages) {
+  const Piece columns = {panels.begin * kPanel, std::min(panels.end * kPanel, out)};
+  for (int64_t eight = 0; eight < job.eights(); ++eight) Add(job, job.b[eight], job.ranks_of(eight), columns, pages);
+}
+
+const TileSpan* TileOrder::Finish() {
+  constexpr int64_t kBytesAhead = 8192;  // less hides too little of the latency; no more was gained by 16 KB
+  spans_.clear();
+  size_t far = 0;  // the part that holds what is read kBytesAhead later
+  int64_t at = 0, far_begin = 0;
+  for (Part part : parts_) {
+    while (part.columns > 0) {
+      while (far < parts_.size() && far_begin + parts_[far].bytes <= at + kBytesAhead) far_begin += parts_[far++].bytes;
+      if (far == parts_.size()) {  // nothing comes so far behind: what is read anyway
+        spans_.push_back({part.data, part.data, part.columns});
+        at += part.bytes;
+        break;
+      }
+      const int64_t offset = at + kBytesAhead - far_begin;
+      int64_t together = parts_[far].bytes - offset;
+      for (size_t i = far; together < part.bytes && i + 1 < parts_.size(); ++i) {
+        if (parts_[i].data + parts_[i].bytes != parts_[i + 1].data) break;
+        together += parts_[i + 1].bytes;
+      }
+      const int64_t groups = std::max<int64_t>(1, together / part.group_bytes);
+      const int64_t columns = together < part.bytes ? std::min(groups * kTileGroup, part.columns) : part.columns;
+      spans_.push_back({part.data, parts_[far].data + offset, columns});
+      const int64_t bytes = columns < part.columns ? groups * part.group_bytes : part.bytes;
+      part = {part.data + bytes, part.columns - columns, part.bytes - bytes, part.group_bytes};
+      at += bytes;
+    }
+  }
+  return spans_.data();
+}
+
+int64_t SiteTileBytes(const AdapterPages& pages, int32_t rank, int64_t columns) {
+  return rank / kTileRanks * TileBytes(pages.dtype, kTileRanks, columns) +
+         TileBytes(pages.dtype, rank % kTileRanks, columns);
 }
 
 }  // namespace openlora

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "ops/batch_view.h"
+#include "ops/cpu/kernels.h"
 #include "ops/ops.h"
 
 namespace openlora {
@@ -17,8 +19,9 @@ struct LoraJob {
   int32_t entries = 0;
   int32_t rank = 0;
   float scale = 1;
-  const uint32_t* a = nullptr;  // its tiles
-  const uint32_t* b = nullptr;
+  const TileRun* a = nullptr;  // [eights]
+  const TileRun* b = nullptr;
+  const uint32_t* frames = nullptr;  // of the adapter
   // Work of the shrink: a unit is (eight of ranks, chunk of columns, piece of the entries), pieces fastest.
   int64_t units = 0;
   int64_t unit_cost = 0;
@@ -28,6 +31,9 @@ struct LoraJob {
 
   int64_t eights() const { return (rank + kTileRanks - 1) / kTileRanks; }
   int64_t rank_stride() const { return eights() * kTileRanks; }
+  int32_t ranks_of(int64_t eight) const {
+    return static_cast<int32_t>(std::min<int64_t>(kTileRanks, rank - eight * kTileRanks));
+  }
 };
 
 struct LoraUnit {
@@ -50,22 +56,37 @@ struct LoraPlan {
              OpCounters* counters);
 };
 
-// The tiles that one member reads, in the order in which it does, so that kernels can prefetch what comes after a tile.
+// The parts of tiles that one member reads, in the order in which it does: kernels prefetch what comes after a part.
 class TileOrder {
  public:
-  void Clear() { tiles_.clear(); }
+  void Clear() { parts_.clear(); }
+  // The columns of the unit's chunk.
   void AddUnit(const LoraJob& job, const LoraUnit& unit, int64_t in, const AdapterPages& pages);
-  // [eights][tiles that hold the panels]
+  // [eights] of the columns of the panels
   void AddExpand(const LoraJob& job, Piece panels, int64_t out, const AdapterPages& pages);
-  // kTilesAhead more entries can be read.
-  const uint32_t* Finish();
-  static int64_t TilesOf(Piece panels, const AdapterPages& pages);  // in a row of tiles
+  // Parts may be cut, so that what lies ahead of each stands together.
+  const TileSpan* Finish();
 
  private:
-  std::vector<uint32_t> tiles_;  // unit addresses
+  struct Part {
+    const uint8_t* data;
+    int64_t columns;
+    int64_t bytes;
+    int64_t group_bytes;  // of kTileGroup columns
+  };
+  void Add(const LoraJob& job, const TileRun& run, int32_t ranks, Piece columns, const AdapterPages& pages);
+
+  std::vector<Part> parts_;
+  std::vector<TileSpan> spans_;
 };
 
+// Behind the first `columns` columns.
+inline const TileSpan* SkipColumns(const TileSpan* spans, int64_t columns) {
+  for (; columns > 0; ++spans) columns -= spans->columns;
+  return spans;
+}
+
 // Bytes of all tiles of a [rank, columns] matrix of a site.
-int64_t SiteTileBytes(const Ops& ops, const AdapterPages& pages, int32_t rank, int64_t columns);
+int64_t SiteTileBytes(const AdapterPages& pages, int32_t rank, int64_t columns);
 
 }  // namespace openlora

@@ -116,8 +116,8 @@ void CpuOps::Project(const ProjectArgs& args) {
   plan_.Build(args.entries, args.pages, sites, products, in, &counters_);
   for (const LoraJob& job : plan_.jobs)
     counters_.lora_bytes_read +=
-        static_cast<uint64_t>(SiteTileBytes(*this, *args.pages, job.rank, in) +
-                              SiteTileBytes(*this, *args.pages, job.rank, args.products[job.product].weight->out));
+        static_cast<uint64_t>(SiteTileBytes(*args.pages, job.rank, in) +
+                              SiteTileBytes(*args.pages, job.rank, args.products[job.product].weight->out));
 
   if (args.gate != nullptr && !IsGatedAsQuantised(args)) {
     GatedActivation(args.gate->activation, args.x, args.gate->up);

@@ -49,12 +49,6 @@ void PackInt8TileB(const float* values, int64_t stride, int32_t ranks, int32_t c
 
 }  // namespace
 
-int64_t CpuOps::TileBytes(DType dtype, int32_t ranks, int32_t columns) const {
-  int64_t bytes = TileElements(ranks, columns) * static_cast<int64_t>(SizeOf(dtype));
-  if (dtype == DType::kI8) bytes += DivideUp(columns, kInt8AdapterGroup) * Int8CodesAt(ranks);
-  return RoundUp(bytes, kTileUnitBytes);
-}
-
 void CpuOps::PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                        void* tile) const {
   std::memset(tile, 0, static_cast<size_t>(TileBytes(dtype, ranks, columns)));

@@ -13,7 +13,7 @@ int64_t GroupsOf(int64_t columns) { return (columns + kInt8AdapterGroup - 1) / k
 
 // Where rank's scale of a group stands in an int8 tile.
 int64_t ScaleAt(int32_t ranks, int64_t columns, int32_t rank, int64_t group) {
-  return ranks * columns + (rank * GroupsOf(columns) + group) * static_cast<int64_t>(sizeof(float));
+  return ranks * columns + (rank * GroupsOf(columns) + group) * static_cast<int64_t>(sizeof(uint16_t));
 }
 
 // The least bf16 that is `value` or more, or 0 for one below 2^-126.
@@ -30,7 +30,8 @@ void StoreInt8Row(std::span<const float> values, int32_t ranks, int32_t rank, ui
   for (int64_t group = 0; group < GroupsOf(columns); ++group) {
     const int64_t begin = group * kInt8AdapterGroup, end = std::min(columns, begin + kInt8AdapterGroup);
     const Int8AdapterValues of_group = Int8QuantiseAdapter(values.subspan(begin, end - begin));
-    std::memcpy(tile + ScaleAt(ranks, columns, rank, group), &of_group.scale, sizeof of_group.scale);
+    const uint16_t scale = FloatToBF16(of_group.scale);  // it is one
+    std::memcpy(tile + ScaleAt(ranks, columns, rank, group), &scale, sizeof scale);
     for (const int32_t q : of_group.q) *to++ = static_cast<uint8_t>(q);
   }
 }
@@ -38,9 +39,9 @@ void StoreInt8Row(std::span<const float> values, int32_t ranks, int32_t rank, ui
 double TileValue(const uint8_t* tile, DType dtype, int32_t ranks, int32_t columns, int32_t rank, int32_t column) {
   const int64_t index = int64_t{rank} * columns + column;
   if (dtype != DType::kI8) return LoadAsFloat(tile, dtype, index);
-  float scale;
+  uint16_t scale;
   std::memcpy(&scale, tile + ScaleAt(ranks, columns, rank, column / kInt8AdapterGroup), sizeof scale);
-  return double{scale} * static_cast<int8_t>(tile[index]);
+  return double{BF16ToFloat(scale)} * static_cast<int8_t>(tile[index]);
 }
 
 }  // namespace
@@ -54,12 +55,6 @@ Int8AdapterValues Int8QuantiseAdapter(std::span<const float> group) {
   return result;
 }
 
-int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) {
-  int64_t bytes = int64_t{ranks} * columns * static_cast<int64_t>(SizeOf(dtype));
-  if (dtype == DType::kI8) bytes = ScaleAt(ranks, columns, ranks, 0);
-  return (bytes + kTileUnitBytes - 1) / kTileUnitBytes * kTileUnitBytes;
-}
-
 void StoreTileRow(std::span<const float> values, int32_t ranks, int32_t rank, DType dtype, void* tile) {
   if (dtype == DType::kI8) return StoreInt8Row(values, ranks, rank, static_cast<uint8_t*>(tile));
   for (size_t i = 0; i < values.size(); ++i)
@@ -69,16 +64,18 @@ void StoreTileRow(std::span<const float> values, int32_t ranks, int32_t rank, DT
 std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot, uint32_t first, int32_t rank,
                                 int64_t columns, uint64_t* bytes_read) {
   std::vector<double> matrix(rank * columns);
-  uint32_t index = first;
   for (int32_t rank_begin = 0; rank_begin < rank; rank_begin += kTileRanks) {
-    const int32_t tile_ranks = std::min(kTileRanks, rank - rank_begin);
-    for (int64_t begin = 0; begin < columns; begin += pages.tile_columns, ++index) {
-      const int32_t tile_columns = static_cast<int32_t>(std::min<int64_t>(pages.tile_columns, columns - begin));
-      const uint8_t* tile = pages.pool + int64_t{slot.tiles[index]} * kTileUnitBytes;
-      *bytes_read += TileBytes(pages.dtype, tile_ranks, tile_columns);
-      for (int32_t r = 0; r < tile_ranks; ++r)
-        for (int32_t c = 0; c < tile_columns; ++c)
-          matrix[(rank_begin + r) * columns + begin + c] = TileValue(tile, pages.dtype, tile_ranks, tile_columns, r, c);
+    const int32_t ranks = std::min(kTileRanks, rank - rank_begin);
+    const TileRun& run = slot.runs[first + rank_begin / kTileRanks];
+    for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
+      const TilePlace place = TileAt(run, begin);
+      end = std::min(columns, place.column_end);
+      const auto width = static_cast<int32_t>(end - begin);
+      const uint8_t* tile = pages.pool + slot.frames[place.frame] * pages.frame_bytes + place.offset;
+      *bytes_read += TileBytes(pages.dtype, ranks, width);
+      for (int32_t r = 0; r < ranks; ++r)
+        for (int32_t c = 0; c < width; ++c)
+          matrix[(rank_begin + r) * columns + begin + c] = TileValue(tile, pages.dtype, ranks, width, r, c);
     }
   }
   return matrix;

@@ -8,9 +8,6 @@
 
 namespace openlora::reference {
 
-// Bytes of one tile, A or B: [ranks][columns]; of int8 (ops/int8_adapter.h) [ranks][columns / 32] scales behind them.
-int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns);
-
 // ops/int8_adapter.h step by step.
 struct Int8AdapterValues {
   float scale = 0;
@@ -18,10 +15,11 @@ struct Int8AdapterValues {
 };
 Int8AdapterValues Int8QuantiseAdapter(std::span<const float> group);
 
-// Stores values[i], the row of one rank of a tile.
+// Stores values[i], the row of one rank of a tile, A or B: [ranks][columns]; of int8 (ops/int8_adapter.h) there stand
+// [ranks][columns / 32] bf16 scales behind them.
 void StoreTileRow(std::span<const float> values, int32_t ranks, int32_t rank, DType dtype, void* tile);
 
-// The matrix [rank, columns] whose first tile is `first`, gathered from its tiles. Adds the tiles' bytes to
+// The matrix [rank, columns] whose first run is `first`, gathered from its tiles. Adds the tiles' bytes to
 // *bytes_read.
 std::vector<double> GatherTiles(const AdapterPages& pages, const SlotPages& slot, uint32_t first, int32_t rank,
                                 int64_t columns, uint64_t* bytes_read);

@@ -38,10 +38,6 @@ class ReferenceOps final : public Ops {
       StoreFromFloat(packed, format.dtype(), out_begin * source.cols + i, LoadUnaligned(source, i));
   }
 
-  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override {
-    return reference::TileBytes(dtype, ranks, columns);
-  }
-
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override {
     for (int32_t r = 0; r < ranks; ++r)

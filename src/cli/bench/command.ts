@@ -12,7 +12,14 @@ import { compareReports, printComparison } from './compare.js';
 import { benchMachine, benchOps, type Measured } from './machine.js';
 import { comparisonPage, reportPage } from './page.js';
 import { BENCHES, readReport, SCHEMA, type BenchName, type BenchReport, type Line } from './report.js';
-import { BENCH_OPTIONS, checkApplies, checkCompares, modelSettings, type BenchValues } from './settings.js';
+import {
+  adaptersSettings,
+  BENCH_OPTIONS,
+  checkApplies,
+  checkCompares,
+  modelSettings,
+  type BenchValues,
+} from './settings.js';
 import { formatNumber, printReport, StatusLine } from './view.js';
 
 export const bench = defineCommand({
@@ -20,7 +27,7 @@ export const bench = defineCommand({
   summary: "measure speed beside this machine's limits, compare and plot the results",
   usage: `${BENCHES.join('|')} [options] | --compare A.json B.json`,
   details:
-    'machine: what the machine gives: reading memory, each instruction that kernels use. ops: the cases of the test suite at the sizes of a model, each checked against the reference. decode and prefill: whole models with random weights, on the base alone and with distinct adapters. Limits are measured between the repeats of each line: on a shared machine only fractions of what was there at the time mean anything.',
+    'machine: what the machine gives: reading memory, each instruction that kernels use. ops: the cases of the test suite at the sizes of a model, each checked against the reference. decode and prefill: whole models with random weights, on the base alone and with distinct adapters. adapters: thousands of them registered, few of which fit. Limits are measured between the repeats of each line: on a shared machine only fractions of what was there at the time mean anything.',
   positionals: [{ name: 'BENCH', choices: BENCHES }],
   positionalsOf: { option: 'compare', positionals: [{ name: 'B.json', path: 'file' }] },
   options: BENCH_OPTIONS,
@@ -29,6 +36,7 @@ export const bench = defineCommand({
     "openlora bench ops --filter 'rows 32' --json > ops.json",
     'openlora bench decode --batch 1,8 --adapters 8 --rank 16 --html decode.html',
     'openlora bench prefill --model tinyllama --dtype f32',
+    'openlora bench adapters --registered 1000 --folder ~/bench --html adapters.html',
     'openlora bench --compare before.json after.json',
   ],
   async run({ options, positionals, io }) {
@@ -59,6 +67,10 @@ async function runBench(name: BenchName, values: BenchValues, io: Io, onLine: (l
   const { threads = 0, simd = 'auto', quick: isQuick, filter = '' } = values;
   if (name === 'machine') return benchMachine({ threads, simd, isQuick, filter }, io.signal, onLine);
   if (name === 'ops') return benchOps({ threads, simd, isQuick, filter }, io.signal, onLine);
+  if (name === 'adapters') {
+    const { benchAdapters } = await import('./adapters.js');
+    return benchAdapters(adaptersSettings(values), io, onLine);
+  }
   const settings = modelSettings(name, values);
   const { benchModel } = await import('./model.js');
   return benchModel(settings, io, onLine);

@@ -5,7 +5,7 @@ import { openBase } from '../base-options.js';
 import type { Io } from '../io.js';
 import type { ModelFolder } from './model-folder.js';
 import { measureLimits, type BegunEvent, type MeasuredLimits } from './native.js';
-import { medianOf, type Line, type LineLimits } from './report.js';
+import { medianOf, type Line, type LineLimits, type Unit } from './report.js';
 import type { ModelSettings } from './settings.js';
 import { weightsOf, type Shape } from './shapes.js';
 
@@ -125,7 +125,7 @@ export class ModelSession {
   }
 }
 
-function once(name: string, unit: 'ms' | 'MiB', value: number): Line {
+export function once(name: string, unit: Unit, value: number): Line {
   return { name, unit, better: 'lower', median: value, low: value, high: value, samples: 1 };
 }
 
@@ -141,16 +141,29 @@ export async function measureSecondStart(folder: ModelFolder, settings: ModelSet
   return base.info.weightsFrom === 'cache' ? [once('second start, weights from the cache', 'ms', loaded - began)] : [];
 }
 
-/** Of the pool: the KV of all sequences, in frames as the engine cuts them, and every adapter. */
-function poolBytes({ shape, kvDtype, adapters }: ModelSettings, folder: { adapterBytes: number }, room: Room): number {
+type Held = Pick<ModelSettings, 'shape' | 'kvDtype'>;
+
+/** A frame as the engine cuts it, with what stands beside it. */
+export function frameBytes({ shape, kvDtype }: Held): { frame: number; scaleBytes: number } {
   const scaleBytes = FRAME_TOKENS * kvScaleBytes(shape, kvDtype);
   const codeBytes = FRAME_TOKENS * kvBytes(shape, kvDtype) - scaleBytes;
-  const frame = Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(codeBytes))) + scaleBytes;
-  const frames = (Math.ceil(room.context / FRAME_TOKENS) + 1) * shape.layers * room.sequences;
+  return { frame: Math.max(FRAME_BYTES_MIN, 2 ** Math.ceil(Math.log2(codeBytes))) + scaleBytes, scaleBytes };
+}
+
+/** The KV of all sequences. */
+export function kvRoom(held: Held, room: Room): number {
+  const frames = (Math.ceil(room.context / FRAME_TOKENS) + 1) * held.shape.layers * room.sequences;
+  return frames * frameBytes(held).frame;
+}
+
+/** Of the pool: the KV of all sequences, and every adapter. */
+function poolBytes(settings: ModelSettings, folder: { adapterBytes: number }, room: Room): number {
+  const { adapters } = settings;
+  const { frame, scaleBytes } = frameBytes(settings);
   // Held in the dtype of the weights, which may be that of the files; ranks that aren't multiples of 8 take 10 % more. A
   // frame of theirs pays for scales as well.
   const held = adapters * (1.1 * folder.adapterBytes * (frame / (frame - scaleBytes)) + frame);
-  return Math.ceil(frames * frame + held + POOL_SPARE);
+  return Math.ceil(kvRoom(settings, room) + held + POOL_SPARE);
 }
 
 /** Of one token in one layer. */

@@ -42,6 +42,9 @@ function addon() {
   }
 }
 
+/** Whether the system was asked to forget what it holds of the file in memory. */
+export const forgetPages = (path: string): boolean => addon().forgetPages(path);
+
 export interface MeasuredLimits {
   begun: BegunEvent;
   /** Reading first, then each instruction. */

@@ -31,6 +31,7 @@ export function page(title: string, body: string[]): string {
 }
 
 const unitsOf = (lines: readonly { unit: Unit }[]): Unit[] => [...new Set(lines.map(({ unit }) => unit))];
+const plotOf = ({ plot, unit }: Line): string => (plot === undefined ? unit : `${plot}, ${unit}`);
 
 /** The value that a line would have at the limit. */
 function limitValue({ median, better, limits }: Line): number | undefined {
@@ -40,8 +41,8 @@ function limitValue({ median, better, limits }: Line): number | undefined {
 
 export function reportPage(report: BenchReport): string {
   const title = `openlora bench ${report.bench}`;
-  const plots = unitsOf(report.lines).flatMap((unit) => {
-    const lines = report.lines.filter((line) => line.unit === unit);
+  const plots = [...new Set(report.lines.map(plotOf))].flatMap((plot) => {
+    const lines = report.lines.filter((line) => plotOf(line) === plot);
     const bars = lines.map((line) => ({
       name: line.name,
       value: line.median,
@@ -49,7 +50,7 @@ export function reportPage(report: BenchReport): string {
       ...(line.samples < 2 ? {} : { spread: [line.low, line.high] as const }),
       limit: limitValue(line),
     }));
-    return [`<h2>${escape(unit)}</h2>`, barPlot(bars)];
+    return [`<h2>${escape(plot)}</h2>`, barPlot(bars)];
   });
   return page(title, [
     `<h1>${escape(title)}</h1>`,

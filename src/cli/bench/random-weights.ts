@@ -123,9 +123,17 @@ function layerTensors(shape: Shape, prefix: string): Tensor[] {
   return tensors;
 }
 
-function adapterTensors(shape: Shape, rank: number): Tensor[] {
+const suffixOf = (module: string) => module.split('.')[1]!;
+
+/** Of `modules`, `q_proj` and so on; default: of all. */
+function adapterModules(shape: Shape, modules?: readonly string[]): [string, readonly [number, number]][] {
+  const all = Object.entries(linearModules(shape));
+  return modules === undefined ? all : all.filter(([name]) => modules.includes(suffixOf(name)));
+}
+
+function adapterTensors(shape: Shape, rank: number, modules?: readonly string[]): Tensor[] {
   return Array.from({ length: shape.layers }, (_, layer) =>
-    Object.entries(linearModules(shape)).flatMap(([name, [rows, cols]]): Tensor[] => [
+    adapterModules(shape, modules).flatMap(([name, [rows, cols]]): Tensor[] => [
       { name: `base_model.model.model.layers.${layer}.${name}.lora_A.weight`, shape: [rank, cols] },
       { name: `base_model.model.model.layers.${layer}.${name}.lora_B.weight`, shape: [rows, rank] },
     ]),
@@ -162,8 +170,8 @@ const bytesOf = (tensors: readonly Tensor[], dtype: FileDtype) =>
 
 /** Of the tensors alone. */
 export const baseBytes = (shape: Shape, dtype: FileDtype): number => bytesOf(baseTensors(shape), dtype);
-export const adapterBytes = (shape: Shape, rank: number, dtype: FileDtype): number =>
-  bytesOf(adapterTensors(shape, rank), dtype);
+export const adapterBytes = (shape: Shape, rank: number, dtype: FileDtype, modules?: readonly string[]): number =>
+  bytesOf(adapterTensors(shape, rank, modules), dtype);
 
 /** Writes a checkpoint into `folder`; with `shards` in so many files, and an index. */
 export async function writeBase(folder: string, shape: Shape, o: WriteOptions & { shards?: number }): Promise<void> {
@@ -186,16 +194,24 @@ export async function writeBase(folder: string, shape: Shape, o: WriteOptions & 
   });
 }
 
-/** Writes an adapter on all linear modules into `folder`; another seed, another adapter. */
-export async function writeAdapter(folder: string, shape: Shape, rank: number, seed: number, o: WriteOptions) {
+export const ADAPTER_FILE = 'adapter_model.safetensors';
+
+/** Writes an adapter on all linear modules, or on `modules` alone, into `folder`; another seed, another adapter. */
+export async function writeAdapter(
+  folder: string,
+  shape: Shape,
+  rank: number,
+  seed: number,
+  o: WriteOptions & { modules?: readonly string[] },
+) {
   await mkdir(folder, { recursive: true });
-  await writeSafetensors(join(folder, 'adapter_model.safetensors'), adapterTensors(shape, rank), 100 + seed, o);
+  await writeSafetensors(join(folder, ADAPTER_FILE), adapterTensors(shape, rank, o.modules), 100 + seed, o);
   const config = {
     peft_type: 'LORA',
     task_type: 'CAUSAL_LM',
     r: rank,
     lora_alpha: 2 * rank,
-    target_modules: Object.keys(linearModules(shape)).map((name) => name.split('.')[1]),
+    target_modules: adapterModules(shape, o.modules).map(([name]) => suffixOf(name)),
     bias: 'none',
   };
   await writeJson(folder, { 'adapter_config.json': config });

@@ -4,11 +4,11 @@ import { readFileSync } from 'node:fs';
 import { CliError } from '../errors.js';
 
 export const SCHEMA = 'openlora-bench/1';
-export const BENCHES = ['machine', 'ops', 'decode', 'prefill'] as const;
+export const BENCHES = ['machine', 'ops', 'decode', 'prefill', 'adapters'] as const;
 export type BenchName = (typeof BENCHES)[number];
 
 /** What the median of a line can be. */
-export type Unit = 'GB/s' | 'GOP/s' | 'µs' | 'tokens/s' | 'ms' | 'MiB';
+export type Unit = 'GB/s' | 'GOP/s' | 'µs' | 'tokens/s' | 'ms' | 'MiB' | 'KiB' | '%';
 
 /** The machine's limits, measured between the repeats of a line. */
 export interface LineLimits {
@@ -35,8 +35,10 @@ export interface Line {
   high: number;
   samples: number;
   limits?: LineLimits;
-  /** Over the same without adapters, of the same run. */
+  /** Over the same without adapters, of the same run; of `adapters` over the same requests with all adapters resident. */
   retention?: number;
+  /** Lines of one plot have the same; default: the unit. */
+  plot?: string;
   /** ‖result - reference‖ / ‖reference‖, and what it may be. */
   error?: number;
   errorMax?: number;
@@ -75,6 +77,27 @@ export function medianOf(values: readonly number[]): number {
   return (low + high) / 2;
 }
 
+/** The least of the values that so many of all don't exceed. */
+export function quantileOf(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(share * sorted.length) - 1))]!;
+}
+
+const PARTS = 5;
+const PART_SAMPLES_MIN = 4;
+
+/** A quantile of samples in the order in which they came; the spread is that of the quantiles of five parts of them. */
+export function quantileSummary(
+  values: readonly number[],
+  share: number,
+): Pick<Line, 'median' | 'low' | 'high' | 'samples'> {
+  const parts = values.length < PARTS * PART_SAMPLES_MIN ? 1 : PARTS;
+  const bound = (part: number) => Math.round((part * values.length) / parts);
+  const of = Array.from({ length: parts }, (_, i) => quantileOf(values.slice(bound(i), bound(i + 1)), share));
+  const median = quantileOf(values, share);
+  return { median, low: Math.min(median, ...of), high: Math.max(median, ...of), samples: values.length };
+}
+
 /** Median and whole spread of a few repeats. */
 export function summary(values: readonly number[]): Pick<Line, 'median' | 'low' | 'high' | 'samples'> {
   return {
@@ -88,7 +111,7 @@ export function summary(values: readonly number[]): Pick<Line, 'median' | 'low' 
 const ALLOWED: Readonly<Record<string, unknown[]>> = {
   schema: [SCHEMA],
   bench: [...BENCHES],
-  unit: ['GB/s', 'GOP/s', 'µs', 'tokens/s', 'ms', 'MiB'],
+  unit: ['GB/s', 'GOP/s', 'µs', 'tokens/s', 'ms', 'MiB', 'KiB', '%'],
   better: ['higher', 'lower'],
 };
 const REPORT_TYPES = {

@@ -57,9 +57,22 @@ const TINY_LLAMA = {
   tie_word_embeddings: false,
   eos_token_id: 0,
 };
+/** The base of `openlora demo`. */
+const DEMO = {
+  ...TINY_LLAMA,
+  vocab_size: 260,
+  hidden_size: 128,
+  intermediate_size: 384,
+  num_hidden_layers: 4,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 256,
+  rope_theta: 1000,
+};
 const CONFIGS = {
   'qwen2.5-0.5b': QWEN,
   tinyllama: TINY_LLAMA,
+  demo: DEMO,
   // So small that it says nothing about speed, only whether the bench runs; and a step still takes longer than a thread
   // waits for its turn.
   tiny: {

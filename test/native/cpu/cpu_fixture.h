@@ -102,12 +102,13 @@ inline std::vector<float> QuantiseAdapter(std::vector<float>& values, int32_t ra
   return scales;
 }
 
-// A pool with adapters, each with the same number of sites.
+// A pool with adapters, each with the same number of sites. A frame holds `tile_columns` columns of eight ranks; each
+// run has frames of its own, and its first tile stands somewhere in the first one, at its end.
 class Adapters {
  public:
   Adapters(DType dtype, int32_t tile_columns) {
     pages_.dtype = dtype;
-    pages_.tile_columns = tile_columns;
+    pages_.frame_bytes = TileBytes(dtype, kTileRanks, tile_columns);
   }
 
   void Add(const Ops& ops, std::vector<Site> sites) {
@@ -116,9 +117,9 @@ class Adapters {
       SitePages pages;
       pages.rank = site.rank;
       pages.scale = site.scale;
-      pages.a = static_cast<uint32_t>(slot.tiles.size());
+      pages.a = static_cast<uint32_t>(slot.runs.size());
       PackTiles(ops, site, site.in, true, &slot);
-      pages.b = static_cast<uint32_t>(slot.tiles.size());
+      pages.b = static_cast<uint32_t>(slot.runs.size());
       PackTiles(ops, site, site.out, false, &slot);
       slot.pages.push_back(pages);
       RoundValues(&site);
@@ -133,7 +134,7 @@ class Adapters {
 
   const AdapterPages& Pages() {
     views_.clear();
-    for (const Slot& slot : slots_) views_.push_back({slot.pages.data(), slot.tiles.data()});
+    for (const Slot& slot : slots_) views_.push_back({slot.pages.data(), slot.runs.data(), slot.frames.data()});
     exact_ = AllocateAligned(static_cast<int64_t>(pool_.size()));
     std::memcpy(exact_.get(), pool_.data(), pool_.size());
     pages_.pool = exact_.get();
@@ -155,30 +156,43 @@ class Adapters {
   struct Slot {
     std::vector<Site> sites;
     std::vector<SitePages> pages;
-    std::vector<uint32_t> tiles;
+    std::vector<TileRun> runs;
+    std::vector<uint32_t> frames;
   };
 
   void PackTiles(const Ops& ops, const Site& site, int64_t columns, bool is_a, Slot* slot) {
+    const int32_t step = TileStep(pages_.dtype, is_a);
     for (int32_t rank = 0; rank < site.rank; rank += kTileRanks) {
       const int32_t ranks = std::min(kTileRanks, site.rank - rank);
-      for (int64_t column = 0; column < columns; column += pages_.tile_columns) {
-        const int32_t count = static_cast<int32_t>(std::min<int64_t>(pages_.tile_columns, columns - column));
-        const int64_t bytes = ops.TileBytes(pages_.dtype, ranks, count);
-        EXPECT_EQ(bytes % kTileUnitBytes, 0);
-        const size_t at = pool_.size();
-        pool_.resize(at + static_cast<size_t>(bytes), 0xff);
-        slot->tiles.push_back(static_cast<uint32_t>(at / kTileUnitBytes));
-        if (is_a) {
-          ops.PackTileA(&site.a[static_cast<size_t>(rank * columns + column)], columns, ranks, count, pages_.dtype,
-                        &pool_[at]);
-        } else {
-          ops.PackTileB(&site.b[static_cast<size_t>(column * site.rank + rank)], site.rank, ranks, count, pages_.dtype,
-                        &pool_[at]);
-        }
+      const auto steps = static_cast<uint64_t>(pages_.frame_bytes / TileBytes(pages_.dtype, ranks, step));
+      const auto first = static_cast<int32_t>(1 + runs_++ * 7 % steps) * step;
+      const TileRun run = {static_cast<uint32_t>(slot->frames.size()),
+                           static_cast<uint32_t>(pages_.frame_bytes - TileBytes(pages_.dtype, ranks, first)), first,
+                           static_cast<int32_t>(steps) * step};
+      slot->runs.push_back(run);
+      for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
+        const TilePlace place = TileAt(run, begin);
+        end = std::min(columns, place.column_end);
+        slot->frames.push_back(static_cast<uint32_t>(pool_.size() / static_cast<size_t>(pages_.frame_bytes)));
+        const size_t at = pool_.size() + static_cast<size_t>(place.offset);
+        pool_.resize(pool_.size() + static_cast<size_t>(pages_.frame_bytes), 0xff);
+        PackTile(ops, site, rank, ranks, begin, end, is_a, &pool_[at]);
       }
     }
   }
 
+  void PackTile(const Ops& ops, const Site& site, int32_t rank, int32_t ranks, int64_t begin, int64_t end, bool is_a,
+                uint8_t* tile) {
+    const auto columns = static_cast<int32_t>(end - begin);
+    if (is_a) {
+      ops.PackTileA(&site.a[static_cast<size_t>(rank * site.in + begin)], site.in, ranks, columns, pages_.dtype, tile);
+    } else {
+      ops.PackTileB(&site.b[static_cast<size_t>(begin * site.rank + rank)], site.rank, ranks, columns, pages_.dtype,
+                    tile);
+    }
+  }
+
+  uint64_t runs_ = 0;
   std::vector<uint8_t> pool_;
   Aligned exact_;
   std::vector<Slot> slots_;

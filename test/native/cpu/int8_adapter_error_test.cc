@@ -117,7 +117,7 @@ TEST(CpuInt8AdapterError, OfAValueIsHalfAStepAtMostAndZerosStayZeros) {
     const auto ops = MakeOps(SimdLevel::kAuto, 1);
     std::vector<float> a = Normals(5, 8 * 480, size);
     for (int64_t k = 64; k < 96; ++k) a[static_cast<size_t>(k)] = 0;
-    std::vector<uint8_t> tile(static_cast<size_t>(ops->TileBytes(DType::kI8, 8, 480)));
+    std::vector<uint8_t> tile(static_cast<size_t>(TileBytes(DType::kI8, 8, 480)));
     ops->PackTileA(a.data(), 480, 8, 480, DType::kI8, tile.data());
     for (int32_t rank = 0; rank < 8; ++rank)
       for (int64_t begin = 0; begin < 480; begin += 32) {

@@ -176,10 +176,20 @@ TEST(CpuLora, EqualsTheFixedExpressionForEveryRankDTypeLevelAndThreadCount) {
 }
 
 TEST(CpuLora, TheTileWidthDoesNotChangeABit) {
-  const std::vector<int32_t> few = {32, 256, 480}, all = {32, 64, 96, 128, 160, 256, 480, 512};
+  const std::vector<int32_t> few = {32, 256, 480}, all = {32, 64, 96, 128, 160, 256, 480, 512, 4096};
   for (const DType dtype : kAllDTypes)
-    for (const int32_t tile_columns : IsSmall() ? few : all)
-      if (ShrinkChunk(dtype) % tile_columns == 0) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+    for (const int32_t tile_columns : IsSmall() ? few : all) RunLora(dtype, tile_columns, 5, 1101, {96, 70, 33}, 2, 9);
+}
+
+// The eights' tiles end at different outputs, and all eights of an output are computed together. 264: more than go at
+// once.
+TEST(CpuLora, ManyRowsReadAllRanksOfAnOutputWhereverTheirTilesAreCut) {
+  const std::vector<int32_t> few = {32}, all = {32, 96, 480};
+  for (const DType dtype : kAllDTypes)
+    for (const int32_t tile_columns : IsSmall() ? few : all) {
+      RunLora(dtype, tile_columns, 21, 200, {300, 70}, 2, 40);
+      RunLora(dtype, tile_columns, 264, 40, {100}, 2, 40);
+    }
 }
 
 TEST(CpuLora, LongSegmentsAreCutIntoPiecesWithoutChangingABit) {

@@ -128,7 +128,7 @@ TEST_F(AdapterLoaderTest, PacksLoadsAndReadsAheadOnItsThreads) {
     result = Next();
     EXPECT_TRUE(result.status.ok() && result.task == LoaderTask::kLoad && result.handle == handle);
     EXPECT_EQ(result.has_built, handle == 3);
-    EXPECT_FALSE(result.loaded.tiles.empty());
+    EXPECT_FALSE(result.loaded.layout.runs.empty());
   }
   Start(3, LoaderTask::kPrepare);
   result = Next();

@@ -25,9 +25,7 @@ class StoreFixture : public testing::Test {
     packs_ = folder_.File("packs");
   }
 
-  TileFormat Format(DType dtype = DType::kBF16) const {
-    return {ops_.get(), dtype, FrameTileColumns(*ops_, dtype, kFrameBytes), kFrameBytes};
-  }
+  TileFormat Format(DType dtype = DType::kBF16) const { return {ops_.get(), dtype, kFrameBytes}; }
   AdapterStoreOptions Options() const { return {packs_, int64_t{1} << 30, 60'000}; }
   std::unique_ptr<AdapterStore> Open(const AdapterStoreOptions& options, DType dtype = DType::kBF16) {
     return std::make_unique<AdapterStore>(Format(dtype), SiteShapes(TinyConfig()), std::vector<std::string>(), options,
@@ -53,8 +51,7 @@ class StoreFixture : public testing::Test {
     LoadedAdapter loaded;
     outcome.status = store->Load(content, frames, pool_, pace_, &loaded, &outcome.report);
     if (outcome.status.ok()) {
-      EXPECT_EQ(loaded.tiles.size(), loaded.layout.places.size());
-      outcome.tiles = TilesOf(loaded);
+      outcome.tiles = TilesOf(loaded.layout, frames);
       outcome.sites = loaded.layout.sites;
     }
     store->Settle(&outcome.report);
@@ -62,22 +59,23 @@ class StoreFixture : public testing::Test {
     pool_.Reclaim(1);  // poisons them
     return outcome;
   }
-  std::vector<uint8_t> TilesOf(const LoadedAdapter& loaded) const {
+  std::vector<uint8_t> TilesOf(const TileLayout& layout, const std::vector<uint32_t>& frames) const {
     std::vector<uint8_t> bytes;
     const std::vector<SiteShape> shapes = SiteShapes(TinyConfig());
-    const TileFormat format = Format(dtype_);
-    size_t tile = 0;
     for (size_t site = 0; site < shapes.size(); ++site) {
-      const int32_t rank = loaded.layout.sites[site].rank;
-      for (const int64_t columns : {shapes[site].in, shapes[site].out})
-        for (int32_t r = 0; r < rank; r += kTileRanks)
-          for (int64_t c = 0; c < columns; c += format.tile_columns, ++tile) {
-            const uint8_t* data = pool_.memory() + int64_t{loaded.tiles[tile]} * kTileUnitBytes;
-            bytes.insert(
-                bytes.end(), data,
-                data + ops_->TileBytes(dtype_, std::min(kTileRanks, rank - r),
-                                       static_cast<int32_t>(std::min<int64_t>(format.tile_columns, columns - c))));
+      const SitePages& pages = layout.sites[site];
+      for (const auto& [first, columns] : {std::pair{pages.a, shapes[site].in}, std::pair{pages.b, shapes[site].out}}) {
+        for (int32_t r = 0; r < pages.rank; r += kTileRanks) {
+          const TileRun& run = layout.runs[first + static_cast<uint32_t>(r / kTileRanks)];
+          for (int64_t begin = 0, end; begin < columns; begin = end) {
+            const TilePlace tile = TileAt(run, begin);
+            end = std::min(tile.column_end, columns);
+            const uint8_t* data = pool_.Frame(frames[static_cast<size_t>(tile.frame)]) + tile.offset;
+            bytes.insert(bytes.end(), data,
+                         data + TileBytes(dtype_, std::min(kTileRanks, pages.rank - r), end - begin));
           }
+        }
+      }
     }
     return bytes;
   }

@@ -20,9 +20,6 @@ class ForwardingOps : public Ops {
   void Pack(const SourceView& source, WeightFormat format, int64_t out, int64_t out_begin, void* packed) override {
     to_->Pack(source, format, out, out_begin, packed);
   }
-  int64_t TileBytes(DType dtype, int32_t ranks, int32_t columns) const override {
-    return to_->TileBytes(dtype, ranks, columns);
-  }
   void PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
                  void* tile) const override {
     to_->PackTileA(values, stride, ranks, columns, dtype, tile);

@@ -1,0 +1,187 @@
+// A base with some adapters of the folder registered, and its memory.
+
+import type { Base } from '../../index.js';
+import { openBase } from '../base-options.js';
+import type { Io } from '../io.js';
+import { runLoop, type LoopRequest, type LoopResult, type SeededRandom } from './adapter-trace.js';
+import { adapterFile, type AdaptersFolder } from './adapters-folder.js';
+import { frameBytes, kvRoom, type Room } from './model-session.js';
+import { forgetPages } from './native.js';
+import type { Line } from './report.js';
+import type { AdaptersSettings } from './settings.js';
+
+export interface AdaptersContext {
+  settings: AdaptersSettings;
+  folder: AdaptersFolder;
+  io: Io;
+  add: (...lines: Line[]) => void;
+  /** Of prompts. */
+  random: SeededRandom;
+}
+
+/** Answers that run beside the others, and their tokens. */
+export const LISTENERS = 2;
+const LISTEN_TOKENS = 64;
+const POOL_MIN = 2 ** 20;
+/** The least that fits, beyond one adapter for each request at once. */
+const ADAPTERS_SPARE = 2;
+/** Held bytes over those of the files' values, at most. */
+const HELD = { eights: 1.02, others: 1.1 } as const;
+/** Of int8 with its scales, over a value in bf16. */
+const INT8_OF_BF16 = 17 / 32;
+
+export interface AdaptersMemory {
+  /** Adapters that fit beside the KV of all requests. */
+  fitting?: number | undefined;
+  /** In place of it the bytes of the pool; more where not even those fit that run at once. */
+  poolBytes?: number;
+  /** Of the host tier; without effect where the engine has none. */
+  hostBytes?: number | undefined;
+  /** Whether answers are listened to, beside the requests that run at once. */
+  hasListeners?: boolean;
+  /** With weights of its own in memory, not those of a file that bases share. */
+  isAlone?: boolean;
+}
+
+export class AdaptersBase {
+  #registered = 0;
+
+  private constructor(
+    private readonly context: AdaptersContext,
+    readonly base: Base,
+    /** How many adapters fit beside the KV of all requests. */
+    readonly fitting: number,
+  ) {}
+
+  static async open(context: AdaptersContext, memory: AdaptersMemory): Promise<AdaptersBase> {
+    const { settings, folder, io } = context;
+    const room = roomOf(settings, memory.hasListeners ?? false);
+    const [kv, each] = [kvRoom(settings, room), heldBytes(context)];
+    const least = kv + (settings.atOnce + ADAPTERS_SPARE) * each;
+    const wanted = memory.fitting === undefined ? Math.max(memory.poolBytes ?? 0, least) : kv + memory.fitting * each;
+    const pool = Math.ceil(Math.max(wanted, POOL_MIN));
+    const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
+    const options = {
+      ...{ dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, compute, threads, simd },
+      ...{ memory: String(pool), context: room.context },
+      ...(memory.isAlone ? {} : { 'cache-dir': folder.cache }),
+    };
+    const base = await openWithHost(folder.base, options, memory.hostBytes, io);
+    return new AdaptersBase(context, base, Math.floor((pool - kv) / each));
+  }
+
+  get registered(): number {
+    return this.#registered;
+  }
+
+  readonly idOf = (adapter: number): string => `a${adapter}`;
+
+  /** The next `count` of the folder; how long each took, in milliseconds. */
+  async register(count: number): Promise<number[]> {
+    const { folder, io } = this.context;
+    const ms: number[] = [];
+    for (const end = this.#registered + count; this.#registered < end; this.#registered++) {
+      const began = performance.now();
+      const path = folder.adapters[this.#registered]!;
+      await this.base.registerAdapter(this.idOf(this.#registered), path, { signal: io.signal });
+      ms.push(performance.now() - began);
+    }
+    return ms;
+  }
+
+  /** Files that are read from now on come from the disk. */
+  forgetFiles(): void {
+    for (const path of this.context.folder.adapters.slice(0, this.#registered)) forgetPages(adapterFile(path));
+  }
+
+  /** One token for each of the first `count` adapters, the first one last: it is the most popular. */
+  async warm(count: number): Promise<LoopResult> {
+    const few = Math.min(count, this.#registered);
+    const requests = Array.from({ length: few }, (_, i) => ({ ...this.request(few - 1 - i), maxTokens: 1 }));
+    return this.#loop(requests, true);
+  }
+
+  /** Loads every adapter, with prompts of one token. */
+  async loadAll(): Promise<void> {
+    const requests = Array.from({ length: this.#registered }, (_, adapter) => ({ adapter, tokens: [1], maxTokens: 1 }));
+    await this.#loop(requests, false);
+  }
+
+  /** Answers a trace. `forgets`: each file that was read is forgotten again. */
+  async run(trace: readonly number[], forgets: boolean): Promise<LoopResult> {
+    return this.#loop(
+      trace.map((adapter) => this.request(adapter)),
+      forgets,
+    );
+  }
+
+  /** One after another. */
+  async runAlone(trace: readonly number[]): Promise<LoopResult> {
+    return this.#loop(
+      trace.map((adapter) => ({ ...this.request(adapter), maxTokens: 1 })),
+      true,
+      1,
+    );
+  }
+
+  request(adapter: number): LoopRequest {
+    return { adapter, tokens: this.prompt(), maxTokens: this.context.settings.tokens };
+  }
+
+  /** That nobody had before: no prefix of it is in a cache. */
+  readonly prompt = (): number[] => {
+    const { settings, random } = this.context;
+    return Array.from({ length: settings.prompt }, () => random.below(settings.shape.vocab));
+  };
+
+  close(): Promise<void> {
+    return this.base.dispose();
+  }
+
+  #loop(requests: readonly LoopRequest[], forgets: boolean, atOnce = this.context.settings.atOnce) {
+    const { folder, io } = this.context;
+    return runLoop(
+      {
+        ...{ atOnce, baseOf: () => this.base, idOf: this.idOf, signal: io.signal },
+        onServed: ({ adapter, tier }) => {
+          if (forgets && tier !== 'resident') forgetPages(adapterFile(folder.adapters[adapter]!));
+        },
+      },
+      requests,
+    );
+  }
+}
+
+/** Of an answer that is listened to, at the most. */
+export const listenTokens = ({ shape, prompt }: AdaptersSettings) => Math.min(LISTEN_TOKENS, shape.context - prompt);
+
+function roomOf(settings: AdaptersSettings, hasListeners: boolean): Room {
+  const { prompt, tokens, atOnce } = settings;
+  if (!hasListeners) return { context: prompt + tokens, sequences: atOnce };
+  return { context: prompt + Math.max(tokens, listenTokens(settings)), sequences: atOnce + LISTENERS };
+}
+
+/** Of one adapter in memory, in whole frames. */
+export function heldBytes({ settings, folder }: AdaptersContext): number {
+  const { frame, scaleBytes } = frameBytes(settings);
+  const { adapterDtype, dtype, rank } = settings;
+  const values = folder.adapterBytes * (adapterDtype === 'int8' ? INT8_OF_BF16 / (dtype === 'f32' ? 2 : 1) : 1);
+  const frames = Math.ceil(((rank % 8 === 0 ? HELD.eights : HELD.others) * values) / (frame - scaleBytes)) + 1;
+  return frames * frame;
+}
+
+/** With a host tier where the engine has one. */
+async function openWithHost(
+  path: string,
+  options: Parameters<typeof openBase>[1],
+  hostBytes: number | undefined,
+  io: Io,
+): Promise<Base> {
+  if (hostBytes === undefined) return openBase(path, options, io);
+  try {
+    return await openBase(path, { ...options, hostMemory: Math.ceil(hostBytes) }, io);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ERR_NOT_SUPPORTED') throw error;
+    return openBase(path, options, io);
+  }
+}
