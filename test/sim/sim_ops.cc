@@ -60,6 +60,7 @@ void SimOps::RmsNorm(const TensorView& x, const float*, int64_t, float, const Te
 }
 
 void SimOps::Project(const ProjectArgs& args) {
+  if (args.gate != nullptr) GatedActivation(args.gate->activation, args.x, args.gate->up);
   for (const Product& product : args.products) {
     y_.clear();
     for (int64_t row = 0; row < args.x.rows; ++row) y_.push_back(Multiplied(Get(args.x, row), product.site));

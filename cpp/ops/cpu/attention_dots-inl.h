@@ -89,15 +89,15 @@ OPENLORA_INLINE void Fill(float* p, int count, float value) {
     V::StorePart(p, V::Set(value), count < V::kLanes ? count : V::kLanes);
 }
 
-inline constexpr int kAtOnce = 2 * kGroupTokens;  // tokens
+inline constexpr int kDotTokens = 2 * kGroupTokens;  // tokens
 
-// What a pair of the tile sees of a block, in whole kAtOnce.
+// What a pair of the tile sees of a block, in whole kDotTokens.
 struct Stretch {
   int first;
   int last;
 };
 OPENLORA_INLINE Stretch StretchOf(int begin, int end) {
-  return {begin / kAtOnce * kAtOnce, (end + kAtOnce - 1) / kAtOnce * kAtOnce};
+  return {begin / kDotTokens * kDotTokens, (end + kDotTokens - 1) / kDotTokens * kDotTokens};
 }
 
 // The largest score that a pair sees; others, beside them, become -inf.
@@ -123,7 +123,7 @@ OPENLORA_INLINE void AddWeights(const float* scores, float* weights, Stretch tok
   F sums[kParts];
   OPENLORA_UNROLL
   for (int i = 0; i < kParts; ++i) sums[i] = V::Load(state->sums + i * V::kLanes);
-  for (int t = tokens.first; t < tokens.last; t += kAtOnce) {
+  for (int t = tokens.first; t < tokens.last; t += kDotTokens) {
     OPENLORA_UNROLL
     for (int i = 0; i < kParts; ++i) {
       const float* const s = scores + t + 2 * i * V::kLanes;
