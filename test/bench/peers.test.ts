@@ -85,7 +85,7 @@ describe('the options of bench/peers', () => {
   });
 
   it.each([
-    [['--model', 'gpt'], "--model is 'gpt', wanted one of qwen2.5-0.5b, tinyllama, tiny"],
+    [['--model', 'gpt'], "--model is 'gpt', wanted one of qwen2.5-0.5b, tinyllama, demo, tiny"],
     [['--batch', '1,x'], "--batch is 'x', wanted an integer from 1"],
     [['--rounds', '0'], "--rounds is '0', wanted an integer from 1"],
     [['--llama', 'q5'], "--llama is 'q5', wanted some of q8_0, q4_0, bf16, f16, q4_k_m, or none"],
