@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,9 +56,29 @@ Status File::ReadAt(int64_t offset, void* data, size_t bytes) const {
   return Ok();
 }
 
+bool File::ReadCachedAt(int64_t offset, void* data, size_t bytes) const {
+#ifdef RWF_NOWAIT
+  uint8_t* next = static_cast<uint8_t*>(data);
+  while (bytes > 0) {
+    const struct iovec part{next, bytes};
+    const ssize_t got = ::preadv2(descriptor_, &part, 1, offset, RWF_NOWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    next += got;
+    offset += got;
+    bytes -= static_cast<size_t>(got);
+  }
+  return true;
+#else
+  (void)offset, (void)data, (void)bytes;
+  return false;
+#endif
+}
+
 void File::WillNeed() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_WILLNEED); }
 
 void File::DoneWith() const { (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED); }
+
 bool File::ForgetPages() const {
 #ifdef POSIX_FADV_DONTNEED
   // Pages that aren't written yet would stay.

@@ -28,6 +28,10 @@ class File {
   // ERR_IO when the file ends before offset + bytes.
   Status ReadAt(int64_t offset, void* data, size_t bytes) const;
 
+  // Reads what the system holds in memory, without waiting for a disk. False if some of it isn't there, or where the
+  // system can't tell.
+  bool ReadCachedAt(int64_t offset, void* data, size_t bytes) const;
+
   // Hints for the whole file: it will be read soon; its pages may leave the page cache, but for those that are not on
   // the disk yet.
   void WillNeed() const;

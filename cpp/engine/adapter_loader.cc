@@ -40,6 +40,13 @@ LoaderResult DoLoaderJob(AdapterStore* store, const FramePool& pool, const Loade
   return result;
 }
 
+bool AdapterLoader::LoadNow(const LoaderJob& job, LoaderResult* result) {
+  StoreReport report;
+  report.reads_only = report.is_cached_only = true;
+  *result = DoLoaderJob(store_, *pool_, job, [](int64_t) { return true; }, is_stopping_, &report);
+  return result->status.ok();
+}
+
 void AdapterLoader::Line::Add(WorkPtr work, size_t rank, bool is_first) {
   {
     const std::lock_guard lock(mutex_);

@@ -35,6 +35,7 @@ class AdapterLoader : public LoaderPort {
   AdapterLoader& operator=(const AdapterLoader&) = delete;
 
   void Start(LoaderJob job) override;
+  bool LoadNow(const LoaderJob& job, LoaderResult* result) override;
   void Drop(int64_t handle) override;
   void DropFromPageCache(const AdapterContent& content) override;
   void Discard(const AdapterContent& content) override;

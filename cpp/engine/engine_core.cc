@@ -182,18 +182,27 @@ bool EngineCore::IsReady(const Sequence& sequence) const {
   return sequence.delivery_epoch != epoch_ || sequence.undelivered < kUndeliveredMax;
 }
 
+StepPlan EngineCore::MakePlan() {
+  StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
+  scheduler_->Commit(plan, step_);
+  if (IsPlanted(Plant::kBookedTwice) && plan.loads.empty() && plan.evictions.empty()) scheduler_->Commit(plan, step_);
+  return plan;
+}
+
 bool EngineCore::Step() {
   ExpireRequests();
   pool_.Reclaim(step_);  // what adapters gave back since the last step: none is in flight
   // Once: the reader may take what there is at any moment, and whoever asks later must see what the plan saw.
   epoch_ = outbox_->epoch();
-  const StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
-  scheduler_->Commit(plan, step_);
-  if (IsPlanted(Plant::kBookedTwice) && plan.loads.empty() && plan.evictions.empty()) scheduler_->Commit(plan, step_);
-  for (Adapter* adapter : plan.loads) StartLoad(adapter);
+  StepPlan plan = MakePlan();
+  // A part of what loads may take of a step, or a MiB: here nothing else runs meanwhile.
+  int64_t bytes_now = std::min(upload_bytes_, std::max<int64_t>(1 << 20, upload_bytes_ / 4));
+  // Each time something more was loaded at once; what was planned before stays booked, and is planned again.
+  while (StartLoads(plan, &bytes_now)) plan = MakePlan();
   // Loads take a bounded part of a step's time from the rows that it has; where there are none, they may take all.
   loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_);
   if (plan.rows.empty()) return HandleStuck(plan);
+  scheduler_->Charge(plan);
   RunBatch(plan);
   if (options_.checks_invariants) {
     const Status status = CheckInvariants();

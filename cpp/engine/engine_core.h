@@ -80,6 +80,7 @@ class EngineCore {
   Status CheckTenant(const Request& request) const;
   Status FindAdapters(const Request& request, std::vector<Adapter*>* adapters) const;
   void ExpireRequests();
+  StepPlan MakePlan();
   bool HandleStuck(const StepPlan& plan);
   void RunBatch(const StepPlan& plan);
   void Deliver();
@@ -95,7 +96,9 @@ class EngineCore {
   Status CheckFrames() const;
   bool IsReady(const Sequence& sequence) const;
   void PrepareFor(Adapter* adapter, Preparing how);
+  LoaderJob LoadJob(const Adapter& adapter) const;
   void StartLoad(Adapter* adapter);
+  bool StartLoads(const StepPlan& plan, int64_t* bytes_now);
   void FinishCheck(Adapter* adapter, LoaderResult* result);
   void FinishPrepare(Adapter* adapter, const LoaderResult& result);
   void FinishLoad(Adapter* adapter, LoaderResult* result);

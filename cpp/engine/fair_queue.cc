@@ -180,7 +180,8 @@ void FairQueue::ForgetIdleTenants() { ForgetIdle(&tenants_, virtual_time_, &tena
 
 struct FairQueue::Visit::State {
   struct FlowState {
-    explicit FlowState(const Flow& flow) : next(flow.waiting.begin()), end(flow.waiting.end()), key(flow.key) {}
+    explicit FlowState(const Flow& of) : flow(&of), next(of.waiting.begin()), end(of.waiting.end()), key(of.key) {}
+    const Flow* flow;
     Waiting::const_iterator next, end;
     FlowKey key;
   };
@@ -229,6 +230,10 @@ struct FairQueue::Visit::State {
   Sequence* NextOf(TenantState* state) {
     if (skipped.contains(state->tenant)) return nullptr;
     while (FlowState* best = state->flows.Best()) {
+      if (skipped_flows.contains(best->flow)) {
+        state->flows.Drop(best->key);
+        continue;
+      }
       Sequence* sequence = *best->next++;
       flow = best;
       if (best->next == best->end) {
@@ -257,6 +262,7 @@ struct FairQueue::Visit::State {
   bool has_given_oldest = false;  // since the last one that was admitted
   std::unordered_set<const Sequence*> visited;
   std::unordered_set<const Tenant*> skipped;
+  std::unordered_set<const Flow*> skipped_flows;
   const Sequence* last = nullptr;
   TenantState* tenant = nullptr;  // of the last one, if it went by its tenant's turn
   FlowState* flow = nullptr;      // likewise, if more of it wait
@@ -271,6 +277,8 @@ Sequence* FairQueue::Visit::Next() {
   state_->last = next;
   return next;
 }
+
+void FairQueue::Visit::SkipFlow() { state_->skipped_flows.insert(state_->last->flow); }
 
 void FairQueue::Visit::SkipTenant() { state_->skipped.insert(state_->last->flow->tenant); }
 

@@ -65,7 +65,8 @@ class FairQueue {
     Sequence* Next();
     // To the one that Next gave last; it counts as admitted.
     void Charge(double cost);
-    // Nothing more of the tenant of the one that Next gave last, but for whoever goes first of all.
+    // Nothing more of the flow, or of the tenant, of the one that Next gave last, but for whoever goes first of all.
+    void SkipFlow();
     void SkipTenant();
 
    private:

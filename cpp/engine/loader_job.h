@@ -44,6 +44,9 @@ class LoaderPort {
  public:
   virtual ~LoaderPort() = default;
   virtual void Start(LoaderJob) {}
+  // A load, here and now, of a pack that is in the page cache: it waits for nothing. False if that can't be; the frames
+  // hold anything then.
+  virtual bool LoadNow(const LoaderJob&, LoaderResult*) { return false; }
   // Nobody waits for the adapter's jobs any more. A load answers with ERR_ABORTED, unless it was done; a kPrepare not
   // at all.
   virtual void Drop(int64_t /*handle*/) {}

@@ -138,6 +138,8 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
     if (turn == Turn::kBlocksAll) break;
     if (turn == Turn::kBlocksTenant) {
       visit.SkipTenant();
+    } else if (turn == Turn::kBlocksFlow) {
+      visit.SkipFlow();
     } else {
       visit.Charge(sequence->known() - sequence->computed);
     }
@@ -163,7 +165,11 @@ Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, StepLedger* ledger) {
                                                                                             : Turn::kBlocksAll;
   };
   if (!sequence->has_pins && !ReserveFor(sequence, ledger)) return blocks();
-  if (!AreResident(*sequence)) return sequence->take_backs == 0 ? Turn::kGoesOn : Turn::kBlocksAll;
+  if (!AreResident(*sequence)) {
+    if (sequence->take_backs > 0) return Turn::kBlocksAll;
+    // All others of its flow wait for the same load.
+    return sequence->adapters[0]->state == AdapterState::kResident ? Turn::kGoesOn : Turn::kBlocksFlow;
+  }
   if (!ledger->MayRead(*sequence)) return Turn::kGoesOn;
   return HasRoom(*sequence, ledger) && PlanRows(sequence, ledger) ? Turn::kGoesOn : blocks();
 }
@@ -172,6 +178,7 @@ Scheduler::Turn Scheduler::PlanWaiting(Sequence* sequence, StepLedger* ledger) {
 // of those to need one would preempt it again, and its prompt would be computed over and over.
 bool Scheduler::HasRoom(const Sequence& sequence, StepLedger* ledger) const {
   if (!sequence.was_preempted) return true;
+  if (ledger->left().rows <= 0) return false;
   const auto running = std::count_if(admitted_.begin(), admitted_.end(), [&](const Sequence* other) {
     return ledger->CanRun(*other) && other != &sequence;
   });
@@ -269,7 +276,13 @@ void Scheduler::Commit(const StepPlan& plan, uint64_t step) {
     Erase(&reserved_, planned.sequence);
     Insert(&admitted_, planned.sequence);
   }
-  Charge(plan);
+  std::unordered_set<const Adapter*> loads(plan.loads.begin(), plan.loads.end());
+  for (const Sequence* sequence : plan.pins) {
+    for (const Adapter* adapter : sequence->adapters) {
+      if (loads.erase(adapter) > 0) queue_.Charge(*sequence, CostOfBytes(adapter->bytes));
+    }
+  }
+  queue_.Settle();
 }
 
 void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
@@ -284,7 +297,6 @@ void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
   ++preemptions_;
 }
 
-// What this plan gives to whom: rows, loads, and of the adapters that it reads an equal part to each that names them.
 void Scheduler::Charge(const StepPlan& plan) {
   std::unordered_map<const Adapter*, int64_t> readers;
   for (const PlannedRows& planned : plan.rows) {
@@ -299,12 +311,6 @@ void Scheduler::Charge(const StepPlan& plan) {
       cost += CostOfBytes(adapter->bytes) / static_cast<double>(readers[adapter]);
     sequence->charged = std::max(sequence->charged, end);
     queue_.Charge(*sequence, cost);
-  }
-  std::unordered_set<const Adapter*> loads(plan.loads.begin(), plan.loads.end());
-  for (const Sequence* sequence : plan.pins) {
-    for (const Adapter* adapter : sequence->adapters) {
-      if (loads.erase(adapter) > 0) queue_.Charge(*sequence, CostOfBytes(adapter->bytes));
-    }
   }
   queue_.Settle();
 }

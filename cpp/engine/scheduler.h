@@ -38,6 +38,9 @@ class Scheduler {
   StepPlan Plan(const std::function<bool(const Sequence&)>& is_ready);
   // `step`: the last completed one.
   void Commit(const StepPlan& plan, uint64_t step);
+  // Counts what the plan that runs gives to whom: rows, and of the adapters that it reads an equal part to each that
+  // names them.
+  void Charge(const StepPlan& plan);
 
   int64_t waiting() const { return queue_.waiting(); }
   int64_t admitted() const { return static_cast<int64_t>(admitted_.size()); }
@@ -51,7 +54,7 @@ class Scheduler {
  private:
   void PlanAdmitted(bool is_continuing, StepLedger* ledger);
   void PlanPrompts(StepLedger* ledger);
-  enum class Turn { kGoesOn, kBlocksTenant, kBlocksAll };
+  enum class Turn { kGoesOn, kBlocksFlow, kBlocksTenant, kBlocksAll };
   Turn PlanWaiting(Sequence* sequence, StepLedger* ledger);
   void PlanIf(bool is_wanted, Sequence* sequence, StepLedger* ledger);
   bool PlanRows(Sequence* sequence, StepLedger* ledger);
@@ -63,7 +66,6 @@ class Scheduler {
   static bool IsContinuing(const Sequence& sequence) { return sequence.known() - sequence.computed == 1; }
   void Unpin(Sequence* sequence);
   void Preempt(Sequence* sequence, uint64_t step);
-  void Charge(const StepPlan& plan);
   double CostOfBytes(int64_t bytes) const;
 
   SchedulerLimits limits_;

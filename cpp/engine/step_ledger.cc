@@ -49,7 +49,8 @@ void StepLedger::Release() {
 
 bool StepLedger::MayRead(const Sequence& sequence) const {
   const int64_t bytes = NewBytes(sequence);
-  return bytes == 0 || read_.empty() || bytes <= left_.lora_bytes;
+  const bool is_first_prompt = !has_prompt_read_ && sequence.known() - sequence.computed > 1;
+  return bytes == 0 || read_.empty() || is_first_prompt || bytes <= left_.lora_bytes;
 }
 
 // Of the sequence's adapters those that this step doesn't read yet.
@@ -69,44 +70,83 @@ bool StepLedger::Take(int64_t frames) {
   return true;
 }
 
+// Who would give way is found out first: nobody does where it isn't enough, or where it brings nothing. Adapters of who
+// loses its KV stay reserved for it unless they are needed too.
 bool StepLedger::TakeByForce(const Sequence* taker, int64_t frames) {
   if (Take(frames)) return true;
-  const std::vector<Sequence*>&reserved = *state_.reserved, &admitted = *state_.admitted;
-  for (auto it = reserved.rbegin(); it != reserved.rend(); ++it) {
-    Sequence* other = *it;
-    const bool gives_way =
-        taker->is_admitted || !CanRun(*other) || (admitted.empty() && taker->has_pins && !visited_.contains(other));
-    if (IsPlanted(Plant::kReservationDeadlock)) break;
-    if (other == taker || !gives_way || IsPlanned(other) || IsTakenBack(other) || !AreResident(*other)) continue;
-    TakeBack(other);
-    if (Take(frames)) return true;
+  Trial trial;
+  const auto is_enough = [&] { return frames_free_ + trial.freed + eviction_.frames_reachable() >= frames; };
+  TryReservations(*taker, is_enough, &trial);
+  TryAdmitted(*taker, frames, is_enough, &trial);
+  for (Sequence* victim : trial.victims) {
+    if (is_enough()) break;
+    for (Adapter* adapter : victim->adapters) eviction_.Unpin(adapter);
+    trial.reservations.push_back(victim);
   }
-  for (auto it = admitted.rbegin(); it != admitted.rend(); ++it) {
-    if (*it == taker || CanRun(**it) || IsPreempted(*it)) continue;
-    Preempt(*it);
-    if (Take(frames)) return true;
-  }
-  return TakeFromRunning(taker, frames);
-}
-
-// Preempts running sequences, the youngest first, if that brings enough.
-bool StepLedger::TakeFromRunning(const Sequence* taker, int64_t frames) {
-  std::vector<Sequence*> victims;
-  Held held = HeldFrames();
-  int64_t reachable = frames_free_ + eviction_.frames_reachable();
-  for (auto it = state_.admitted->rbegin(); it != state_.admitted->rend() && reachable < frames; ++it) {
-    Sequence* other = *it;
-    if (other == taker || IsPreempted(other) || !GivesWay(*taker, frames, *other, held)) continue;
-    victims.push_back(other);
-    reachable += FramesFreedBy(other);
-    held[other->flow->tenant] -= FramesOf(other);
-  }
-  if (reachable < frames) return false;
-  for (Sequence* victim : victims) {
-    if (victim->arrival < taker->arrival) plan_->given_way.push_back(victim);
+  const bool has_enough = is_enough();
+  if (has_enough) SpareReservations(is_enough, &trial);
+  Undo(trial);
+  if (!has_enough) return false;
+  for (Sequence* other : trial.reservations) TakeBack(other);
+  for (Sequence* victim : trial.victims) {
+    if (CanRun(*victim) && victim->arrival < taker->arrival) plan_->given_way.push_back(victim);
     Preempt(victim);
   }
   return Take(frames);
+}
+
+void StepLedger::TryReservations(const Sequence& taker, const std::function<bool()>& is_enough, Trial* trial) {
+  if (IsPlanted(Plant::kReservationDeadlock)) return;
+  const bool has_rows = !state_.admitted->empty();
+  for (auto it = state_.reserved->rbegin(); it != state_.reserved->rend() && !is_enough(); ++it) {
+    Sequence* other = *it;
+    const bool gives_way =
+        taker.is_admitted || !CanRun(*other) || (!has_rows && taker.has_pins && !visited_.contains(other));
+    if (other == &taker || !gives_way || IsPlanned(other) || IsTakenBack(other) || !AreResident(*other)) continue;
+    for (Adapter* adapter : other->adapters) eviction_.Unpin(adapter);
+    trial->reservations.push_back(other);
+  }
+}
+
+// Those that can't run at present, then those that can and give way, each time the youngest first.
+void StepLedger::TryAdmitted(const Sequence& taker, int64_t frames, const std::function<bool()>& is_enough,
+                             Trial* trial) {
+  Held held;
+  for (const bool can_run : {false, true}) {
+    if (can_run && !is_enough()) held = HeldFrames();
+    for (auto it = state_.admitted->rbegin(); it != state_.admitted->rend() && !is_enough(); ++it) {
+      Sequence* other = *it;
+      if (other == &taker || IsPreempted(other) || CanRun(*other) != can_run) continue;
+      if (can_run && !GivesWay(taker, frames, *other, held)) continue;
+      held[other->flow->tenant] -= FramesOf(other);
+      trial->freed += FramesFreedBy(*other);
+      eviction_.LetGo(other->kv.shared.tail);
+      const auto planned = planned_.find(other);
+      if (planned != planned_.end()) Unkeep(planned->second.hit);
+      trial->victims.push_back(other);
+    }
+  }
+}
+
+// Those without which it is enough as well.
+void StepLedger::SpareReservations(const std::function<bool()>& is_enough, Trial* trial) {
+  std::erase_if(trial->reservations, [&](const Sequence* other) {
+    for (Adapter* adapter : other->adapters) eviction_.Pin(adapter);
+    if (is_enough()) return true;
+    for (Adapter* adapter : other->adapters) eviction_.Unpin(adapter);
+    return false;
+  });
+}
+
+void StepLedger::Undo(const Trial& trial) {
+  for (const Sequence* other : trial.reservations) {
+    for (Adapter* adapter : other->adapters) eviction_.Pin(adapter);
+  }
+  for (const Sequence* victim : trial.victims) {
+    eviction_.Hold(victim->kv.shared.tail);
+    const auto planned = planned_.find(victim);
+    if (planned != planned_.end()) Keep(planned->second.hit);
+  }
 }
 
 // Whether a running sequence loses its KV to `taker`. Within a tenant the younger does. Where several tenants are at
@@ -144,20 +184,14 @@ int64_t StepLedger::FramesOf(const Sequence* sequence) const {
   return static_cast<int64_t>(sequence->kv.frames.size()) + PlannedFrames(sequence);
 }
 
-// At least: blocks that another victim holds as well aren't counted.
-int64_t StepLedger::FramesFreedBy(const Sequence* sequence) const {
-  int64_t frames = state_.kv->FramesOwned(sequence->kv) + PlannedFrames(sequence);
-  for (const PrefixBlock* block = sequence->kv.shared.tail; block != nullptr && !block->is_root();
-       block = block->parent) {
-    if (block->references > 1 || !block->children.empty()) break;
-    frames += state_.kv->layers();
-  }
-  return frames;
+// Beside blocks that it shares.
+int64_t StepLedger::FramesFreedBy(const Sequence& sequence) const {
+  return state_.kv->FramesOwned(sequence.kv) + PlannedFrames(&sequence);
 }
 
 // It loses its frames, and its rows in this plan, if it had some.
 void StepLedger::Preempt(Sequence* sequence) {
-  frames_free_ += state_.kv->FramesOwned(sequence->kv) + PlannedFrames(sequence);
+  frames_free_ += FramesFreedBy(*sequence);
   eviction_.LetGo(sequence->kv.shared.tail);
   preempted_.insert(sequence);
   plan_->preemptions.push_back(sequence);
@@ -182,7 +216,9 @@ void StepLedger::Plan(Sequence* sequence, const PrefixHit& hit, int32_t start, i
   plan_->rows.push_back({sequence, rows, hit});
   left_.rows -= rows;
   left_.logit_rows -= LogitRows(*sequence, start, rows);
-  left_.lora_bytes -= NewBytes(*sequence);
+  const int64_t bytes = NewBytes(*sequence);
+  left_.lora_bytes -= bytes;
+  has_prompt_read_ |= bytes > 0 && sequence->known() - sequence->computed > 1;
   read_.insert(sequence->adapters.begin(), sequence->adapters.end());
 }
 

@@ -80,7 +80,8 @@ class StepLedger {
   // so that answers of one don't shut out prompts of another.
   void HoldBack();
   void Release();
-  // Whether the step may read the sequence's adapters. The first are read whatever they take.
+  // Whether the step may read the sequence's adapters. The first are read whatever they take, and so are those of the
+  // first prompt that has some: else answers could keep it waiting for ever.
   bool MayRead(const Sequence& sequence) const;
 
   // Takes frames, evicting as far as needed; nothing changes when even that isn't enough.
@@ -105,13 +106,21 @@ class StepLedger {
   };
 
   int64_t NewBytes(const Sequence& sequence) const;
-  bool TakeFromRunning(const Sequence* taker, int64_t frames);
+  // Who would give way; eviction_ is as if they did until Undo.
+  struct Trial {
+    std::vector<Sequence*> reservations, victims;
+    int64_t freed = 0;
+  };
+  void TryReservations(const Sequence& taker, const std::function<bool()>& is_enough, Trial* trial);
+  void TryAdmitted(const Sequence& taker, int64_t frames, const std::function<bool()>& is_enough, Trial* trial);
+  void SpareReservations(const std::function<bool()>& is_enough, Trial* trial);
+  void Undo(const Trial& trial);
   bool GivesWay(const Sequence& taker, int64_t frames, const Sequence& other, const Held& held) const;
   int64_t Share() const { return state_.pool->frames_total() / state_.queue->tenants(); }
   Held HeldFrames() const;
   int64_t PlannedFrames(const Sequence* sequence) const;
   int64_t FramesOf(const Sequence* sequence) const;
-  int64_t FramesFreedBy(const Sequence* sequence) const;
+  int64_t FramesFreedBy(const Sequence& sequence) const;
   void Preempt(Sequence* sequence);
   void TakeBack(Sequence* sequence);
 
@@ -122,6 +131,7 @@ class StepLedger {
   EvictionPlan eviction_;
   int64_t frames_free_;
   bool has_shares_ = true;
+  bool has_prompt_read_ = false;  // a prompt reads adapters that nobody else did before it
   std::unordered_set<const Adapter*> read_;
   std::unordered_map<const Sequence*, Planned> planned_;
   std::unordered_set<const Sequence*> preempted_, taken_back_, visited_;

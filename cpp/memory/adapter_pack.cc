@@ -129,21 +129,22 @@ Status PackWriter::Publish() {
   return file_.Publish();
 }
 
-bool PackReader::Open(const std::string& path, const Sha256::Digest& key, const PackFormat& format, std::string* why) {
+bool PackReader::Open(const std::string& path, const Sha256::Digest& key, const PackFormat& format, bool is_cached_only,
+                      std::string* why) {
   why->clear();
-  File file;
-  if (!File::Open(path, &file).ok()) return false;
+  is_cached_only_ = is_cached_only;
+  if (!File::Open(path, &file_).ok()) return false;
   *why = path + " is damaged";
   Head head;
   const Head wanted;
-  if (!file.ReadAt(0, &head, sizeof head).ok()) return false;
+  if (!Read(0, &head, sizeof head)) return false;
   if (std::memcmp(head.magic, wanted.magic, sizeof head.magic) != 0 || head.version != kVersion || head.key != key ||
       head.frame_bytes != format.tiles.frame_bytes || head.sites > format.shapes.size() || head.frames < 0 ||
-      head.frames > file.size() / head.frame_bytes || head.header_bytes != PackHeaderBytes(head.sites, head.frames) ||
-      file.size() != head.header_bytes + head.frames * head.frame_bytes)
+      head.frames > file_.size() / head.frame_bytes || head.header_bytes != PackHeaderBytes(head.sites, head.frames) ||
+      file_.size() != head.header_bytes + head.frames * head.frame_bytes)
     return false;
   std::vector<uint8_t> header(static_cast<size_t>(head.header_bytes));
-  if (!file.ReadAt(0, header.data(), header.size()).ok()) return false;
+  if (!Read(0, header.data(), header.size())) return false;
   const size_t covered = header.size() - sizeof(uint64_t);
   uint64_t checksum;
   std::memcpy(&checksum, header.data() + covered, sizeof checksum);
@@ -170,14 +171,13 @@ bool PackReader::Open(const std::string& path, const Sha256::Digest& key, const 
   std::memcpy(checksums_.data(), header.data() + at, checksums_.size() * sizeof(uint64_t));
   header_bytes_ = head.header_bytes;
   frame_bytes_ = head.frame_bytes;
-  file_ = std::move(file);
   why->clear();
   return true;
 }
 
 bool PackReader::ReadFrame(int64_t frame, uint8_t* data) const {
   const auto bytes = static_cast<size_t>(frame_bytes_);
-  return file_.ReadAt(header_bytes_ + frame * frame_bytes_, data, bytes).ok() &&
+  return Read(header_bytes_ + frame * frame_bytes_, data, bytes) &&
          Checksum(data, bytes) == checksums_[static_cast<size_t>(frame)];
 }
 

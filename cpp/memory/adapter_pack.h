@@ -56,8 +56,10 @@ class PackWriter {
 // Reads one.
 class PackReader {
  public:
-  // False where there is none, or none that fits: `why` is empty, or says what is wrong with it.
-  bool Open(const std::string& path, const Sha256::Digest& key, const PackFormat& format, std::string* why);
+  // False where there is none, or none that fits: `why` is empty, or says what is wrong with it. `is_cached_only`: what
+  // isn't in the page cache counts as missing, now and in ReadFrame.
+  bool Open(const std::string& path, const Sha256::Digest& key, const PackFormat& format, bool is_cached_only,
+            std::string* why);
   const AdapterManifest& manifest() const { return manifest_; }  // sites: number, rank, scale
   int64_t frames() const { return static_cast<int64_t>(checksums_.size()); }
   int64_t bytes() const { return file_.size(); }
@@ -66,7 +68,12 @@ class PackReader {
   bool ReadFrame(int64_t frame, uint8_t* data) const;
 
  private:
+  bool Read(int64_t offset, void* data, size_t bytes) const {
+    return is_cached_only_ ? file_.ReadCachedAt(offset, data, bytes) : file_.ReadAt(offset, data, bytes).ok();
+  }
+
   File file_;
+  bool is_cached_only_ = false;
   AdapterManifest manifest_;
   std::vector<uint64_t> checksums_;
   int64_t header_bytes_ = 0;

@@ -100,8 +100,9 @@ bool AdapterStore::ReadPack(const AdapterContent& content, const std::vector<uin
   PackReader pack;
   std::string why;
   const std::string path = PathOf(content.key);
-  if (!pack.Open(path, content.key, format_, &why) || pack.frames() != content.frames) return false;
-  pack.file().WillNeed();
+  const bool is_cached_only = report->is_cached_only;
+  if (!pack.Open(path, content.key, format_, is_cached_only, &why) || pack.frames() != content.frames) return false;
+  if (!is_cached_only) pack.file().WillNeed();
   const int64_t frame_bytes = format_.tiles.frame_bytes;
   std::vector<uint8_t> buffer;
   const bool is_direct = frames != nullptr && device_->is_host();
@@ -124,7 +125,7 @@ bool AdapterStore::ReadPack(const AdapterContent& content, const std::vector<uin
     if (loaded->layout.frames != pack.frames()) return false;
   }
   report->has_pack = true;
-  MarkPackUsed(path);
+  if (!is_cached_only) MarkPackUsed(path);  // which may write
   return true;
 }
 

@@ -34,7 +34,8 @@ struct LoadedAdapter {
 // How far the store may go in one call, what it did, for the counters, and what is left to do when whoever waits has
 // been told.
 struct StoreReport {
-  bool reads_only = false;  // in: a pack that isn't there isn't made; `needs_pack` and ERR_ABORTED say so
+  bool reads_only = false;      // in: a pack that isn't there isn't made; `needs_pack` and ERR_ABORTED say so
+  bool is_cached_only = false;  // in: a pack that isn't all in the page cache counts as one that isn't there
   bool needs_pack = false;
   bool has_pack = false;                // from now on
   bool has_built = false;               // the pack was made by this call

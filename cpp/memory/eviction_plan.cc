@@ -56,6 +56,18 @@ void EvictionPlan::Unpin(Adapter* adapter) {
   others_.insert(&adapter->eviction);
 }
 
+void EvictionPlan::Pin(Adapter* adapter) {
+  if (CanGo(adapter)) reachable_ -= adapter->layout.frames;
+  --unpinned_[adapter];
+}
+
+void EvictionPlan::Hold(PrefixBlock* tail) {
+  ForChain(tail, [&](PrefixBlock* block) {
+    if (IsReachable(block)) reachable_ -= layers_;
+    --let_go_[block];
+  });
+}
+
 void EvictionPlan::Keep(PrefixBlock* tail) {
   ForChain(tail, [&](PrefixBlock* block) {
     if (IsReachable(block)) reachable_ -= layers_;

@@ -32,6 +32,9 @@ class EvictionPlan {
   // One pin fewer; one sequence fewer that holds the chain up to `tail`.
   void Unpin(Adapter* adapter);
   void LetGo(PrefixBlock* tail);
+  // Take that back, as long as nothing was evicted since.
+  void Pin(Adapter* adapter);
+  void Hold(PrefixBlock* tail);
 
   bool IsEvicted(const Adapter* adapter) const { return evicted_.contains(adapter); }
   bool IsDropped(const PrefixBlock* block) const { return dropped_.contains(block); }

@@ -91,6 +91,7 @@ class Simulator final : public LoaderPort {
   void Register(int32_t name);
   void Unregister(Generation* generation);
   void Start(LoaderJob asked) override;
+  bool LoadNow(const LoaderJob& job, LoaderResult* result) override;
   void Drop(int64_t handle) override;
   bool HalfDo(int64_t id);
   bool EndJob(int64_t id);

@@ -29,6 +29,21 @@ void Simulator::Start(LoaderJob asked) {
   Schedule(ms, Kind::kDone, id);
 }
 
+bool Simulator::LoadNow(const LoaderJob& job, LoaderResult* result) {
+  const bool is_cached = random_.Chance(0.7);
+  trace_.Note(steps_, is_cached ? "loaded at once: handle" : "not in the page cache: handle", job.handle);
+  const TileContent& content = *catalog_.Find(job.handle)->content;
+  TileLayout layout = PlanTiles(ManifestOf(content, "name"), catalog_.shapes(), core_.residency().format());
+  FillFrames(content, layout, job.frames, core_.pool(), catalog_.shapes(), 0);
+  if (!is_cached) return false;
+  FillFrames(content, layout, job.frames, core_.pool(), catalog_.shapes(), 1);
+  result->task = LoaderTask::kLoad;
+  result->handle = job.handle;
+  result->has_pack = true;
+  result->loaded.layout = std::move(layout);
+  return true;
+}
+
 void Simulator::Drop(int64_t handle) {
   trace_.Note(steps_, "drop jobs of handle", handle);
   std::erase_if(jobs_, [handle](const auto& job) {

@@ -101,6 +101,27 @@ TEST_F(AdapterTiersTest, WorkBeginsWhenARequestIsEnqueuedAndNotOnlyWhenItHasFram
   for (int64_t id = 1; id <= 4; ++id) EXPECT_EQ(driver_->answer(id).end, "length");
 }
 
+TEST_F(AdapterTiersTest, WhatIsInThePageCacheIsThereInTheStepThatPlansIt) {
+  Open(PoolFor(1), 2);
+  const Answer first = Ask(1, 1);
+  Ask(2, 2);  // the first one leaves
+  ASSERT_EQ(TierOf(1), Tier::kHost);
+  driver_->set_loads_now();
+  core().Submit(MakeRequest(3, {1, 2, 3}, 4, {{1, 1.0f}}));
+  core().Step();
+  driver_->Read();
+  EXPECT_EQ(driver_->answer(3).tokens.size(), 1u);
+  EXPECT_EQ(driver_->loader_work(), Tasks{});
+  driver_->Run();
+  EXPECT_EQ(driver_->answer(3).tokens, first.tokens);
+  EXPECT_EQ(driver_->answer(3).usage.adapters[0].tier, Tier::kHost);
+  EXPECT_TRUE(core().CheckInvariants().ok());
+  // Where it can't be, it goes the usual way.
+  Ask(4, 2);
+  std::filesystem::remove_all(folder_.File("packs"));
+  EXPECT_EQ(Ask(5, 1).tokens, first.tokens);
+}
+
 TEST_F(AdapterTiersTest, WhatNobodyWaitsForAnyMoreIsDropped) {
   Open(PoolFor(1), 3);
   core().Submit(MakeRequest(1, {1, 2}, 20, {{1, 1.0f}}));

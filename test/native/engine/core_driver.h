@@ -34,6 +34,13 @@ class CoreDriver : public LoaderPort {
     if (job.task != LoaderTask::kCheck) DropPrepare(job.handle);  // what comes now does that too, and more
     work_.push_back({std::move(job), false});
   }
+  bool LoadNow(const LoaderJob& job, LoaderResult* result) override {
+    if (!loads_now_) return false;
+    StoreReport report;
+    report.reads_only = report.is_cached_only = true;
+    *result = DoLoaderJob(core_.store(), core_.pool(), job, [](int64_t) { return true; }, is_aborted_, &report);
+    return result->status.ok();
+  }
   void Drop(int64_t handle) override {
     DropPrepare(handle);
     for (Work& work : work_) work.is_dropped |= work.job.handle == handle;
@@ -55,6 +62,8 @@ class CoreDriver : public LoaderPort {
   bool has_ended(int64_t request) { return !answers_[request].end.empty(); }
   bool has_loader_work() const { return !work_.empty(); }
 
+  // From now on what is in the page cache is loaded within a step, as AdapterLoader does it.
+  void set_loads_now() { loads_now_ = true; }
   // Of the step that was last planned.
   int64_t upload_bytes() const { return upload_bytes_; }
   // What is to be done, the oldest first.
@@ -158,6 +167,7 @@ class CoreDriver : public LoaderPort {
   std::vector<ProgressEvent> progress_;
   std::deque<Work> work_;
   int64_t upload_bytes_ = 0;
+  bool loads_now_ = false;
   std::map<int64_t, std::string> holds_;
   std::vector<std::string> warnings_;
   std::map<int64_t, Answer> answers_;

