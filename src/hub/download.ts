@@ -125,7 +125,9 @@ async function fetchBlob(
       const after = (await sizeOf(incomplete)) ?? 0;
       if (after > before) attempt = 1;
       if (repo.signal.aborted || !isTransient(error) || attempt === attempts) throw error;
-      await sleep(Math.min(RETRY_MS_MAX, RETRY_MS * attempt), undefined, { signal: repo.signal }).catch(() => repo.signal.throwIfAborted());
+      await sleep(Math.min(RETRY_MS_MAX, RETRY_MS * attempt), undefined, { signal: repo.signal }).catch(() =>
+        repo.signal.throwIfAborted(),
+      );
     }
   }
   const hex = await digestOf(incomplete, file);

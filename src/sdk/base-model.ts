@@ -6,7 +6,7 @@ import type { CheckedAdapter, FolderReader } from '../formats/index.js';
 import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import { Admission } from './admission.js';
-import { AdapterRegistry, type AdapterEntry, type Registration } from './adapter.js';
+import { AdapterRegistry, type AdapterEntry } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
 import { abortedError, callUser, closedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';

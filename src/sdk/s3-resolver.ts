@@ -17,7 +17,10 @@ export interface S3ResolverOptions {
   /** Of the signature; stores that have none take 'us-east-1', or 'auto'. */
   region: string;
   bucket: string;
-  /** Of every key: a relative name such as `adapters` or `models/lora`; perhaps each tenant's. Default: none. */
+  /**
+   * Of every key: a relative name such as `adapters` or `models/lora`; perhaps each tenant's, looked up and not made of its name,
+   * which is whatever a request says. Default: none.
+   */
   prefix?: string | ((tenant: string | undefined) => string);
   /** Of all requests, or of each tenant; asked for each resolution. null: this tenant has none, and no adapters. */
   credentials:
@@ -28,7 +31,7 @@ export interface S3ResolverOptions {
       ) => S3Credentials | null | Promise<S3Credentials | null>);
   /** Of an adapter's tensors; more is ERR_ADAPTER_SIZE. Default: '2GiB'. */
   maxBytes?: ByteSize;
-  /** Of a request, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s. Default: 4. */
+  /** Of a request, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s, to 8 s at most. Default: 4. */
   attempts?: number;
   /** Milliseconds without a byte that end an attempt, 1 to 2^31 - 1. Default: 15,000. */
   idleMs?: number;

@@ -171,7 +171,8 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(lines.find(({ name }) => name === '20 registered, zipf')!.retention).toBeGreaterThan(0);
     const [root] = readdirSync(kept);
     // Those that were asked for are packed in one place; the base that has them all packs none.
-    const packs = (cache: string) => readdirSync(join(kept, root!, cache, 'adapters')).filter((name) => name.endsWith('.adapter'));
+    const packs = (cache: string) =>
+      readdirSync(join(kept, root!, cache, 'adapters')).filter((name) => name.endsWith('.adapter'));
     expect(packs('cache').length).toBeGreaterThan(0);
     expect(packs('cache-without-packs')).toEqual([]);
     const written = () => statSync(join(kept, root!, 'adapters', '00007', 'adapter_model.safetensors')).mtimeMs;

@@ -267,7 +267,8 @@ export class FakeEngine implements NativeEngine {
       const isGone = !this.adapters.has(handle);
       const gone = { code: 'ERR_ADAPTER_NOT_FOUND', message: `adapter ${handle} is not registered` };
       const failure = isGone ? gone : (this.fake.holdFailure?.(kind) ?? { code: '', message: '' });
-      if (!isGone && !this.adapters.get(handle)?.isReady) this.violations.push(`hold of handle ${handle}, which is not ready`);
+      if (!isGone && !this.adapters.get(handle)?.isReady)
+        this.violations.push(`hold of handle ${handle}, which is not ready`);
       events.push({ kind: 'adapterHeld', ticket, ...failure });
     }
   }

@@ -99,7 +99,10 @@ describe('an id that is resolved', () => {
 
 describe('limits.maxQueuedPerTenant', () => {
   test('counts requests that wait for the resolver or the tokenizer, and no other tenant pays', async () => {
-    const { resolver, limits } = { resolver: () => new Promise<null>(() => undefined), limits: { maxQueuedPerTenant: 2 } };
+    const { resolver, limits } = {
+      resolver: () => new Promise<null>(() => undefined),
+      limits: { maxQueuedPerTenant: 2 },
+    };
     const fake = await openFake({}, { adapterResolver: resolver, limits });
     opened(fake);
     const { base, tokenizer, engine } = fake;

@@ -295,8 +295,16 @@ describe('s3Resolver', () => {
     ['no credentials', { credentials: undefined }, /^credentials: wanted an object$/],
     ['no secret', { credentials: { accessKeyId: 'x', secretAccessKey: 5 } }, /^credentials.secretAccessKey: wanted a/],
     ['credentials in words', { credentials: 'AKID:hush' }, /^credentials: wanted an object$/],
-    ['a key with a line', { credentials: { ...KEY, accessKeyId: 'hush\n' } }, /^credentials.accessKeyId: wanted [^"]*$/],
-    ['a secret with a line', { credentials: { ...KEY, secretAccessKey: 'hush\n' } }, /^credentials.secretAccessKey: wanted/],
+    [
+      'a key with a line',
+      { credentials: { ...KEY, accessKeyId: 'hush\n' } },
+      /^credentials.accessKeyId: wanted [^"]*$/,
+    ],
+    [
+      'a secret with a line',
+      { credentials: { ...KEY, secretAccessKey: 'hush\n' } },
+      /^credentials.secretAccessKey: wanted/,
+    ],
     ['a token with a line', { credentials: { ...KEY, sessionToken: 'hush\n' } }, /^credentials.sessionToken: wanted/],
     ['a size in words', { maxBytes: 'much' }, /^maxBytes/],
     ['no attempts', { attempts: 0 }, /^attempts/],

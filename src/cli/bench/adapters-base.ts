@@ -74,7 +74,12 @@ export class AdaptersBase {
       adapterDisk: hasNoPacks ? 0 : folder.packBytesMax,
     };
     const base = await openBase(folder.base, options, io);
-    return new AdaptersBase(context, base, Math.floor((pool - kv) / each), isAlone || hasNoPacks ? undefined : folder.cache);
+    return new AdaptersBase(
+      context,
+      base,
+      Math.floor((pool - kv) / each),
+      isAlone || hasNoPacks ? undefined : folder.cache,
+    );
   }
 
   get registered(): number {
