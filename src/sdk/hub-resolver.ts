@@ -24,7 +24,9 @@ export interface HubResolverOptions {
   cacheDir?: string;
   /** Of all files of an adapter; more is ERR_ADAPTER_SIZE. Default: '2GiB'. */
   maxBytes?: ByteSize;
-  /** Of a question to the hub, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s, to 8 s at most. Default: 4. */
+  /**
+   * Of a question to the hub, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s, to 8 s at most. Default: 4.
+   */
   attempts?: number;
 }
 

@@ -151,7 +151,7 @@ function checkPrefix(value: unknown): string[] {
 }
 
 function checkCredentials(value: unknown): S3Credentials {
-  if (typeof value !== 'object' || value === null) invalidSecret('credentials', 'an object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) invalidSecret('credentials', 'an object');
   const o = checkObject('credentials', value);
   checkKeys('credentials', o, CREDENTIAL_KEYS);
   const secret = (key: keyof S3Credentials): string => {

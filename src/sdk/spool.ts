@@ -32,7 +32,8 @@ export class Spool {
   /**
    * Writes all of `source` to a new file; when that fails, none is left. One chunk of a stream is asked for at a time, and
    * not needed any more when the next one is. Rejects with ERR_ADAPTER_SIZE for more than `bytesMax`, ERR_ADAPTER_STREAM for
-   * a stream that fails, ERR_IO for a disk that does, and with ERR_ABORTED or the signal's reason; a stream is told to let go then.
+   * a stream that fails, ERR_IO for a disk that does, and with ERR_ABORTED or the signal's reason; a stream is told to let go
+   * then.
    */
   async write(source: ByteSource, bytesMax: number, signal: AbortSignal): Promise<SpooledFile> {
     const writing = this.#write(source, bytesMax, signal);

@@ -288,7 +288,9 @@ describe('s3Resolver', () => {
   test.each<[string, Partial<Record<keyof S3ResolverOptions | 'key', unknown>>, RegExp]>([
     ['an endpoint without a protocol', { endpoint: 's3.example' }, /^endpoint: got "s3.example", wanted http/],
     ['an endpoint with a query', { endpoint: 'http://x?y' }, /^endpoint/],
-    ['an endpoint with a password', { endpoint: 'http://a:b@x' }, /^endpoint/],
+    ['an endpoint with a password', { endpoint: 'http://a:hush@x' }, /^endpoint: wanted http.* without a user/],
+    ['no URL, with a password', { endpoint: 'a:hush@x' }, /^endpoint: wanted http.* without a user/],
+    ['credentials in a list', { credentials: ['hush'] }, /^credentials: wanted an object$/],
     ['no region', { region: '' }, /^region/],
     ['a bucket that leaves', { bucket: '..' }, /^bucket: got "\.\.", wanted the name of a bucket$/],
     ['a prefix that leaves', { prefix: '../x' }, /^prefix: got "..\/x", wanted a relative name/],

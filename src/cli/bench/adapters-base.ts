@@ -125,7 +125,7 @@ export class AdaptersBase {
     await this.#loop(requests, false);
   }
 
-  /** Answers a trace. `forgets`: each adapter's own file that was read is forgotten again; of packed ones the engine sees to that. */
+  /** Answers a trace. `forgets`: each adapter's own file that was read is forgotten again; packed ones are the engine's affair. */
   async run(trace: readonly number[], forgets: boolean): Promise<LoopResult> {
     return this.#loop(
       trace.map((adapter) => this.request(adapter)),

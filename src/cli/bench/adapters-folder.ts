@@ -151,7 +151,10 @@ async function fill(root: string, settings: AdaptersSettings, io: Io): Promise<A
   return { base, cache, adapters, adapterBytes: each, packBytesMax: 2 * count * (each + FILE_REST_BYTES) };
 }
 
-/** How many adapters of `each` bytes the disk has room for: each takes them twice, its own file and the packed one. `there`: own files. */
+/**
+ * How many adapters of `each` bytes the disk has room for: each takes them twice, in its own file, of which `there` are there, and
+ * in the packed one.
+ */
 export function countFor(room: number, each: number, there: number, wanted: number): number {
   return Math.max(0, Math.min(wanted, Math.floor((room + there * each) / (2 * each))));
 }
