@@ -23,6 +23,11 @@ export interface HubRepo {
   signal: AbortSignal;
 }
 
+/** Whether it can be a token: what can't would be told in the error of a request that has it in a header. */
+export function isHubToken(value: unknown): value is string {
+  return typeof value === 'string' && /^hf_\w{1,512}$/.test(value);
+}
+
 type Common = Parameters<typeof downloadFile>[0];
 
 function common(repo: HubRepo): Pick<Common, 'hubUrl' | 'fetch'> & { accessToken?: string } {

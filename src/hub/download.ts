@@ -17,6 +17,7 @@ import type { HubFile } from './files.js';
 
 const ATTEMPTS = 4;
 const RETRY_MS = 500;
+const RETRY_MS_MAX = 8_000;
 
 interface CacheFolders {
   blobs: string;
@@ -32,6 +33,13 @@ export interface DownloadedFile {
   isCached: boolean;
 }
 
+export interface DownloadOptions {
+  /** Gets what there is so far of all files. */
+  onBytes?: (path: string, bytes: number) => void;
+  /** Of a file that makes no progress. Default: 4. */
+  attempts?: number;
+}
+
 export interface Snapshot {
   /** Of the repository in the cache. */
   storage: string;
@@ -41,16 +49,15 @@ export interface Snapshot {
 }
 
 /**
- * Fetches what is missing of some files of a repository; `onBytes` gets what there is so far of all of them. Every file is compared
- * with its digest before it gets its name (ERR_HUB_DIGEST); what broke off stays, and the next call goes on with it. Rejects
- * with the codes of client.ts.
+ * Fetches what is missing of some files of a repository. Every file is compared with its digest before it gets its name
+ * (ERR_HUB_DIGEST); what broke off stays, and the next call goes on with it. Rejects with the codes of client.ts.
  */
 export async function downloadSnapshot(
   repo: HubRepo,
   commit: string,
   files: readonly HubFile[],
   cache: string,
-  onBytes: (path: string, bytes: number) => void = () => undefined,
+  { onBytes = () => undefined, attempts = ATTEMPTS }: DownloadOptions = {},
 ): Promise<Snapshot> {
   const storage = join(cache, `models--${repo.name.replace('/', '--')}`);
   const folders = { blobs: join(storage, 'blobs'), snapshot: join(storage, 'snapshots', commit) };
@@ -58,32 +65,38 @@ export async function downloadSnapshot(
   let before = 0;
   // One at a time, the small ones first: a repository that can't be used is found out before its weights arrive.
   for (const file of [...files].sort((a, b) => a.size - b.size)) {
-    done.push(await downloadToCache(repo, commit, file, folders, (bytes) => onBytes(file.path, before + bytes)));
+    const report = (bytes: number) => onBytes(file.path, before + bytes);
+    done.push(await downloadToCache(repo, commit, file, folders, { report, attempts }));
     before += file.size;
   }
   return { storage, path: folders.snapshot, files: done };
 }
 
-/** `onBytes` gets what it has so far. */
+interface FileOptions {
+  /** Gets what it has so far. */
+  report: (bytes: number) => void;
+  attempts: number;
+}
+
 async function downloadToCache(
   repo: HubRepo,
   commit: string,
   file: HubFile,
   folders: CacheFolders,
-  onBytes: (bytes: number) => void,
+  options: FileOptions,
 ): Promise<DownloadedFile> {
   const blob = join(folders.blobs, file.etag);
   const link = join(folders.snapshot, file.path);
   const done = { path: file.path, bytes: file.size };
   if ((await sizeOf(link)) === file.size) {
-    onBytes(file.size);
+    options.report(file.size);
     return { ...done, resumedBytes: 0, isCached: true };
   }
   await mkdir(folders.blobs, { recursive: true });
   await mkdir(dirname(link), { recursive: true });
   const isCached = (await sizeOf(blob)) === file.size;
-  const resumedBytes = isCached ? 0 : await fetchBlob(repo, commit, file, blob, onBytes);
-  onBytes(file.size);
+  const resumedBytes = isCached ? 0 : await fetchBlob(repo, commit, file, blob, options);
+  options.report(file.size);
   await linkTo(blob, link);
   return { ...done, resumedBytes, isCached };
 }
@@ -94,7 +107,7 @@ async function fetchBlob(
   commit: string,
   file: HubFile,
   blob: string,
-  onBytes: (bytes: number) => void,
+  { report, attempts }: FileOptions,
 ): Promise<number> {
   const incomplete = `${blob}.incomplete`;
   let found = (await sizeOf(incomplete)) ?? 0;
@@ -106,13 +119,15 @@ async function fetchBlob(
     const before = (await sizeOf(incomplete)) ?? 0;
     try {
       if (file.size === 0) await writeFile(incomplete, '');
-      else if (before < file.size) await append(repo, commit, file, incomplete, before, onBytes);
+      else if (before < file.size) await append(repo, commit, file, incomplete, before, report);
       break;
     } catch (error) {
       const after = (await sizeOf(incomplete)) ?? 0;
       if (after > before) attempt = 1;
-      if (repo.signal.aborted || !isTransient(error) || attempt === ATTEMPTS) throw error;
-      await sleep(RETRY_MS * attempt, undefined, { signal: repo.signal }).catch(() => repo.signal.throwIfAborted());
+      if (repo.signal.aborted || !isTransient(error) || attempt === attempts) throw error;
+      await sleep(Math.min(RETRY_MS_MAX, RETRY_MS * attempt), undefined, { signal: repo.signal }).catch(() =>
+        repo.signal.throwIfAborted(),
+      );
     }
   }
   const hex = await digestOf(incomplete, file);

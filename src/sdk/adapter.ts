@@ -119,10 +119,15 @@ export class AdapterRegistry {
   /**
    * The swap: from here on the name means `entry`, which is ready. `expected` is the generation that it must mean before, or
    * null: nothing. Calls for the name that began before this one are superseded. Where the name means the same content
-   * already, and neither depends on files of the caller's, that stays and is returned. Throws ERR_ADAPTER_GENERATION, and
-   * ERR_ADAPTER_SUPERSEDED.
+   * already, and neither depends on files of the caller's, that stays and is returned; but not where `isHeld`: the engine holds
+   * `entry`, not that. Throws ERR_ADAPTER_GENERATION, and ERR_ADAPTER_SUPERSEDED.
    */
-  publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
+  publish(
+    entry: AdapterEntry,
+    registration: Registration,
+    expected: string | null | undefined,
+    isHeld: boolean,
+  ): AdapterEntry {
     registration.superseded.signal.throwIfAborted();
     const current = this.#byName.get(entry.key);
     if (expected !== undefined && (current?.generation ?? null) !== expected) {
@@ -130,7 +135,7 @@ export class AdapterRegistry {
     }
     this.#supersede(entry.key, 'registered again', registration);
     const isSame = current !== undefined && current.generation === entry.generation;
-    if (isSame && current.spooled !== 0 && entry.spooled !== 0 && !current.isResolved) {
+    if (isSame && !isHeld && current.spooled !== 0 && entry.spooled !== 0 && !current.isResolved) {
       this.hide(entry);
       return current;
     }

@@ -5,11 +5,12 @@ import { OpenLoraError } from '../errors.js';
 import type { CheckedAdapter, FolderReader } from '../formats/index.js';
 import { singleTemplate } from '../formats/chat-template.js';
 import type { RenderChatOptions, Tokenizer } from '../formats/tokenizer-types.js';
-import { AdapterRegistry, type AdapterEntry, type Registration } from './adapter.js';
+import { Admission } from './admission.js';
+import { AdapterRegistry, type AdapterEntry } from './adapter.js';
 import { adapterBytesMax, checkAdapterSource, type AdapterSource } from './adapter-source.js';
 import { abortedError, callUser, closedError, throwIfAborted, toOpenLoraError } from './errors.js';
 import type { EngineHost } from './engine-host.js';
-import type { NativeHold } from '../native/binding.js';
+import type { NativeHold, NativeLimits } from '../native/binding.js';
 import { ActiveRequest, type RequestControl } from './generation.js';
 import { checkRegisterOptions, type CheckedResolverLimits } from './load-options.js';
 import type { CheckedRequest, RequestRules } from './request-options.js';
@@ -48,7 +49,7 @@ export interface BaseParts {
   info: BaseInfo;
   rules: RequestRules;
   adapterDtype: string;
-  maxQueued: number;
+  limits: Pick<NativeLimits, 'maxQueued' | 'maxQueuedPerTenant'>;
   strictBase: boolean;
   logger: Logger;
   resolver: AdapterResolver | undefined;
@@ -67,6 +68,7 @@ export class BaseModel implements Base {
   readonly #closing = new AbortController();
   readonly #spool = new Spool();
   readonly #control: RequestControl;
+  readonly #admission: Admission;
   /** Begins the ids of its generations. */
   readonly #name = drawName();
   #requests = 0;
@@ -75,6 +77,7 @@ export class BaseModel implements Base {
   constructor(parts: BaseParts) {
     const { host } = parts;
     this.#parts = parts;
+    this.#admission = new Admission(host.requests, parts.limits);
     this.#registry = new AdapterRegistry({
       engine: host.engine,
       dtype: parts.adapterDtype,
@@ -94,7 +97,7 @@ export class BaseModel implements Base {
     this.#control = {
       cancel: (request) => host.engine.cancel(request),
       pause: (request, isPaused) => host.engine.pause(request, isPaused),
-      release: (request) => void host.requests.delete(request),
+      release: (request) => this.#admission.release(request),
     };
     this.info = parts.info;
     this.tokenizer = Object.freeze({
@@ -123,19 +126,13 @@ export class BaseModel implements Base {
 
   #start(active: ActiveRequest, given: GenerateRequest): void {
     this.#assertOpen('generate');
-    const { host, rules, maxQueued } = this.#parts;
-    const request = checkRequest(given, rules);
+    const request = checkRequest(given, this.#parts.rules);
     throwIfAborted('generate', request.signal);
-    if (host.requests.size >= maxQueued) {
-      throw new OpenLoraError(
-        'ERR_OVERLOADED',
-        `${maxQueued} requests wait or run, as many as limits.maxQueued allows`,
-      );
-    }
     const { adapter, tenant } = request;
+    this.#admission.check(tenant);
     const entry = adapter === undefined ? undefined : this.#find(adapter, tenant);
     this.#setFacts(active, request, entry);
-    host.requests.set(active.number, active);
+    this.#admission.add(active, tenant);
     if (request.signal !== undefined) active.watch(request.signal);
     const isComplete = request.prompt.kind === 'tokens' && (entry !== undefined || adapter === undefined);
     if (isComplete) this.#submit(active, request, entry, (request.prompt as { tokens: Uint32Array }).tokens, 0);
@@ -237,7 +234,7 @@ export class BaseModel implements Base {
         const entry = this.#registry.add(id, tenant, info, { spooled });
         registration.entry = entry;
         await this.#check(entry, spec, hold, link.signal);
-        return this.#registry.info(this.#publish(entry, registration, expectedGeneration));
+        return this.#registry.info(this.#publish(entry, registration, expectedGeneration, hold !== undefined));
       } catch (error) {
         await this.#spool.remove(spooled);
         throw error;
@@ -298,9 +295,10 @@ export class BaseModel implements Base {
     }
   }
 
-  #publish(entry: AdapterEntry, registration: Registration, expected: string | null | undefined): AdapterEntry {
+  #publish(...given: Parameters<AdapterRegistry['publish']>): AdapterEntry {
+    const [entry] = given;
     try {
-      const published = this.#registry.publish(entry, registration, expected);
+      const published = this.#registry.publish(...given);
       this.#warnOf(entry);
       return published;
     } catch (error) {
@@ -359,8 +357,20 @@ export class BaseModel implements Base {
     this.#assertOpen('prefetch');
     checkName('id', id);
     checkKeys('prefetch', checkObject('prefetch', options), { tenant: 0 });
-    const entry = this.#registry.find(id, optionalName('tenant', options.tenant));
-    await this.#parts.host.holds.hold(entry.handle, 'host');
+    const tenant = optionalName('tenant', options.tenant);
+    for (;;) {
+      const entry = this.#registry.find(id, tenant);
+      const failure = await this.#parts.host.holds.hold(entry.handle, 'host').then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (this.#registry.get(id, tenant) === entry) {
+        if (failure !== undefined) throw toOpenLoraError(failure);
+        return;
+      }
+      // The name means another meanwhile, or nothing.
+      this.#assertOpen('prefetch');
+    }
   }
 
   renderChat(

@@ -7,7 +7,10 @@ import { partsOfName } from './confined-name.js';
 import type { AdapterResolver } from './types.js';
 import { checkFunction, checkPath } from './validate.js';
 
-/** Where the adapters are: one folder for all, or one for each tenant (null: none). */
+/**
+ * Where the adapters are: one folder for all, or one for each tenant (null: none). A tenant's name is whatever a request says:
+ * look its folder up. One that is joined to a path, `..` or `/` say, is another tenant's folder, or any.
+ */
 export type ResolverRoot = string | ((tenant: string | undefined) => string | null | Promise<string | null>);
 
 /**
@@ -16,15 +19,17 @@ export type ResolverRoot = string | ((tenant: string | undefined) => string | nu
  * that is a link to somewhere outside `root` is ERR_ADAPTER_FILES.
  *
  * @example
- * const base = await loadBase({ path, adapterResolver: folderResolver((tenant) => (tenant ? join('/adapters', tenant) : null)) });
+ * const folders = new Map([['acme', '/adapters/acme'], ['initech', '/adapters/initech']]);
+ * const base = await loadBase({ path, adapterResolver: folderResolver((tenant) => folders.get(tenant ?? '') ?? null) });
  */
 export function folderResolver(root: ResolverRoot): AdapterResolver {
   if (typeof root === 'string') checkPath('root', root);
   else checkFunction('root', root);
   return async (id, { tenant, signal }) => {
     const parts = partsOfName(id);
+    if (parts === undefined) return null;
     const given = typeof root === 'string' ? root : await root(tenant);
-    if (parts === undefined || given === null) return null;
+    if (given === null) return null;
     const inside = await realpath(checkPath('root', given)).catch(ioErrorOf(given));
     const path = join(inside, ...parts);
     const found = await realpath(path).catch(unlessMissing(path));

@@ -50,6 +50,8 @@ export class ActiveRequest {
   readonly over = new Deferred<void>();
   /** Ends the tokenizer's work for it. */
   readonly preparation = new AbortController();
+  /** Whose it is; set when its base counts it. */
+  tenant: string | undefined;
 
   #stage: 'preparing' | 'submitted' | 'over' = 'preparing';
   #facts: RequestFacts = { seed: 0, adapters: [], hasLogprobs: false, hasPromptLogprobs: false };

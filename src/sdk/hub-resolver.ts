@@ -1,7 +1,7 @@
 // Adapters of the Hugging Face hub, by the names of their repositories.
 
 import { OpenLoraError } from '../errors.js';
-import { checkAccess, commitOf, filesOf, type HubRepo } from '../hub/client.js';
+import { checkAccess, commitOf, filesOf, isHubToken, type HubRepo } from '../hub/client.js';
 import { downloadSnapshot } from '../hub/download.js';
 import { chooseFiles, isRepoName, isSafeRevision, kindOf, type HubFile } from '../hub/files.js';
 import { parseByteSize, showBytes } from './byte-size.js';
@@ -24,7 +24,9 @@ export interface HubResolverOptions {
   cacheDir?: string;
   /** Of all files of an adapter; more is ERR_ADAPTER_SIZE. Default: '2GiB'. */
   maxBytes?: ByteSize;
-  /** Of a question to the hub, 1 to 100; pauses grow from 0.5 s. Default: 4. */
+  /**
+   * Of a question to the hub, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s, to 8 s at most. Default: 4.
+   */
   attempts?: number;
 }
 
@@ -66,7 +68,7 @@ export function hubResolver(options: HubResolverOptions = {}): AdapterResolver {
     const cache = cacheDir ?? (await import('@huggingface/hub')).getHFHubCachePath();
     // Two downloads would write to one file.
     return downloads.take(`${id}/${commit}`, signal, async () => {
-      return (await downloadSnapshot(repo, commit, files, cache)).path;
+      return (await downloadSnapshot(repo, commit, files, cache, { attempts })).path;
     });
   };
 }
@@ -96,7 +98,7 @@ function unlessMissing(error: unknown): undefined {
 
 function checkToken(value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof value === 'string' && /^hf_\w{1,512}$/.test(value)) return value;
+  if (isHubToken(value)) return value;
   // Never the value: messages are logged.
   throw new OpenLoraError('ERR_INVALID_OPTION', "token: wanted a token of the hub, which begins with 'hf_'", {});
 }

@@ -134,10 +134,9 @@ async function openBase(
     eosTokens: folder.eosTokens,
     generation: folder.generation,
   };
-  const { maxQueued } = limits;
   const { adapterResolver: resolver, resolverLimits } = options;
   // prettier-ignore
-  const base = new BaseModel({ host, tokenizer, reader, packs, info, rules, adapterDtype, maxQueued, strictBase, logger, resolver, resolverLimits });
+  const base = new BaseModel({ host, tokenizer, reader, packs, info, rules, adapterDtype, limits, strictBase, logger, resolver, resolverLimits });
   report('ready', opened.weightBytes, opened.weightBytes);
   return base;
 }

@@ -148,7 +148,13 @@ export class Resolutions {
     const timer = setTimeout(() => controller.abort(tooLate(id, timeoutMs)), timeoutMs);
     try {
       const source = await this.#ask(flight);
-      if (source === null) throw notFound(id, tenant);
+      if (source === null) {
+        // One that was registered for all meanwhile is this tenant's, too.
+        const shared = this.#parts.registry.get(id, tenant);
+        if (shared === undefined) throw notFound(id, tenant);
+        this.#settle(flight, (waiter) => waiter.resolve(shared));
+        return;
+      }
       await this.#parts.register(id, tenant, source, signal);
     } catch (cause) {
       const error = toOpenLoraError(signal.aborted ? signal.reason : cause);
@@ -190,8 +196,8 @@ export class Resolutions {
     const flight = this.#flights.get(entry.key);
     if (flight !== undefined) {
       this.#settle(flight, (waiter) => waiter.resolve(entry));
-      // Somebody registered it meanwhile: that counts.
-      if (!entry.isResolved) this.#end(flight, nobodyWaits(flight.id));
+      // It is over, also for who asks in this turn. Where somebody registered the id meanwhile, that counts.
+      this.#end(flight, entry.isResolved ? undefined : nobodyWaits(flight.id));
     }
     if (!entry.isResolved) return;
     this.#resolved.set(entry.key, entry);

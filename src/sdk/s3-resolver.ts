@@ -17,7 +17,10 @@ export interface S3ResolverOptions {
   /** Of the signature; stores that have none take 'us-east-1', or 'auto'. */
   region: string;
   bucket: string;
-  /** Of every key: a relative name such as `adapters` or `models/lora`; perhaps each tenant's. Default: none. */
+  /**
+   * Of every key: a relative name such as `adapters` or `models/lora`; perhaps each tenant's, looked up and not made of its name,
+   * which is whatever a request says. Default: none.
+   */
   prefix?: string | ((tenant: string | undefined) => string);
   /** Of all requests, or of each tenant; asked for each resolution. null: this tenant has none, and no adapters. */
   credentials:
@@ -28,7 +31,7 @@ export interface S3ResolverOptions {
       ) => S3Credentials | null | Promise<S3Credentials | null>);
   /** Of an adapter's tensors; more is ERR_ADAPTER_SIZE. Default: '2GiB'. */
   maxBytes?: ByteSize;
-  /** Of a request, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s. Default: 4. */
+  /** Of a request, and of a download that makes no progress, 1 to 100; pauses grow from 0.5 s, to 8 s at most. Default: 4. */
   attempts?: number;
   /** Milliseconds without a byte that end an attempt, 1 to 2^31 - 1. Default: 15,000. */
   idleMs?: number;
@@ -107,15 +110,26 @@ async function readAdapter(
 }
 
 async function readTemplate(object: (file: string) => StoredObject, rules: FetchRules): Promise<string | undefined> {
-  const own = await readText(object('chat_template.jinja'), CONFIG_BYTES_MAX, rules);
+  const own = await readOptional(object('chat_template.jinja'), CONFIG_BYTES_MAX, rules);
   if (own !== undefined) return own;
   const tokenizer = object('tokenizer_config.json');
-  const text = await readText(tokenizer, TOKENIZER_BYTES_MAX, rules);
+  const text = await readOptional(tokenizer, TOKENIZER_BYTES_MAX, rules);
   if (text === undefined) return undefined;
   const { chat_template: template } = parseObject(tokenizer.name, text, 'ERR_ADAPTER_TOKENIZER');
   if (template === undefined || template === null || typeof template === 'string') return template ?? undefined;
   const message = `${tokenizer.name} has several chat templates; put the one to use into chat_template.jinja beside it`;
   throw new OpenLoraError('ERR_ADAPTER_TOKENIZER', message, { path: tokenizer.name });
+}
+
+/** Beside a config that could be read: to keys that may read but not list, S3 says 403 of what isn't there. */
+async function readOptional(object: StoredObject, bytesMax: number, rules: FetchRules): Promise<string | undefined> {
+  try {
+    return await readText(object, bytesMax, rules);
+  } catch (error) {
+    const isForbidden = OpenLoraError.is(error) && error.code === 'ERR_STORE_REFUSED' && error.details.status === 403;
+    if (!isForbidden) throw error;
+    return undefined;
+  }
 }
 
 function parseObject(name: string, text: string, code: string): JsonObject {
@@ -137,16 +151,23 @@ function checkPrefix(value: unknown): string[] {
 }
 
 function checkCredentials(value: unknown): S3Credentials {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) invalidSecret('credentials', 'an object');
   const o = checkObject('credentials', value);
   checkKeys('credentials', o, CREDENTIAL_KEYS);
-  const accessKeyId = checkText('credentials.accessKeyId', o.accessKeyId, 1, 256);
-  if (typeof o.secretAccessKey !== 'string' || o.secretAccessKey === '') {
-    // Never the value: messages are logged.
-    throw new OpenLoraError('ERR_INVALID_OPTION', 'credentials.secretAccessKey: wanted a string', {});
-  }
-  const { sessionToken } = o;
-  if (sessionToken !== undefined && (typeof sessionToken !== 'string' || sessionToken === '')) {
-    throw new OpenLoraError('ERR_INVALID_OPTION', 'credentials.sessionToken: wanted a string', {});
-  }
-  return { accessKeyId, secretAccessKey: o.secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) };
+  const secret = (key: keyof S3Credentials): string => {
+    const part = o[key];
+    // They become headers; one with a line break, as a file has it, would be told in the error of a request.
+    if (typeof part === 'string' && /^[\x21-\x7e]+$/.test(part)) return part;
+    return invalidSecret(`credentials.${key}`, 'a string of printable ASCII characters, no spaces or line breaks');
+  };
+  return {
+    accessKeyId: secret('accessKeyId'),
+    secretAccessKey: secret('secretAccessKey'),
+    ...(o.sessionToken === undefined ? {} : { sessionToken: secret('sessionToken') }),
+  };
+}
+
+/** Never the value: messages are logged. */
+function invalidSecret(what: string, wanted: string): never {
+  throw new OpenLoraError('ERR_INVALID_OPTION', `${what}: wanted ${wanted}`, { option: what });
 }

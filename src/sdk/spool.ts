@@ -32,7 +32,8 @@ export class Spool {
   /**
    * Writes all of `source` to a new file; when that fails, none is left. One chunk of a stream is asked for at a time, and
    * not needed any more when the next one is. Rejects with ERR_ADAPTER_SIZE for more than `bytesMax`, ERR_ADAPTER_STREAM for
-   * a stream that fails, ERR_IO for a disk that does, and with ERR_ABORTED or the signal's reason.
+   * a stream that fails, ERR_IO for a disk that does, and with ERR_ABORTED or the signal's reason; a stream is told to let go
+   * then.
    */
   async write(source: ByteSource, bytesMax: number, signal: AbortSignal): Promise<SpooledFile> {
     const writing = this.#write(source, bytesMax, signal);
@@ -49,16 +50,20 @@ export class Spool {
     const length = isUint8Array(source) ? source.length : 0;
     let path = '';
     let file: FileHandle | undefined;
+    let isUnread = !isUint8Array(source);
     try {
       path = pathOf(await this.#openFolder(), number);
       signal.throwIfAborted();
       file = await open(path, 'wx', 0o600);
       const writer = new BlockWriter(file, bytesMax, new Pacer(signal));
+      signal.throwIfAborted();
+      isUnread = false;
       await (isUint8Array(source) ? writer.add(source, length) : addStream(source, writer, signal));
       await writer.flush();
       await file.close();
       return { number, path };
     } catch (error) {
+      if (isUnread) void endStream(source as AsyncIterable<Uint8Array>);
       await file?.close().catch(() => undefined);
       await this.remove(number);
       throw isSystemError(error) ? ioError(path, error) : error;

@@ -94,6 +94,7 @@ export interface LoadBaseOptions {
    * 'int4' half a byte, embedding and head a byte (norms and biases are f32); docs/models.md says how, and what it loses.
    */
   dtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
+  /** What the base may take of the machine, and how many requests it takes. Default: that of each, there. */
   limits?: Limits;
   /**
    * How products with the base's weights are computed. Default: 'f32'. 'bf16' rounds the activations that they read to bf16, and
@@ -127,8 +128,9 @@ export interface LoadBaseOptions {
   /**
    * Folder where the packed weights are kept, one file of their size for each base and `dtype`; it is made if it is missing. The
    * next start maps the file instead of packing, and processes share its memory. A change of the checkpoint's files makes another
-   * file; none is ever removed. Packed adapters are kept in its folder `adapters` (docs/api.md). A file that can't be read or written is the warning WARN_BASE_CACHE, not an error. Whoever can
-   * write there can change what the base answers. Default: none is kept.
+   * file; none is ever removed. Packed adapters are kept in its folder `adapters` (docs/api.md). A file that can't be read or
+   * written is the warning WARN_BASE_CACHE, not an error. Whoever can write there can change what the base answers. Default: none
+   * is kept.
    */
   cacheDir?: string;
   /**
@@ -139,10 +141,13 @@ export interface LoadBaseOptions {
   prefixCache?: boolean;
   /** Ends loading: everything is freed, then `loadBase` rejects with ERR_ABORTED. Without effect afterwards. */
   signal?: AbortSignal;
+  /** Called while the base loads, `ready` last, and not after `signal` was aborted. What it throws is ignored. */
   onProgress?: (progress: LoadProgress) => void;
+  /** Told what is no error, also after loading. Default: nobody. */
   logger?: Logger;
   /** Asked for adapters that a request names and nobody registered. Default: none, such a request is ERR_ADAPTER_NOT_FOUND. */
   adapterResolver?: AdapterResolver;
+  /** Time, number and memory of what `adapterResolver` is asked. Default: that of each, there. */
   resolverLimits?: ResolverLimits;
 }
 
@@ -347,8 +352,9 @@ export interface Base extends AsyncDisposable {
   unregisterAdapter(id: string, options?: { drain?: boolean; tenant?: string }): Promise<void>;
   /**
    * Brings an adapter to tier `host`, or finds it nearer: packs it if it isn't packed yet, on processors that nobody else wants,
-   * and reads it. Where packed adapters can't be kept (WARN_ADAPTER_CACHE), it changes nothing. Rejects with
-   * ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_HOST_LIMIT, and with what a load may fail with.
+   * and reads it; where the id is registered again meanwhile, the new one. `adapterResolver` isn't asked. Where packed adapters
+   * can't be kept (WARN_ADAPTER_CACHE), it changes nothing. Rejects with ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_HOST_LIMIT, and with
+   * what a load may fail with.
    */
   prefetch(id: string, options?: { tenant?: string }): Promise<void>;
   /** Never throws: every error arrives through the iterator and `.result`. */

@@ -81,10 +81,12 @@ export function checkPath(what: string, value: unknown): string {
 export function checkUrl(what: string, value: unknown): string {
   const text = checkText(what, value, 1, 2048);
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  const isPlain =
-    url !== undefined && url.search === '' && url.hash === '' && url.username === '' && url.password === '';
-  if (!isPlain || !/^https?:$/.test(url.protocol)) invalid(what, value, 'http://HOST or https://HOST');
-  return url.href.replace(/\/+$/, '');
+  const isHttp = url !== undefined && /^https?:$/.test(url.protocol);
+  if (isHttp && `${url.search}${url.hash}${url.username}${url.password}` === '') return url.href.replace(/\/+$/, '');
+  if (!text.includes('@')) invalid(what, value, 'http://HOST or https://HOST');
+  // Never the value, which may have a password: messages are logged.
+  const message = `${what}: wanted http://HOST or https://HOST, without a user or a password`;
+  throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: what });
 }
 
 /** An adapter's id or a tenant's name. */

@@ -170,6 +170,11 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect(shares).toMatchObject([{ name: '10 registered, zipf, from resident', median: 100 }]);
     expect(lines.find(({ name }) => name === '20 registered, zipf')!.retention).toBeGreaterThan(0);
     const [root] = readdirSync(kept);
+    // Those that were asked for are packed in one place; the base that has them all packs none.
+    const packs = (cache: string) =>
+      readdirSync(join(kept, root!, cache, 'adapters')).filter((name) => name.endsWith('.adapter'));
+    expect(packs('cache').length).toBeGreaterThan(0);
+    expect(packs('cache-without-packs')).toEqual([]);
     const written = () => statSync(join(kept, root!, 'adapters', '00007', 'adapter_model.safetensors')).mtimeMs;
     const before = written();
     await report(...words, '--requests', '8');

@@ -8,6 +8,7 @@ import { compareReports, type Comparison } from '../../src/cli/bench/compare.js'
 import { comparisonPage, reportPage } from '../../src/cli/bench/page.js';
 import { candidatesFor } from '../../src/cli/complete.js';
 import { SeededRandom, traceOf } from '../../src/cli/bench/adapter-trace.js';
+import { countFor } from '../../src/cli/bench/adapters-folder.js';
 import {
   quantileOf,
   quantileSummary,
@@ -147,6 +148,18 @@ describe('shapes', () => {
     const { code, stderr } = await runCli(['bench', 'decode', '--config', path, '--folder', folder]);
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('[ERR_BENCH_DISK]') });
     expect(stderr).toMatch(/the weights take [\d.]+ TiB, and .* has .* left/);
+  });
+});
+
+describe('adapters on a disk with little room', () => {
+  it.each([
+    ['twice the bytes of each', 200, 0, 100, 10],
+    ['own files that are there', 100, 10, 100, 10],
+    ['as many as are wanted', 10_000, 0, 100, 100],
+    ['fewer than have their files there', 20, 10, 100, 6],
+    ['none', -500, 10, 100, 0],
+  ])('%s', (_, room, there, wanted, count) => {
+    expect(countFor(room, 10, there, wanted)).toBe(count);
   });
 });
 

@@ -160,6 +160,18 @@ describe('openlora pull', () => {
     ]);
   });
 
+  it.each(['secret', 'hf_secret\nmore', 'hf_secret é'])('prints nothing of a token that is none', async (token) => {
+    const path = join(cache, 'token');
+    writeFileSync(path, token);
+    for (const env of [{ HF_TOKEN: token }, { HF_TOKEN_PATH: path }]) {
+      const { code, stdout, stderr } = await pull([], { env });
+      expect(code).not.toBe(0);
+      expect(stderr).toContain("the hub's token is none");
+      expect(stdout + stderr).not.toContain('secret');
+    }
+    expect(hub.requests).toEqual([]);
+  });
+
   it('sends the token of HF_TOKEN to the hub', async () => {
     hub.token = 'hf_secret';
     expect((await pull([], { env: { HF_TOKEN: 'hf_secret' } })).code).toBe(0);

@@ -327,6 +327,27 @@ describe('the folder', () => {
     await base.registerAdapter('a', files);
   });
 
+  test('for which there is no place tells a stream that nobody reads to let go, and so does an abort', async () => {
+    const { base } = await open();
+    const told: string[] = [];
+    // What ends a response that an unread stream holds is its own: its iterator holds nothing yet.
+    const stream = (name: string) => ({
+      cancel: () => void told.push(name),
+      [Symbol.asyncIterator]: async function* () {
+        yield bytesOf(10);
+      },
+    });
+    process.env.TMPDIR = join(tmp, 'nowhere');
+    expect(await codeOf(base.registerAdapter('a', { config, tensors: stream('no place') }))).toBe('ERR_IO');
+    process.env.TMPDIR = tmp;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const registering = codeOf(base.registerAdapter('a', { config, tensors: stream('abort') }, { signal }));
+    controller.abort();
+    expect(await registering).toBe('ERR_ABORTED');
+    expect(told).toEqual(['no place', 'abort']);
+  });
+
   /** A folder as a process or thread that is gone left it. */
   function leftBy(pid: number, o: { owner?: boolean; namespace?: string } = {}): string {
     const [, own] = /-(\w+)-\d+-\w{6}$/.exec(readdirSync(tmp).find((name) => name.includes(`-${process.pid}-`))!)!;

@@ -264,8 +264,11 @@ export class FakeEngine implements NativeEngine {
 
   #stepHolds(events: ControlEvent[]): void {
     for (const { handle, ticket, kind } of this.holds.splice(0)) {
-      const failure = this.fake.holdFailure?.(kind) ?? { code: '', message: '' };
-      if (!this.adapters.get(handle)?.isReady) this.violations.push(`hold of handle ${handle}, which is not ready`);
+      const isGone = !this.adapters.has(handle);
+      const gone = { code: 'ERR_ADAPTER_NOT_FOUND', message: `adapter ${handle} is not registered` };
+      const failure = isGone ? gone : (this.fake.holdFailure?.(kind) ?? { code: '', message: '' });
+      if (!isGone && !this.adapters.get(handle)?.isReady)
+        this.violations.push(`hold of handle ${handle}, which is not ready`);
       events.push({ kind: 'adapterHeld', ticket, ...failure });
     }
   }

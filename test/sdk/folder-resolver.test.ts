@@ -90,6 +90,10 @@ describe('folderResolver', () => {
     expect(await resolve('alice', from, 'u')).toBe(join(top, 't/u/alice'));
     expect(await resolve('alice', from, 'v')).toBeNull();
     expect(await resolve('alice', from)).toBeNull();
+    // Nobody asks for the root of what is no name.
+    const asked: unknown[] = [];
+    expect(await resolve('../alice', (tenant) => (asked.push(tenant), root), 'u')).toBeNull();
+    expect(asked).toEqual([]);
   });
 
   test('says when its root is not there, or a link goes round in circles', async () => {

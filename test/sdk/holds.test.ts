@@ -72,6 +72,46 @@ describe('an adapter that is brought nearer ahead', () => {
     await Promise.all([closing.base.dispose(), codeOf(late).then((code) => expect(code).toBe('ERR_CLOSED'))]);
   });
 
+  test('a prefetch follows its name, to another generation and to its end', async () => {
+    const { base, engine } = await openFake({ holdsWait: true });
+    await base.registerAdapter('a', 'x');
+    let isDone = false;
+    const prefetch = base.prefetch('a').then(() => (isDone = true));
+    await base.registerAdapter('a', 'y');
+    await turns(2);
+    expect([...engine.adapters.keys()]).toEqual([2]);
+    engine.answerHolds();
+    await turns(2);
+    // The engine has forgotten what it was asked for: now it is asked for what the name means.
+    expect([isDone, engine.holds.map(({ handle }) => handle)]).toEqual([false, [2]]);
+    engine.answerHolds();
+    await prefetch;
+
+    const late = base.prefetch('a');
+    await base.unregisterAdapter('a', { drain: false });
+    engine.answerHolds();
+    const message = "adapter 'a' is not registered";
+    await expect(late).rejects.toMatchObject({ code: 'ERR_ADAPTER_NOT_FOUND', message });
+    await base.dispose();
+    expect(engine.violations).toEqual([]);
+  });
+
+  test.each([{ pin: true }, { preload: 'device' }] as const)(
+    'the same content again, in memory, with %j, is the one that is held',
+    async (options) => {
+      const { base, engine } = await openFake({ generationOf: () => 'f'.repeat(64) });
+      const files = () => ({ config: { peft_type: 'LORA' }, tensors: new Uint8Array(100) });
+      await base.registerAdapter('a', files());
+      await base.registerAdapter('a', files(), options);
+      await turns(3);
+      expect([...engine.adapters.keys()]).toEqual([2]);
+      await base.prefetch('a');
+      expect(engine.calls.at(-1)).toBe('holdAdapter 2 host');
+      await base.dispose();
+      expect(engine.violations).toEqual([]);
+    },
+  );
+
   test('an abort ends a registration that waits for its preload', async () => {
     const { base, engine } = await openFake({ holdsWait: true });
     const controller = new AbortController();

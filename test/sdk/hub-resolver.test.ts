@@ -123,6 +123,13 @@ describe('hubResolver', () => {
     expect(blobs()).toEqual([etagOf('adapter_config.json')]);
   });
 
+  test('makes as many attempts at a download as it is told', async () => {
+    hub.breaks.set(FILE, { afterBytes: 50_000, times: 1 });
+    await expect(resolve(REPO, { attempts: 1 })).rejects.toThrow(/ended|terminated|aborted/);
+    expect(hub.downloadsOf(FILE)).toHaveLength(1);
+    expect(await resolve(REPO, { attempts: 1 })).toBe(snapshot());
+  });
+
   test('refuses what is no adapter, and what is too large, before it fetches it', async () => {
     expect(await codeOf(resolve(REPO, { maxBytes: WEIGHTS.length }))).toBe('ERR_ADAPTER_SIZE');
     hub.files.delete(FILE);

@@ -1,10 +1,10 @@
 // `adapterResolver` beside registrations of the same ids, and within its limits.
 
 import { describe, expect, test } from 'vitest';
-import { turns } from './fake-parts.js';
+import { codeOf, openFake, turns } from './fake-parts.js';
 import { inMemory, useResolvers } from './resolver-parts.js';
 
-const { open, spooled } = useResolvers();
+const { open, spooled, opened } = useResolvers();
 
 describe('registerAdapter of an id that is being resolved', () => {
   test.each(['asked for', 'read', 'checked'])('wins, while it is %s', async (stage) => {
@@ -58,6 +58,73 @@ describe('registerAdapter of an id that is being resolved', () => {
     await gone;
     await base.registerAdapter('other', 'x');
     expect([...base.adapters.list()].map(({ id }) => id)).toEqual(['other']);
+  });
+});
+
+describe('an id that is resolved', () => {
+  test('and unregistered in the same turn is asked for again', async () => {
+    let asked = 0;
+    const more: Promise<string>[] = [];
+    const fake = await openFake(
+      {},
+      {
+        adapterResolver: async () => (asked++ === 0 ? 'warned' : 'x'),
+        logger: {
+          // Called in the turn of the swap, by what resolved it.
+          warn: () => {
+            void base.unregisterAdapter('a', { drain: false });
+            more.push(ask());
+          },
+        },
+      },
+    );
+    const { base } = fake;
+    opened(fake);
+    const ask = () => base.generate({ prompt: 'ab', maxTokens: 1, adapter: 'a' }).text();
+    expect(await ask()).toBe('a');
+    expect(await Promise.all(more)).toEqual(['a']);
+    expect([asked, more.length]).toEqual([2, 1]);
+  });
+
+  test('to null, and registered for all meanwhile, is that', async () => {
+    const { base, ask, asking } = await open();
+    const [mine, other] = [ask('a', { tenant: 't' }).result, ask('b', { tenant: 't' }).result];
+    const questions = await asking(2);
+    const { generation } = await base.registerAdapter('a', 'x');
+    for (const question of questions) question.answer(null);
+    expect((await mine).adapters[0]!.generation).toBe(generation);
+    expect(await codeOf(other)).toBe('ERR_ADAPTER_NOT_FOUND');
+  });
+});
+
+describe('limits.maxQueuedPerTenant', () => {
+  test('counts requests that wait for the resolver or the tokenizer, and no other tenant pays', async () => {
+    const { resolver, limits } = {
+      resolver: () => new Promise<null>(() => undefined),
+      limits: { maxQueuedPerTenant: 2 },
+    };
+    const fake = await openFake({}, { adapterResolver: resolver, limits });
+    opened(fake);
+    const { base, tokenizer, engine } = fake;
+    const ask = (more: object) => base.generate({ prompt: 'ab', maxTokens: 1, ...more });
+    tokenizer.isHeld = true;
+    const waiting = [ask({ tenant: 't', adapter: 'a' }), ask({ tenant: 't' })];
+    const error = { code: 'ERR_OVERLOADED', retryable: true, details: { tenant: 't' } };
+    const message = "2 requests of tenant 't' wait or run, as many as limits.maxQueuedPerTenant allows";
+    for (let i = 0; i < 2; i++) await expect(ask({ tenant: 't' }).result).rejects.toMatchObject({ ...error, message });
+    const others = [ask({ tenant: 'u' }), ...Array.from({ length: 3 }, () => ask({}))];
+    // Every end makes room, once: a cancel, an answer, an error.
+    waiting[0]!.cancel();
+    waiting[0]!.cancel();
+    const failing = ask({ tenant: 't', maxTokens: 10_000 });
+    expect(await codeOf(ask({ tenant: 't' }).result)).toBe('ERR_OVERLOADED');
+    tokenizer.isHeld = false;
+    expect(await codeOf(failing.result)).toBe('ERR_CONTEXT_LENGTH');
+    for (const generation of [waiting[1]!, ...others]) expect(await generation.text()).toBe('a');
+    const again = [ask({ tenant: 't' }), ask({ tenant: 't' })];
+    expect(await codeOf(ask({ tenant: 't' }).result)).toBe('ERR_OVERLOADED');
+    for (const generation of again) expect(await generation.text()).toBe('a');
+    expect(engine.submitted).toHaveLength(7);
   });
 });
 

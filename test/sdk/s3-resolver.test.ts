@@ -7,7 +7,7 @@ import { S3StandIn } from './s3-stand-in.js';
 
 const WEIGHTS = randomBytes(300_000);
 const CONFIG = { peft_type: 'LORA', r: 8 };
-const KEY = { accessKeyId: 'AKTEST', secretAccessKey: 'sécret/+=' };
+const KEY = { accessKeyId: 'AKTEST', secretAccessKey: 'secret/+=' };
 
 let store: S3StandIn;
 beforeEach(async () => {
@@ -144,6 +144,19 @@ describe('s3Resolver', () => {
     await expect(resolve('alice', { bucket: 'other' })).rejects.toMatchObject({ details: { reason: 'NoSuchBucket' } });
   });
 
+  test('takes 403 of an optional file for one that is not there, once the config was read', async () => {
+    store.failures.push({ path: 'chat_template.jinja', status: 403 }, { path: 'tokenizer_config.json', status: 403 });
+    const files = await resolve('alice');
+    expect(files).not.toHaveProperty('chatTemplate');
+    expect(await isSame(files)).toBe(true);
+    for (const path of ['adapter_config.json', 'adapter_model.safetensors']) {
+      store.failures.push({ path, status: 403 });
+      expect(await codeOf(resolve('alice'))).toBe('ERR_STORE_REFUSED');
+    }
+    store.failures.push({ path: 'chat_template.jinja', status: 401 });
+    expect(await codeOf(resolve('alice'))).toBe('ERR_STORE_REFUSED');
+  });
+
   test.each([429, 500, 503])('asks again after %i, and says so when it stays', async (status) => {
     const path = '/alice/adapter_config.json';
     store.failures.push({ path, status, retryAfter: '0' }, { path, status: 0, afterBytes: 3 });
@@ -239,6 +252,14 @@ describe('s3Resolver', () => {
     expect(await codeOf(resolve('alice'))).toBe('ERR_STORE_REFUSED');
   });
 
+  test("tells nobody a tenant's secrets that can't be sent", async () => {
+    const credentials = async () => ({ ...KEY, sessionToken: 'hush\n' });
+    const error = (await resolve('alice', { credentials }).catch((cause: unknown) => cause)) as Error;
+    expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    expect(error.message).not.toContain('hush');
+    expect(store.requests).toEqual([]);
+  });
+
   test('ends by its signal, while it waits, pauses or reads, and leaves no connection busy', async () => {
     const abortDuring = async (prepare: (abort: () => void) => void) => {
       const controller = new AbortController();
@@ -267,17 +288,33 @@ describe('s3Resolver', () => {
   test.each<[string, Partial<Record<keyof S3ResolverOptions | 'key', unknown>>, RegExp]>([
     ['an endpoint without a protocol', { endpoint: 's3.example' }, /^endpoint: got "s3.example", wanted http/],
     ['an endpoint with a query', { endpoint: 'http://x?y' }, /^endpoint/],
-    ['an endpoint with a password', { endpoint: 'http://a:b@x' }, /^endpoint/],
+    ['an endpoint with a password', { endpoint: 'http://a:hush@x' }, /^endpoint: wanted http.* without a user/],
+    ['no URL, with a password', { endpoint: 'a:hush@x' }, /^endpoint: wanted http.* without a user/],
+    ['credentials in a list', { credentials: ['hush'] }, /^credentials: wanted an object$/],
     ['no region', { region: '' }, /^region/],
     ['a bucket that leaves', { bucket: '..' }, /^bucket: got "\.\.", wanted the name of a bucket$/],
     ['a prefix that leaves', { prefix: '../x' }, /^prefix: got "..\/x", wanted a relative name/],
-    ['no credentials', { credentials: undefined }, /^credentials: got undefined, wanted an object$/],
+    ['no credentials', { credentials: undefined }, /^credentials: wanted an object$/],
     ['no secret', { credentials: { accessKeyId: 'x', secretAccessKey: 5 } }, /^credentials.secretAccessKey: wanted a/],
+    ['credentials in words', { credentials: 'AKID:hush' }, /^credentials: wanted an object$/],
+    [
+      'a key with a line',
+      { credentials: { ...KEY, accessKeyId: 'hush\n' } },
+      /^credentials.accessKeyId: wanted [^"]*$/,
+    ],
+    [
+      'a secret with a line',
+      { credentials: { ...KEY, secretAccessKey: 'hush\n' } },
+      /^credentials.secretAccessKey: wanted/,
+    ],
+    ['a token with a line', { credentials: { ...KEY, sessionToken: 'hush\n' } }, /^credentials.sessionToken: wanted/],
     ['a size in words', { maxBytes: 'much' }, /^maxBytes/],
     ['no attempts', { attempts: 0 }, /^attempts/],
     ['an unknown option', { key: 5 }, /^s3Resolver: option "key" is unknown/],
   ])('refuses %s at once', (_, more, message) => {
-    expect(() => s3Resolver(optionsOf(more as Partial<S3ResolverOptions>))).toThrow(message);
+    const make = () => s3Resolver(optionsOf(more as Partial<S3ResolverOptions>));
+    expect(make).toThrow(message);
+    expect(make).not.toThrow('hush');
   });
 });
 

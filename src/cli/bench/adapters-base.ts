@@ -4,7 +4,7 @@ import type { Base } from '../../index.js';
 import { openBase } from '../base-options.js';
 import type { Io } from '../io.js';
 import { runLoop, type LoopRequest, type LoopResult, type SeededRandom } from './adapter-trace.js';
-import { adapterFile, type AdaptersFolder } from './adapters-folder.js';
+import { adapterFile, cacheWithoutPacks, packFiles, type AdaptersFolder } from './adapters-folder.js';
 import { frameBytes, kvRoom, type Room } from './model-session.js';
 import { forgetPages } from './native.js';
 import type { Line } from './report.js';
@@ -35,12 +35,14 @@ export interface AdaptersMemory {
   fitting?: number | undefined;
   /** In place of it the bytes of the pool; more where not even those fit that run at once. */
   poolBytes?: number;
-  /** Of the host tier; without effect where the engine has none. */
+  /** Of the host tier. Default: the engine's. */
   hostBytes?: number | undefined;
   /** Whether answers are listened to, beside the requests that run at once. */
   hasListeners?: boolean;
   /** With weights of its own in memory, not those of a file that bases share. */
   isAlone?: boolean;
+  /** Keeps no packed adapters: other bases find none that it read, in memory or on disk. */
+  hasNoPacks?: boolean;
 }
 
 export class AdaptersBase {
@@ -51,6 +53,8 @@ export class AdaptersBase {
     readonly base: Base,
     /** How many adapters fit beside the KV of all requests. */
     readonly fitting: number,
+    /** Where it packs adapters; undefined: nowhere that another base looks. */
+    private readonly cache: string | undefined,
   ) {}
 
   static async open(context: AdaptersContext, memory: AdaptersMemory): Promise<AdaptersBase> {
@@ -61,13 +65,21 @@ export class AdaptersBase {
     const wanted = memory.fitting === undefined ? Math.max(memory.poolBytes ?? 0, least) : kv + memory.fitting * each;
     const pool = Math.ceil(Math.max(wanted, POOL_MIN));
     const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
+    const { hostBytes, isAlone = false, hasNoPacks = false } = memory;
     const options = {
       ...{ dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, compute, threads, simd },
       ...{ memory: String(pool), context: room.context },
-      ...(memory.isAlone ? {} : { 'cache-dir': folder.cache }),
+      ...(isAlone ? {} : { 'cache-dir': hasNoPacks ? cacheWithoutPacks(folder) : folder.cache }),
+      ...(hostBytes === undefined ? {} : { hostMemory: Math.ceil(hostBytes) }),
+      adapterDisk: hasNoPacks ? 0 : folder.packBytesMax,
     };
-    const base = await openWithHost(folder.base, options, memory.hostBytes, io);
-    return new AdaptersBase(context, base, Math.floor((pool - kv) / each));
+    const base = await openBase(folder.base, options, io);
+    return new AdaptersBase(
+      context,
+      base,
+      Math.floor((pool - kv) / each),
+      isAlone || hasNoPacks ? undefined : folder.cache,
+    );
   }
 
   get registered(): number {
@@ -89,9 +101,15 @@ export class AdaptersBase {
     return ms;
   }
 
-  /** Files that are read from now on come from the disk. */
+  /**
+   * Files that are read from now on come from the disk; packed ones too, which an earlier base may have left in the page cache.
+   * Before the base has read any: from then on those in the page cache are its host tier, and the engine drops what leaves it.
+   */
   forgetFiles(): void {
-    for (const path of this.context.folder.adapters.slice(0, this.#registered)) forgetPages(adapterFile(path));
+    const { folder } = this.context;
+    const packs = this.cache === undefined ? [] : packFiles(this.cache);
+    for (const path of folder.adapters.slice(0, this.#registered)) forgetPages(adapterFile(path));
+    for (const path of packs) forgetPages(path);
   }
 
   /** One token for each of the first `count` adapters, the first one last: it is the most popular. */
@@ -107,7 +125,7 @@ export class AdaptersBase {
     await this.#loop(requests, false);
   }
 
-  /** Answers a trace. `forgets`: each file that was read is forgotten again. */
+  /** Answers a trace. `forgets`: each adapter's own file that was read is forgotten again; packed ones are the engine's affair. */
   async run(trace: readonly number[], forgets: boolean): Promise<LoopResult> {
     return this.#loop(
       trace.map((adapter) => this.request(adapter)),
@@ -168,20 +186,4 @@ export function heldBytes({ settings, folder }: AdaptersContext): number {
   const values = folder.adapterBytes * (adapterDtype === 'int8' ? INT8_OF_BF16 / (dtype === 'f32' ? 2 : 1) : 1);
   const frames = Math.ceil(((rank % 8 === 0 ? HELD.eights : HELD.others) * values) / (frame - scaleBytes)) + 1;
   return frames * frame;
-}
-
-/** With a host tier where the engine has one. */
-async function openWithHost(
-  path: string,
-  options: Parameters<typeof openBase>[1],
-  hostBytes: number | undefined,
-  io: Io,
-): Promise<Base> {
-  if (hostBytes === undefined) return openBase(path, options, io);
-  try {
-    return await openBase(path, { ...options, hostMemory: Math.ceil(hostBytes) }, io);
-  } catch (error) {
-    if ((error as { code?: unknown }).code !== 'ERR_NOT_SUPPORTED') throw error;
-    return openBase(path, options, io);
-  }
 }

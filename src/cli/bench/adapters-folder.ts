@@ -1,7 +1,7 @@
 // A base and thousands of small adapters with random weights on disk: in a temporary folder, or in one that is kept and
 // used again.
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,8 +25,42 @@ export interface AdaptersFolder {
   adapters: string[];
   /** Tensors of each, on disk. */
   adapterBytes: number;
-  /** For packed weights. */
+  /** For packed weights, and for packed adapters. */
   cache: string;
+  /** More than all adapters take when they are packed: none is removed for another. */
+  packBytesMax: number;
+}
+
+const packsOf = (cache: string) => join(cache, 'adapters');
+
+/** Those of packed adapters that are there. */
+export function packFiles(cache: string): string[] {
+  const packs = packsOf(cache);
+  return filesIn(packs).map((name) => join(packs, name));
+}
+
+/** From then on the first use of each adapter packs it, as if nobody had used it. Bases that use the cache are closed before. */
+export function removePacks(cache: string): void {
+  rmSync(packsOf(cache), { recursive: true, force: true });
+}
+
+/** Another folder with the same packed weights: links, so that their memory is shared. */
+export function cacheWithoutPacks({ cache }: AdaptersFolder): string {
+  const other = `${cache}-without-packs`;
+  rmSync(other, { recursive: true, force: true });
+  mkdirSync(other, { recursive: true, mode: 0o700 });
+  for (const name of filesIn(cache)) linkSync(join(cache, name), join(other, name));
+  return other;
+}
+
+function filesIn(folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isFile()).map(({ name }) => name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 export const adapterFile = (folder: string) => join(folder, ADAPTER_FILE);
@@ -80,18 +114,19 @@ async function fill(root: string, settings: AdaptersSettings, io: Io): Promise<A
   const hasBase = isComplete(base);
   let there = 0;
   const wanted = Math.max(...settings.registered);
+  removePacks(cache);
   while (there < wanted && isThere(there)) there++;
   const { bavail, bsize } = await statfs(join(root, '..'));
   // The base, and its packed weights, as large at most.
   const room = DISK_SHARE * bavail * bsize - REST_BYTES - (hasBase ? 0 : 2 * ofBase);
-  const count = Math.min(wanted, there + Math.max(0, Math.floor(room / (each + FILE_REST_BYTES))));
+  const count = countFor(room, each + FILE_REST_BYTES, there, wanted);
   if (room < 0 || count < Math.min(...settings.registered)) {
     const free = formatBytes(bavail * bsize);
     throw new CliError('ERR_BENCH_DISK', `${shortPath(root)} has ${free} left, too little for the base and adapters`);
   }
   if (count < wanted)
     io.stderr.line(`the disk has room for ${formatCount(count)} adapters, not for ${formatCount(wanted)}`);
-  const bytes = (hasBase ? 0 : ofBase) + (count - there) * each;
+  const bytes = (hasBase ? 0 : ofBase) + Math.max(0, count - there) * each;
   if (bytes > 0)
     io.stderr.line(
       `writing ${formatBytes(bytes)} of random weights to ${shortPath(root)}, ${settings.folder ? 'kept there' : 'removed at the end'}`,
@@ -112,7 +147,16 @@ async function fill(root: string, settings: AdaptersSettings, io: Io): Promise<A
   } finally {
     bar.clear();
   }
-  return { base, cache, adapters: Array.from({ length: count }, (_, i) => pathOf(i)), adapterBytes: each };
+  const adapters = Array.from({ length: count }, (_, i) => pathOf(i));
+  return { base, cache, adapters, adapterBytes: each, packBytesMax: 2 * count * (each + FILE_REST_BYTES) };
+}
+
+/**
+ * How many adapters of `each` bytes the disk has room for: each takes them twice, in its own file, of which `there` are there, and
+ * in the packed one.
+ */
+export function countFor(room: number, each: number, there: number, wanted: number): number {
+  return Math.max(0, Math.min(wanted, Math.floor((room + there * each) / (2 * each))));
 }
 
 const MARK = 'complete';

@@ -10,7 +10,7 @@ import { SeededRandom, TIER_WORDS, traceOf, TRACES, type LoopResult, type Served
 import { AdaptersBase, type AdaptersContext } from './adapters-base.js';
 import { measureCapacity, measureModels } from './adapters-beside.js';
 import { measureChurn } from './adapters-churn.js';
-import { adapterFile, MODULES, withAdaptersFolder, type AdaptersFolder } from './adapters-folder.js';
+import { adapterFile, MODULES, removePacks, withAdaptersFolder, type AdaptersFolder } from './adapters-folder.js';
 import type { Measured, OnLine } from './machine.js';
 import { once } from './model-session.js';
 import { forgetPages, measureLimits } from './native.js';
@@ -55,6 +55,7 @@ async function measureRegistered(context: AdaptersContext, count: number): Promi
   const { settings, add } = context;
   const name = `${formatCount(count)} registered`;
   const isScarce = count >= (settings.isQuick ? SCARCE_FROM_QUICK : SCARCE_FROM);
+  removePacks(context.folder.cache);
   const few = await AdaptersBase.open(context, {
     fitting: isScarce ? undefined : count,
     poolBytes: POOL_SHARE * count * context.folder.adapterBytes,
@@ -114,10 +115,11 @@ async function openAllResident(context: AdaptersContext, count: number): Promise
     io.stderr.line(
       `${formatBytes(freemem())} of memory are free: all resident is ${formatCount(fitting)} of ${formatCount(count)}`,
     );
-  const all = await AdaptersBase.open(context, { fitting });
+  const all = await AdaptersBase.open(context, { fitting, hasNoPacks: true });
   try {
     await all.register(fitting);
     await all.loadAll();
+    all.forgetFiles();
   } catch (error) {
     await all.close();
     throw error;

@@ -6,7 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { OpenLoraError } from '../../errors.js';
-import { commitOf, filesOf, type HubRepo } from '../../hub/client.js';
+import { commitOf, filesOf, isHubToken, type HubRepo } from '../../hub/client.js';
 import { downloadSnapshot, type DownloadedFile } from '../../hub/download.js';
 import { chooseFiles, isRepoName, isSafeRevision, kindOf, type HubFile, type RepoKind } from '../../hub/files.js';
 import { defineCommand } from '../command.js';
@@ -78,7 +78,7 @@ async function pullRepo(repo: HubRepo, cache: string, io: Io): Promise<Pulled> {
   let snapshot;
   try {
     const onBytes = (path: string, bytes: number) => bar.update(path, bytes, total);
-    snapshot = await downloadSnapshot(repo, commit, files.chosen, cache, onBytes);
+    snapshot = await downloadSnapshot(repo, commit, files.chosen, cache, { onBytes });
   } finally {
     bar.clear();
   }
@@ -166,10 +166,10 @@ function repoName(given: string): string {
 }
 
 function checkedToken(token: string | undefined): string | undefined {
-  if (token === undefined || token.startsWith('hf_')) return token;
+  if (token === undefined || isHubToken(token)) return token;
   throw new CliError(
     'ERR_HUB_AUTH',
-    "the hub's token doesn't begin with hf_",
+    "the hub's token is none: wanted hf_ and then letters, digits and _ alone",
     'unset HF_TOKEN, or a token from https://huggingface.co/settings/tokens',
   );
 }
