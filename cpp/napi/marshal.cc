@@ -117,6 +117,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.adapter_dtype = reader.HeldDTypeOf("adapterDtype");
   arguments->simd = reader.String("simd");
   arguments->threads = reader.Int32("threads");
+  options.has_prefix_cache = reader.Bool("prefixCache");
   ObjectReader limits = reader.Object("limits");
   options.pool_bytes = limits.Integer("poolBytes");
   options.adapter_disk_bytes = limits.Integer("adapterDiskBytes");
@@ -127,7 +128,6 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.max_queued = limits.Int32("maxQueued");
   options.max_queued_per_tenant = limits.Int32("maxQueuedPerTenant");
   options.batch_lora_bytes = limits.Integer("batchLoraBytes");
-  options.has_prefix_cache = reader.Bool("prefixCache");
   reader.Adopt(limits);
   return reader.error();
 }

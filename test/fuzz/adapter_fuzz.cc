@@ -292,7 +292,8 @@ void LoadAdapter(FuzzInput* input, Case* test) {
   const std::atomic<bool> is_cancelled{false};
   AdapterContent content;
   FUZZ_CHECK(store.Check(test->manifest, is_cancelled, &content).ok(), "what was sound is not");
-  AdapterResidency residency(&pool, format, test->shapes);
+  EvictionOrder order(&pool);
+  AdapterResidency residency(&pool, &order, format, test->shapes);
   Adapter* adapter = residency.Add(1);
   residency.SetChecked(adapter, std::move(content));
   if (!residency.Reserve(adapter)) {

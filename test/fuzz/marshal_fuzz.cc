@@ -164,6 +164,7 @@ Content ContentOf(const OpenArguments& open) {
   Write(options.model, &content);
   content.Texts(options.files);
   content.Text(options.cache_dir);
+  content.Text(options.adapter_dir);
   const TokenTable tokens = options.read_tokens();
   content.Wholes(tokens.bytes);
   content.Wholes(tokens.offsets);
@@ -174,7 +175,9 @@ Content ContentOf(const OpenArguments& open) {
   content.Text(open.simd);
   content.Whole(open.threads);
   content.Whole(options.has_prefix_cache ? 1 : 0);
-  content.Whole(options.pool_bytes);
+  for (const int64_t bytes :
+       {options.pool_bytes, options.adapter_disk_bytes, options.host_adapter_bytes, options.pinned_adapter_bytes})
+    content.Whole(bytes);
   for (const int32_t limit :
        {options.max_context, options.max_batch_tokens, options.max_queued, options.max_queued_per_tenant})
     content.Whole(limit);
