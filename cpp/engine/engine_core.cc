@@ -387,7 +387,8 @@ void EngineCore::Forget(Sequence* sequence) {
   std::vector<Adapter*> adapters = sequence->adapters;
   sequences_.erase(sequence->request.id);
   for (Adapter* adapter : adapters) --adapter->references;
-  std::sort(adapters.begin(), adapters.end());
+  // Not by address: what comes next must not depend on where things stand in memory.
+  std::sort(adapters.begin(), adapters.end(), [](const Adapter* a, const Adapter* b) { return a->handle < b->handle; });
   adapters.erase(std::unique(adapters.begin(), adapters.end()), adapters.end());
   for (Adapter* adapter : adapters) ReleaseAdapter(adapter);
 }

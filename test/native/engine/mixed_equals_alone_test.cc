@@ -153,8 +153,8 @@ TEST(MixedEqualsAloneTest, WhateverTheChunksTheArrivalsTheCancelsAndTheThreads) 
   const TestFolder folder("mixed");
   const std::vector<Answer> alone = Alone(folder);
   const EngineStats stats =  // teams need 35 rows
-      ExpectSame(folder, alone, {.seed = 4, .threads = 2, .max_batch_tokens = 61, .cancels = true});
-  EXPECT_GT(stats.prefix_tokens_found, 0u);
+      ExpectSame(folder, alone, {.seed = 5, .threads = 2, .max_batch_tokens = 61, .cancels = true});
+  EXPECT_GT(stats.prefix_tokens_found, 100u);
   if (IsSmall()) return;
   ExpectSame(folder, alone, {.seed = 1});
   ExpectSame(folder, alone, {.seed = 2, .threads = 2, .max_batch_tokens = 7});
