@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace openlora {
@@ -31,6 +32,8 @@ inline constexpr char kErrIo[] = "ERR_IO";
 inline constexpr char kErrInternal[] = "ERR_INTERNAL";
 inline constexpr char kErrAborted[] = "ERR_ABORTED";
 inline constexpr char kErrThreads[] = "ERR_THREADS";
+
+inline bool IsAborted(const Status& status) { return status.code() == std::string_view(kErrAborted); }
 
 #define OPENLORA_RETURN_IF_ERROR(expression)   \
   do {                                         \

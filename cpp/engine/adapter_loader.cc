@@ -13,8 +13,6 @@ namespace {
 constexpr size_t kFromHost = 0, kFromDisk = 1, kToHost = 2;
 constexpr size_t kIdleKnownMax = 64;  // of entries that may have expired
 
-bool IsAborted(const Status& status) { return !status.ok() && status.code() == std::string_view(kErrAborted); }
-
 }  // namespace
 
 LoaderResult DoLoaderJob(AdapterStore* store, const FramePool& pool, const LoaderJob& job, const Pace& pace,

@@ -93,8 +93,7 @@ bool EngineCore::StartLoads(const StepPlan& plan, int64_t* bytes_now) {
     }
     *bytes_now -= adapter->content.pack_bytes;
     is_there = true;
-    loader_->Drop(adapter->handle);  // its preparation, if there was one
-    adapter->preparing = Preparing::kNo;
+    if (std::exchange(adapter->preparing, Preparing::kNo) != Preparing::kNo) loader_->Drop(adapter->handle);
     FinishLoader(std::move(result));
   }
   return is_there;
@@ -143,7 +142,7 @@ void EngineCore::FinishLoad(Adapter* adapter, LoaderResult* result) {
   const bool was_dropped = std::exchange(adapter->is_dropped, false);
   const bool is_wanted = adapter->references > 0 || holds_.contains(adapter->handle);
   // It was dropped, and then somebody came: its frames are still its own.
-  if (was_dropped && is_wanted && result->status.code() == std::string_view(kErrAborted)) return StartLoad(adapter);
+  if (was_dropped && is_wanted && IsAborted(result->status)) return StartLoad(adapter);
   const bool has_succeeded = result->status.ok();
   if (IsPlanted(Plant::kLostLoad) && !is_wanted) return;
   residency_->FinishLoad(adapter, has_succeeded ? &result->loaded : nullptr, step_);
@@ -220,11 +219,10 @@ Status EngineCore::ReserveForHold(Adapter* adapter) {
   {
     EvictionPlan plan(&eviction_, pool_.frames(FrameUse::kPrefix), kv_->layers());
     int64_t free = pool_.frames_free();
-    if (free + plan.frames_reachable() < needed)
+    if (!plan.MakeRoom(needed, &free, &evictions, &drops))
       return Error(kErrOutOfMemory, "the adapter needs %lld bytes, %lld are free or could be",
                    static_cast<long long>(pool_.BytesOf(needed)),
                    static_cast<long long>(pool_.BytesOf(free + plan.frames_reachable())));
-    while (free < needed) free += plan.EvictOne(&evictions, &drops);
   }
   for (Adapter* victim : evictions) residency_->Evict(victim, step_);
   for (PrefixBlock* block : drops) kv_->Drop(block, step_);

@@ -36,7 +36,7 @@ Status CheckTokens(const TokenTable& tokens, int32_t vocab) {
 
 // A cache that can't be used is no error of the load, but for an abort.
 Status NoteCache(const Status& status, std::string* warning) {
-  if (status.ok() || status.code() == std::string_view(kErrAborted)) return status;
+  if (status.ok() || IsAborted(status)) return status;
   if (!warning->empty()) *warning += "; ";
   *warning += status.message();
   return Ok();

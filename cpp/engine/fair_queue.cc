@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <unordered_set>
 
-#include "base/check.h"
-
 namespace openlora {
 namespace {
 
@@ -63,7 +61,6 @@ Flow* FairQueue::FlowOf(const Sequence& sequence) {
   std::unique_ptr<Tenant>& tenant = tenants_[sequence.request.tenant];
   if (tenant == nullptr) {
     tenant = std::make_unique<Tenant>();
-    tenant->name = sequence.request.tenant;
     tenant->key.number = tenants_made_++;
   }
   const int64_t adapter = sequence.adapters.empty() ? 0 : sequence.adapters[0]->handle;
@@ -71,19 +68,18 @@ Flow* FairQueue::FlowOf(const Sequence& sequence) {
   if (flow == nullptr) {
     flow = std::make_unique<Flow>();
     flow->tenant = tenant.get();
-    flow->adapter = adapter;
   }
   return flow.get();
 }
 
 void FairQueue::Add(Sequence* sequence) {
-  ForgetIdleTenants();
+  ForgetIdle(&tenants_, virtual_time_, &tenants_kept_max_);
   Flow* flow = FlowOf(*sequence);
   Tenant* tenant = flow->tenant;
   if (tenant->sequences++ == 0) ++tenants_busy_;
   ++flow->sequences;
   sequence->flow = flow;
-  Enqueue(sequence);
+  Return(sequence);
 }
 
 void FairQueue::Remove(Sequence* sequence) {
@@ -107,11 +103,9 @@ void FairQueue::Admit(Sequence* sequence) {
   flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
 }
 
-void FairQueue::Return(Sequence* sequence) { Enqueue(sequence); }
-
 void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
 
-void FairQueue::Enqueue(Sequence* sequence) {
+void FairQueue::Return(Sequence* sequence) {
   Flow* flow = sequence->flow;
   Tenant* tenant = flow->tenant;
   if (tenant->order.empty()) tenant->served = std::max(tenant->served, virtual_time_);
@@ -175,8 +169,6 @@ bool FairQueue::HasHadLess(const Sequence& a, const Sequence& b) {
   if (x.tenant != y.tenant) return x.tenant->key < y.tenant->key;
   return FlowKey{a.request.priority, x.served, a.arrival} < FlowKey{b.request.priority, y.served, b.arrival};
 }
-
-void FairQueue::ForgetIdleTenants() { ForgetIdle(&tenants_, virtual_time_, &tenants_kept_max_); }
 
 struct FairQueue::Visit::State {
   struct FlowState {

@@ -36,7 +36,7 @@ class FairQueue {
   void Remove(Sequence* sequence);
   // It has rows from now on, and waits no more.
   void Admit(Sequence* sequence);
-  // It lost its KV, and waits again.
+  // It waits again: it lost its KV.
   void Return(Sequence* sequence);
   // It waits, and nobody passes it any more.
   void PutFirst(Sequence* sequence);
@@ -100,11 +100,9 @@ class FairQueue {
   using Waiting = std::set<Sequence*, GoesFirst>;
 
   Flow* FlowOf(const Sequence& sequence);
-  void Enqueue(Sequence* sequence);
   void Dequeue(Sequence* sequence);
   void Link(Flow* flow);    // into the orders that it belongs to
   void Unlink(Flow* flow);  // from all
-  void ForgetIdleTenants();
 
   std::unordered_map<std::string, std::unique_ptr<Tenant>> tenants_;
   std::map<TenantKey, Tenant*> order_;  // those with waiting sequences
@@ -124,7 +122,6 @@ class FairQueue {
 // The requests of a tenant that name the same adapter first.
 struct Flow {
   Tenant* tenant = nullptr;
-  int64_t adapter = 0;  // handle; 0: the base alone
   double served = 0;
   double charge = 0;      // not settled
   int64_t sequences = 0;  // waiting or not
@@ -133,7 +130,6 @@ struct Flow {
 };
 
 struct Tenant {
-  std::string name;
   double served = 0;
   double virtual_time = 0;  // of its flows
   double served_max = 0;    // likewise

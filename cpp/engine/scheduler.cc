@@ -49,7 +49,7 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
   std::sort(in_turn_.begin(), in_turn_.end(),
             [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
   const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
-                                                         [](const Sequence* s) { return IsContinuing(*s); });
+                                                         [](const Sequence* s) { return s->is_continuing(); });
   if (has_prompts) ledger.HoldBack();
   PlanAdmitted(true, &ledger);
   ledger.Release();
@@ -102,7 +102,9 @@ bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
       ledger->Plan(sequence, hit, start, attempt, missing);
       return true;
     }
-    if (attempt > 0 && attempt <= block) ledger->Starve(sequence, missing);
+    if (!can_force) continue;
+    if (attempt > 0) ledger->Starve(sequence, missing);
+    break;  // the other attempt is the same
   }
   ledger->Unkeep(hit);
   return false;
@@ -110,7 +112,7 @@ bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
 
 void Scheduler::PlanAdmitted(bool is_continuing, StepLedger* ledger) {
   for (Sequence* sequence : in_turn_) {
-    PlanIf(IsContinuing(*sequence) == is_continuing, sequence, ledger);
+    PlanIf(sequence->is_continuing() == is_continuing, sequence, ledger);
   }
 }
 
@@ -128,7 +130,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
       Sequence* sequence = in_turn_[begun];
       if (until != nullptr && until->flow->tenant != sequence->flow->tenant && FairQueue::HasHadLess(*until, *sequence))
         return;
-      PlanIf(!IsContinuing(*sequence), sequence, ledger);
+      PlanIf(!sequence->is_continuing(), sequence, ledger);
     }
   };
   while (Sequence* sequence = visit.Next()) {

@@ -63,7 +63,6 @@ class Scheduler {
   PrefixHit Look(const Sequence& sequence, const StepLedger& ledger) const;
   int32_t RowsFor(const Sequence& sequence, int32_t start, const StepLedger& ledger) const;
   void Attach(const PlannedRows& planned, uint64_t step);
-  static bool IsContinuing(const Sequence& sequence) { return sequence.known() - sequence.computed == 1; }
   void Unpin(Sequence* sequence);
   void Preempt(Sequence* sequence, uint64_t step);
   double CostOfBytes(int64_t bytes) const;

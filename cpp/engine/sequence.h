@@ -56,6 +56,8 @@ struct Sequence {
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t prompt() const { return static_cast<int32_t>(request.tokens.size()); }
   int32_t output() const { return known() - prompt(); }
+  // Its next row goes on with an answer: all else is computed. Else it is at its prompt, or what it lost of it.
+  bool is_continuing() const { return known() - computed == 1; }
   // Prompt logprobs are wanted and some are missing: those of positions [scored, prompt() - 1) are still to come.
   bool is_scoring() const { return request.prompt_logprobs >= 0 && scored < prompt() - 1; }
 };

@@ -49,7 +49,7 @@ void StepLedger::Release() {
 
 bool StepLedger::MayRead(const Sequence& sequence) const {
   const int64_t bytes = NewBytes(sequence);
-  const bool is_first_prompt = !has_prompt_read_ && sequence.known() - sequence.computed > 1;
+  const bool is_first_prompt = !has_prompt_read_ && !sequence.is_continuing();
   return bytes == 0 || read_.empty() || is_first_prompt || bytes <= left_.lora_bytes;
 }
 
@@ -64,8 +64,7 @@ int64_t StepLedger::NewBytes(const Sequence& sequence) const {
 }
 
 bool StepLedger::Take(int64_t frames) {
-  if (frames > frames_free_ + eviction_.frames_reachable()) return false;
-  while (frames > frames_free_) frames_free_ += eviction_.EvictOne(&plan_->evictions, &plan_->drops);
+  if (!eviction_.MakeRoom(frames, &frames_free_, &plan_->evictions, &plan_->drops)) return false;
   frames_free_ -= frames;
   return true;
 }
@@ -218,7 +217,7 @@ void StepLedger::Plan(Sequence* sequence, const PrefixHit& hit, int32_t start, i
   left_.logit_rows -= LogitRows(*sequence, start, rows);
   const int64_t bytes = NewBytes(*sequence);
   left_.lora_bytes -= bytes;
-  has_prompt_read_ |= bytes > 0 && sequence->known() - sequence->computed > 1;
+  has_prompt_read_ |= bytes > 0 && !sequence->is_continuing();
   read_.insert(sequence->adapters.begin(), sequence->adapters.end());
 }
 

@@ -21,11 +21,11 @@ struct StepPlan {
   std::vector<PrefixBlock*> drops;     // of the prefix index, children before parents
   std::vector<Sequence*> preemptions;  // lose their KV and wait again; recomputing gives the same bits
   std::vector<Sequence*> given_way;    // of those: for a tenant that holds less
-  std::vector<Sequence*> unpins;       // waiting ones whose reservation a running sequence takes back
+  std::vector<Sequence*> unpins;       // whose reservation others take back
   std::vector<Sequence*> pins;         // waiting ones whose adapters are reserved from now on
   std::vector<Adapter*> loads;         // take their frames and are to be loaded
-  Sequence* starved =
-      nullptr;  // found no frames: who came first of those that have rows, else who was first to find none
+  // Found no frames: who came first of those that have rows, else who was the first to find none.
+  Sequence* starved = nullptr;
   int64_t starved_frames = 0;  // that it needs at once, itself and its adapters
 };
 

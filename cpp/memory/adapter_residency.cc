@@ -1,7 +1,5 @@
 #include "memory/adapter_residency.h"
 
-#include <algorithm>
-
 #include "base/check.h"
 
 namespace openlora {
@@ -81,10 +79,9 @@ void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint6
   slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(), adapter->layout.runs.data(),
                                                 adapter->frames.data()};
   adapter->state = AdapterState::kResident;
-  resident_.push_back(adapter);
+  ++adapters_resident_;
   if (adapter->pins == 0) order_->Add(&adapter->eviction);
   ++loads_;
-  bytes_resident_ += adapter->layout.frames * format_.frame_bytes;
 }
 
 void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
@@ -96,10 +93,9 @@ void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   slots_free_.push_back(adapter->slot);
   adapter->slot = -1;
   adapter->frames = {};
-  bytes_resident_ -= adapter->layout.frames * format_.frame_bytes;
   adapter->layout = {};
   adapter->state = AdapterState::kRegistered;
-  resident_.erase(std::find(resident_.begin(), resident_.end(), adapter));
+  --adapters_resident_;
   ++evictions_;
 }
 

@@ -31,7 +31,7 @@ struct Adapter {
   int32_t slot = -1;       // while resident
   AdapterState state = AdapterState::kChecking;
   Preparing preparing = Preparing::kNo;
-  bool is_hidden = false;   // unregistered: goes when nothing pins it
+  bool is_hidden = false;   // unregistered: goes when nobody refers to it
   bool is_pinned = false;   // by its owner: never evicted
   bool is_dropped = false;  // nobody waits for its load any more, and the loader was told
   // What a reload costs: bytes, and whether they come from the page cache (is_host), from its pack on disk
@@ -79,8 +79,7 @@ class AdapterResidency {
   std::vector<int64_t> TakeChanged() { return std::exchange(changed_, {}); }
 
   AdapterPages Pages() const;
-  int64_t bytes_resident() const { return bytes_resident_; }
-  int64_t adapters_resident() const { return static_cast<int64_t>(resident_.size()); }
+  int64_t adapters_resident() const { return adapters_resident_; }
   int64_t adapters_loading() const { return adapters_loading_; }
   uint64_t loads() const { return loads_; }
   uint64_t evictions() const { return evictions_; }
@@ -92,11 +91,10 @@ class AdapterResidency {
   TileFormat format_;
   std::vector<SiteShape> shapes_;
   std::unordered_map<int64_t, std::unique_ptr<Adapter>> adapters_;
-  std::vector<Adapter*> resident_;
   std::vector<int64_t> changed_;
   std::vector<SlotPages> slots_;
   std::vector<int32_t> slots_free_;
-  int64_t bytes_resident_ = 0;
+  int64_t adapters_resident_ = 0;
   int64_t adapters_loading_ = 0;
   uint64_t loads_ = 0;
   uint64_t evictions_ = 0;

@@ -113,6 +113,13 @@ int64_t EvictionPlan::Drop(PrefixBlock* block) {
   return layers_;
 }
 
+bool EvictionPlan::MakeRoom(int64_t frames, int64_t* frames_free, std::vector<Adapter*>* adapters,
+                            std::vector<PrefixBlock*>* blocks) {
+  if (frames > *frames_free + reachable_) return false;
+  while (frames > *frames_free) *frames_free += EvictOne(adapters, blocks);
+  return true;
+}
+
 int64_t EvictionPlan::EvictOne(std::vector<Adapter*>* adapters, std::vector<PrefixBlock*>* blocks) {
   const Evictable* least = TakeLeast();
   if (least->block != nullptr) {

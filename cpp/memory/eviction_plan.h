@@ -40,6 +40,9 @@ class EvictionPlan {
   bool IsDropped(const PrefixBlock* block) const { return dropped_.contains(block); }
   // That evicting everything that may go would free.
   int64_t frames_reachable() const { return reachable_; }
+  // Evicts until `frames` are free, adding to `frames_free` and to the lists; nothing where all isn't enough.
+  bool MakeRoom(int64_t frames, int64_t* frames_free, std::vector<Adapter*>* adapters,
+                std::vector<PrefixBlock*>* blocks);
   // Evicts what is worth the least, appending it to one of the lists, and returns the frames that it has. There is
   // some.
   int64_t EvictOne(std::vector<Adapter*>* adapters, std::vector<PrefixBlock*>* blocks);

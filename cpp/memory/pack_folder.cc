@@ -72,9 +72,4 @@ void MarkPackUsed(const std::string& path) {
   if (!failed && now - used > kUseStep) fs::last_write_time(path, now, failed);
 }
 
-void RemovePack(const std::string& path) {
-  std::error_code failed;
-  fs::remove(path, failed);
-}
-
 }  // namespace openlora

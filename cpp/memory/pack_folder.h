@@ -16,6 +16,5 @@ void RemoveAbandonedPacks(const std::string& folder);
 int64_t TrimPacks(const std::string& folder, int64_t bytes_max);
 // The file is used now, if that hasn't been said for ten minutes.
 void MarkPackUsed(const std::string& path);
-void RemovePack(const std::string& path);
 
 }  // namespace openlora

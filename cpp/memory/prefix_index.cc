@@ -115,7 +115,6 @@ void PrefixIndex::Drop(PrefixBlock* block, uint64_t step) {
   PrefixBlock* parent = block->parent;
   parent->children.erase(parent->children.find(*block->tokens));
   --blocks_;
-  ++drops_;
   if (!parent->children.empty()) return;
   if (parent->is_root()) {
     realms_.erase(realms_.find(*parent->realm));

@@ -94,7 +94,6 @@ class PrefixIndex {
   void Drop(PrefixBlock* block, uint64_t step);
 
   int64_t blocks() const { return blocks_; }
-  uint64_t drops() const { return drops_; }
   // By block, what holds it by the caller's count; all others are held by nobody. Also appends every frame.
   bool IsConsistent(const std::unordered_map<const PrefixBlock*, int32_t>& references,
                     std::vector<uint32_t>* frames) const;
@@ -110,7 +109,6 @@ class PrefixIndex {
   GhostBlocks ghosts_;
   std::unordered_map<std::string, std::unique_ptr<PrefixBlock>> realms_;  // roots with children
   int64_t blocks_ = 0;
-  uint64_t drops_ = 0;
 };
 
 }  // namespace openlora

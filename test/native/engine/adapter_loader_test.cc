@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <filesystem>
 #include <map>
 #include <mutex>
 
@@ -142,7 +143,7 @@ TEST_F(AdapterLoaderTest, ALoadWhosePackIsGoneOrDamagedIsPackedAnew) {
   WriteAll(store_->PathOf(contents_[1].key), {'x'});
   Start(1, LoaderTask::kLoad, true, true);
   EXPECT_TRUE(Next().has_built);
-  RemovePack(store_->PathOf(contents_[1].key));
+  std::filesystem::remove(store_->PathOf(contents_[1].key));
   Start(1, LoaderTask::kPrepare);
   EXPECT_TRUE(Next().has_built);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <thread>
 
 #include "base/prng.h"
@@ -52,7 +53,7 @@ class AdapterStoreProcessTest : public StoreFixture {
       if (!loaded.status.ok()) return 2;
       if (loaded.tiles != wanted_[i]) return 3;
       if (!loaded.report.warning.empty()) return 4;
-      if (draw / 16 % 2 == 0) RemovePack(store->PathOf(contents[draw / 64 % kAdapters].key));
+      if (draw / 16 % 2 == 0) std::filesystem::remove(store->PathOf(contents[draw / 64 % kAdapters].key));
     }
     return 0;
   }
@@ -99,7 +100,7 @@ TEST_F(AdapterStoreProcessTest, AWriterThatIsKilledLeavesNothingThatALoadWouldTa
       ASSERT_TRUE(loaded.status.ok());
       EXPECT_EQ(loaded.tiles, wanted_[i]);
       EXPECT_NE(loaded.report.has_built, is_there);
-      RemovePack(store->PathOf(content.key));
+      std::filesystem::remove(store->PathOf(content.key));
     }
   }
   RecordProperty("temporaries", temporaries);
