@@ -1,8 +1,8 @@
 // A local stand-in of the Hugging Face hub: what `openlora pull` asks of it, with the hub's headers and refusals.
 
 import { createHash } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { LocalServer } from '../support/local-server.js';
 
 export const COMMIT = 'a'.repeat(40);
 
@@ -12,7 +12,7 @@ export interface StandInFile {
   isLfs?: boolean;
 }
 
-export class HubStandIn {
+export class HubStandIn extends LocalServer {
   readonly files = new Map<string, StandInFile>();
   readonly requests: { path: string; range: string | undefined; authorization: string | undefined }[] = [];
   /** Requests without it get 401. */
@@ -24,22 +24,9 @@ export class HubStandIn {
   ignoresRanges = false;
   /** Called for each piece of content that is sent. */
   onSend: (() => void) | undefined;
-  #server: Server | undefined;
 
-  constructor(readonly repo: string) {}
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server!.address() as AddressInfo).port}`;
-  }
-
-  async open(): Promise<void> {
-    this.#server = createServer((request, response) => this.#answer(request, response));
-    await new Promise<void>((resolve) => this.#server!.listen(0, '127.0.0.1', resolve));
-  }
-
-  async close(): Promise<void> {
-    this.#server!.closeAllConnections();
-    await new Promise((resolve) => this.#server!.close(resolve));
+  constructor(readonly repo: string) {
+    super();
   }
 
   add(path: string, content: Buffer | string, isLfs = false): void {
@@ -59,7 +46,7 @@ export class HubStandIn {
       .map(({ range }) => range);
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  protected answer(request: IncomingMessage, response: ServerResponse): void {
     const path = decodeURIComponent(new URL(request.url!, 'http://hub').pathname);
     const { range, authorization } = request.headers;
     this.requests.push({ path, range, authorization });

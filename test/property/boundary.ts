@@ -14,6 +14,7 @@ import type {
 import { loadNative } from '../../src/native/load.js';
 import { adapterSiteTable, adapterTensorTable, baseTensorTable } from '../../src/formats/tables.js';
 import { decodeRecords } from '../../src/sdk/records.js';
+import { rawOpenOptions } from '../sdk/real/raw-options.js';
 
 class OwnError extends Error {}
 
@@ -211,32 +212,7 @@ class Opened {
 const [, , folder, seed, runs] = process.argv;
 const base = await readBaseFolder(folder!);
 const { binding: addon } = loadNative();
-const options: OpenOptions = {
-  model: base.spec,
-  files: base.files,
-  tensors: baseTensorTable(base.tensors),
-  cacheDir: 'packed',
-  adapterDir: '',
-  tokenBytes: new Uint8Array(base.spec.vocab).fill(97),
-  tokenOffsets: Uint32Array.from({ length: base.spec.vocab + 1 }, (_, i) => i),
-  dtype: 'f32',
-  kvDtype: 'f32',
-  adapterDtype: 'f32',
-  simd: 'auto',
-  threads: 1,
-  prefixCache: true,
-  limits: {
-    poolBytes: 4 << 20,
-    maxContext: 64,
-    maxBatchTokens: 16,
-    maxQueued: 64,
-    maxQueuedPerTenant: 64,
-    batchLoraBytes: 0,
-    adapterDiskBytes: 2 ** 24,
-    hostAdapterBytes: 2 ** 22,
-    pinnedAdapterBytes: 2 ** 20,
-  },
-};
+const options: OpenOptions = { ...rawOpenOptions(base), cacheDir: 'packed' };
 const request: RequestSpec = {
   id: 1,
   tokens: Uint32Array.of(1, 2, 3),

@@ -1,62 +1,27 @@
 // Adapters that are given in memory or as a stream: what is written where, and that nothing of it stays.
 
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Base } from '../../src/index.js';
+import { describe, expect, test } from 'vitest';
 import { adapterBytesMax } from '../../src/sdk/adapter-source.js';
 import type { FakeEngine, FakeOptions } from './fake-native.js';
 import { codeOf, fakeFolder, openFake, turns } from './fake-parts.js';
+import { useSpool } from './spool-parts.js';
 
 const config = { peft_type: 'LORA' };
 const BYTES_MAX = adapterBytesMax(fakeFolder());
 const bytesOf = (count: number) => Uint8Array.from({ length: count }, (_, i) => (i * 31 + (i >> 8)) & 255);
 
-const systemTmp = tmpdir();
-const root = mkdtempSync(join(systemTmp, 'openlora-spool-test-'));
-let tmp = '';
-let runs = 0;
-let opened: { base: Base; engine: FakeEngine }[] = [];
-
-beforeEach(() => {
-  tmp = join(root, String(++runs));
-  mkdirSync(tmp);
-  process.env.TMPDIR = tmp;
-});
-afterEach(async () => {
-  for (const { base, engine } of opened) {
-    await base.dispose();
-    expect(engine.violations).toEqual([]);
-  }
-  opened = [];
-  expect(readdirSync(tmp)).toEqual([]);
-});
-afterAll(() => {
-  process.env.TMPDIR = systemTmp;
-  rmSync(root, { recursive: true });
-});
+const { folder, spooled, opened } = useSpool('spool-test');
 
 async function open(options: FakeOptions = {}) {
   const fake = await openFake(options);
-  opened.push(fake);
+  opened(fake);
   return fake;
 }
 
-/** Names of what is spooled, of all bases. */
-const spooled = () =>
-  readdirSync(tmp).flatMap((folder) => readdirSync(join(tmp, folder)).filter((name) => name !== 'owner'));
 const fileOf = (engine: FakeEngine, handle = 1) => engine.adapters.get(handle)!.spec.files[0]!;
 
 async function* chunked(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array> {
@@ -245,7 +210,7 @@ describe('bytes', () => {
   test('that are taken away while they are read are ERR_ADAPTER_STREAM', async () => {
     const folder = fakeFolder({ spec: { ...fakeFolder().spec, vocab: 2 ** 20 } });
     const fake = await openFake({}, {}, folder);
-    opened.push(fake);
+    opened(fake);
     const { base } = fake;
     const length = 2 ** 26;
     expect(adapterBytesMax(folder)).toBeGreaterThan(length);
@@ -312,7 +277,7 @@ describe('the file goes', () => {
     expect(spooled()).toHaveLength(50);
     void base.registerAdapter('late', files()).catch(() => undefined);
     await base.dispose();
-    expect(readdirSync(tmp)).toEqual([]);
+    expect(readdirSync(folder())).toEqual([]);
   });
 });
 
@@ -321,9 +286,9 @@ describe('the folder', () => {
 
   test('for which there is no place is ERR_IO; it is tried again', async () => {
     const { base } = await open();
-    process.env.TMPDIR = join(tmp, 'nowhere');
+    process.env.TMPDIR = join(folder(), 'nowhere');
     expect(await codeOf(base.registerAdapter('a', files))).toBe('ERR_IO');
-    process.env.TMPDIR = tmp;
+    process.env.TMPDIR = folder();
     await base.registerAdapter('a', files);
   });
 
@@ -337,9 +302,9 @@ describe('the folder', () => {
         yield bytesOf(10);
       },
     });
-    process.env.TMPDIR = join(tmp, 'nowhere');
+    process.env.TMPDIR = join(folder(), 'nowhere');
     expect(await codeOf(base.registerAdapter('a', { config, tensors: stream('no place') }))).toBe('ERR_IO');
-    process.env.TMPDIR = tmp;
+    process.env.TMPDIR = folder();
     const controller = new AbortController();
     const { signal } = controller;
     const registering = codeOf(base.registerAdapter('a', { config, tensors: stream('abort') }, { signal }));
@@ -350,14 +315,14 @@ describe('the folder', () => {
 
   /** A folder as a process or thread that is gone left it. */
   function leftBy(pid: number, o: { owner?: boolean; namespace?: string } = {}): string {
-    const [, own] = /-(\w+)-\d+-\w{6}$/.exec(readdirSync(tmp).find((name) => name.includes(`-${process.pid}-`))!)!;
-    const name = `openlora-spool-${o.namespace ?? own}-${pid}-${'aBc123'.slice(0, 5)}${runs % 10}`;
-    mkdirSync(join(tmp, name));
-    writeFileSync(join(tmp, name, '1.safetensors'), 'secret');
-    if (o.owner ?? true) writeFileSync(join(tmp, name, 'owner'), '');
-    return join(tmp, name);
+    const [, own] = /-(\w+)-\d+-\w{6}$/.exec(readdirSync(folder()).find((name) => name.includes(`-${process.pid}-`))!)!;
+    const name = `openlora-spool-${o.namespace ?? own}-${pid}-${'aBc123'.slice(0, 5)}${folder().at(-1)}`;
+    mkdirSync(join(folder(), name));
+    writeFileSync(join(folder(), name, '1.safetensors'), 'secret');
+    if (o.owner ?? true) writeFileSync(join(folder(), name, 'owner'), '');
+    return join(folder(), name);
   }
-  const isThere = (path: string) => readdirSync(tmp).some((name) => path.endsWith(name));
+  const isThere = (path: string) => readdirSync(folder()).some((name) => path.endsWith(name));
 
   test('of a process that is gone is removed by the next', async () => {
     const first = await open();
@@ -385,7 +350,7 @@ describe('the folder', () => {
         { eval: true, workerData: leftBy(process.pid, { owner: false }) },
       );
       await new Promise((resolve) => worker.once('message', resolve));
-      const count = () => readdirSync(tmp).filter((name) => name.startsWith('openlora-spool-')).length;
+      const count = () => readdirSync(folder()).filter((name) => name.startsWith('openlora-spool-')).length;
       const second = await open();
       await second.base.registerAdapter('a', files);
       expect(count()).toBe(3);

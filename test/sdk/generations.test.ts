@@ -1,41 +1,15 @@
 // A name that is registered again: what requests find, what the calls say, and what is freed when.
 
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Base } from '../../src/index.js';
-import { generationOfHandle, type FakeEngine, type FakeOptions } from './fake-native.js';
-import { codeOf, openFake, turns, type FakeReader } from './fake-parts.js';
+import { describe, expect, test } from 'vitest';
+import { generationOfHandle, type FakeOptions } from './fake-native.js';
+import { codeOf, openFake, turns } from './fake-parts.js';
+import { useSpool } from './spool-parts.js';
 
-const systemTmp = tmpdir();
-const root = mkdtempSync(join(systemTmp, 'openlora-generations-'));
-let tmp = '';
-let runs = 0;
-let opened: { base: Base; engine: FakeEngine; reader: FakeReader }[] = [];
-
-beforeEach(() => {
-  tmp = join(root, String(++runs));
-  mkdirSync(tmp);
-  process.env.TMPDIR = tmp;
-});
-afterEach(async () => {
-  for (const { base, engine, reader } of opened) {
-    reader.held.clear();
-    await base.dispose();
-    expect(engine.violations).toEqual([]);
-  }
-  opened = [];
-  expect(readdirSync(tmp)).toEqual([]);
-});
-afterAll(() => {
-  process.env.TMPDIR = systemTmp;
-  rmSync(root, { recursive: true });
-});
+const { spooled, opened } = useSpool('generations');
 
 async function open(options: FakeOptions = {}) {
   const fake = await openFake(options);
-  opened.push(fake);
+  opened(fake);
   const { base, engine } = fake;
   const ask = (maxTokens = 1) => base.generate({ prompt: 'ab', maxTokens, adapter: 'a' });
   return {
@@ -50,8 +24,6 @@ async function open(options: FakeOptions = {}) {
 const first = generationOfHandle(1);
 const second = generationOfHandle(2);
 const inMemory = (byte = 1) => ({ config: { peft_type: 'LORA' }, tensors: new Uint8Array(100).fill(byte) });
-const spooled = () =>
-  readdirSync(tmp).flatMap((folder) => readdirSync(join(tmp, folder)).filter((name) => name !== 'owner'));
 
 describe('a name that is registered again', () => {
   test('means the old generation until the new one is ready, and then the new one', async () => {

@@ -1,12 +1,10 @@
 // A base whose resolver the test answers, and the folder in which it keeps what it is given in memory.
 
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeEach, expect } from 'vitest';
-import type { AdapterResolver, Base, ResolverLimits } from '../../src/index.js';
-import type { FakeEngine, FakeOptions } from './fake-native.js';
+import { expect } from 'vitest';
+import type { AdapterResolver, ResolverLimits } from '../../src/index.js';
+import type { FakeOptions } from './fake-native.js';
 import { openFake, turns } from './fake-parts.js';
+import { useSpool } from './spool-parts.js';
 
 export type Answer = Awaited<ReturnType<AdapterResolver>>;
 
@@ -23,31 +21,7 @@ export const inMemory = () => ({ config: { peft_type: 'LORA' }, tensors: new Uin
 
 /** Sets up the tests of a file: bases are disposed after each, and nothing may be left. */
 export function useResolvers() {
-  const systemTmp = tmpdir();
-  const root = mkdtempSync(join(systemTmp, 'openlora-resolver-'));
-  let tmp = '';
-  let runs = 0;
-  let opened: { base: Base; engine: FakeEngine }[] = [];
-  beforeEach(() => {
-    tmp = join(root, String(++runs));
-    mkdirSync(tmp);
-    process.env.TMPDIR = tmp;
-  });
-  afterEach(async () => {
-    for (const { base, engine } of opened) {
-      await base.dispose();
-      expect(engine.violations).toEqual([]);
-    }
-    opened = [];
-    expect(readdirSync(tmp)).toEqual([]);
-  });
-  afterAll(() => {
-    process.env.TMPDIR = systemTmp;
-    rmSync(root, { recursive: true });
-  });
-
-  const spooled = () =>
-    readdirSync(tmp).flatMap((folder) => readdirSync(join(tmp, folder)).filter((name) => name !== 'owner'));
+  const { spooled, opened } = useSpool('resolver');
 
   /** Without a `resolver`, questions wait for the test. */
   async function open(o: { resolver?: AdapterResolver; limits?: ResolverLimits; fake?: FakeOptions } = {}) {
@@ -62,7 +36,7 @@ export function useResolvers() {
       return (o.resolver ?? wait)(...args);
     };
     const fake = await openFake(o.fake, { adapterResolver, resolverLimits: o.limits ?? {} });
-    opened.push(fake);
+    opened(fake);
     const ask = (adapter: string, more: object = {}) =>
       fake.base.generate({ prompt: 'ab', maxTokens: 1, adapter, ...more });
     const asking = async (count: number) => {
@@ -72,5 +46,5 @@ export function useResolvers() {
     };
     return { ...fake, ask, asking, questions, asked: () => asked };
   }
-  return { open, spooled, opened: (fake: { base: Base; engine: FakeEngine }) => void opened.push(fake) };
+  return { open, spooled, opened };
 }

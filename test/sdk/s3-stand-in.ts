@@ -2,8 +2,8 @@
 // signatures by itself, from what arrived.
 
 import { createHash, createHmac } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { LocalServer } from '../support/local-server.js';
 
 export interface StandInKey {
   secret: string;
@@ -12,7 +12,7 @@ export interface StandInKey {
   reads: string;
 }
 
-export class S3StandIn {
+export class S3StandIn extends LocalServer {
   /** By `/bucket/key`. */
   readonly objects = new Map<string, Buffer>();
   readonly keys = new Map<string, StandInKey>();
@@ -25,27 +25,6 @@ export class S3StandIn {
   ignoresRanges = false;
   /** Called before an object is sent. */
   onSend: ((path: string) => void) | undefined;
-  #server: Server | undefined;
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server!.address() as AddressInfo).port}`;
-  }
-
-  async open(): Promise<void> {
-    this.#server = createServer((request, response) => this.#answer(request, response));
-    await new Promise<void>((resolve) => this.#server!.listen(0, '127.0.0.1', resolve));
-  }
-
-  async close(): Promise<void> {
-    this.#server!.closeAllConnections();
-    await new Promise((resolve) => this.#server!.close(resolve));
-  }
-
-  connections(): Promise<number> {
-    return new Promise((resolve, reject) =>
-      this.#server!.getConnections((error, count) => (error ? reject(error) : resolve(count))),
-    );
-  }
 
   /** `path` is `/bucket/key`. */
   add(path: string, content: Buffer | string): void {
@@ -56,7 +35,7 @@ export class S3StandIn {
     return this.requests.filter(({ path, status }) => path.endsWith(file) && status < 300).map(({ range }) => range);
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  protected answer(request: IncomingMessage, response: ServerResponse): void {
     const path = decodeURIComponent(request.url!.split('?')[0]!);
     const { range } = request.headers;
     const failure = this.failures.find((next) => path.endsWith(next.path));

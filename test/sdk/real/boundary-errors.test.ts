@@ -3,10 +3,10 @@
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readBaseFolder } from '../../../src/formats/base-folder.js';
-import { baseTensorTable } from '../../../src/formats/tables.js';
 import type { ModelSpec, NativeEngine, OpenOptions, RequestSpec } from '../../../src/native/binding.js';
 import { loadNative } from '../../../src/native/load.js';
 import { noAddon } from './addon.js';
+import { rawOpenOptions } from './raw-options.js';
 import { writeTinyCheckpoint, type TinyCheckpoint } from './tiny-checkpoint.js';
 
 const request: RequestSpec = {
@@ -44,33 +44,7 @@ describe.skipIf(noAddon)('the addon refuses', () => {
   beforeAll(async () => {
     files = writeTinyCheckpoint();
     const base = await readBaseFolder(files.base);
-    const { vocab } = base.spec;
-    options = {
-      model: base.spec,
-      files: base.files,
-      tensors: baseTensorTable(base.tensors),
-      cacheDir: '',
-      adapterDir: '',
-      tokenBytes: new Uint8Array(vocab).fill(97),
-      tokenOffsets: Uint32Array.from({ length: vocab + 1 }, (_, i) => i),
-      dtype: 'f32',
-      kvDtype: 'f32',
-      adapterDtype: 'f32',
-      simd: 'auto',
-      threads: 1,
-      prefixCache: true,
-      limits: {
-        poolBytes: 4 << 20,
-        maxContext: 64,
-        maxBatchTokens: 16,
-        maxQueued: 64,
-        maxQueuedPerTenant: 64,
-        batchLoraBytes: 0,
-        adapterDiskBytes: 2 ** 24,
-        hostAdapterBytes: 2 ** 22,
-        pinnedAdapterBytes: 2 ** 20,
-      },
-    };
+    options = rawOpenOptions(base);
     await new Promise<void>((resolve, reject) => {
       engine = loadNative().binding.open(options, (_, events) => {
         for (const event of events) {
