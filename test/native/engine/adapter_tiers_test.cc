@@ -104,22 +104,27 @@ TEST_F(AdapterTiersTest, WorkBeginsWhenARequestIsEnqueuedAndNotOnlyWhenItHasFram
 TEST_F(AdapterTiersTest, WhatIsInThePageCacheIsThereInTheStepThatPlansIt) {
   Open(PoolFor(1), 2);
   const Answer first = Ask(1, 1);
-  Ask(2, 2);  // the first one leaves
-  ASSERT_EQ(TierOf(1), Tier::kHost);
   driver_->set_loads_now();
-  core().Submit(MakeRequest(3, {1, 2, 3}, 4, {{1, 1.0f}}));
-  core().Step();
-  driver_->Read();
-  EXPECT_EQ(driver_->answer(3).tokens.size(), 1u);
-  EXPECT_EQ(driver_->loader_work(), Tasks{});
-  driver_->Run();
-  EXPECT_EQ(driver_->answer(3).tokens, first.tokens);
-  EXPECT_EQ(driver_->answer(3).usage.adapters[0].tier, Tier::kHost);
+  // The page cache is the system's, which may have taken a page back: then it goes the usual way.
+  bool was_now = false;
+  for (int64_t id = 2; !was_now && id < 40; id += 2) {
+    Ask(id, 2);  // the first one leaves
+    ASSERT_EQ(TierOf(1), Tier::kHost);
+    core().Submit(MakeRequest(id + 1, {1, 2, 3}, 4, {{1, 1.0f}}));
+    core().Step();
+    was_now = driver_->loader_work() == Tasks{};
+    driver_->Read();
+    EXPECT_EQ(driver_->answer(id + 1).tokens.size(), was_now ? 1u : 0u);
+    driver_->Run();
+    EXPECT_EQ(driver_->answer(id + 1).tokens, first.tokens);
+    EXPECT_EQ(driver_->answer(id + 1).usage.adapters[0].tier, Tier::kHost);
+  }
+  EXPECT_TRUE(was_now);
   EXPECT_TRUE(core().CheckInvariants().ok());
-  // Where it can't be, it goes the usual way.
-  Ask(4, 2);
+  // So it does where there is no file at all.
+  Ask(50, 2);
   std::filesystem::remove_all(folder_.File("packs"));
-  EXPECT_EQ(Ask(5, 1).tokens, first.tokens);
+  EXPECT_EQ(Ask(51, 1).tokens, first.tokens);
 }
 
 TEST_F(AdapterTiersTest, WhatNobodyWaitsForAnyMoreIsDropped) {
