@@ -170,6 +170,12 @@ void AdapterLoader::DropFromPageCache(const AdapterContent& content) {
   reads_.Add(std::move(work), kToHost);
 }
 
+void AdapterLoader::ReadAhead(const Sha256::Digest& key) {
+  auto work = std::make_shared<Work>();
+  work->chore = [this, key] { store_->ReadAhead(key); };
+  reads_.Add(std::move(work), kFromHost);
+}
+
 void AdapterLoader::Discard(const AdapterContent& content) {
   auto work = std::make_shared<Work>();
   work->chore = [this, content] { store_->Discard(content); };

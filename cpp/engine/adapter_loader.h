@@ -20,7 +20,9 @@ namespace openlora {
 // Reads adapters' files beside compute, on four threads, so that nothing waits for what takes longer than it:
 //
 //   checker  registrations: every byte of a source, once
-//   reader   packs into frames, those in the page cache first; then packs into the page cache for requests that wait
+//   reader   packs into frames, those in the page cache first, and has others read ahead; then packs into the page
+//   cache
+//            for requests that wait
 //   packer   what a request waits for and has no pack yet, or a damaged one
 //   idler    what was asked for ahead (prefetch, preload), on processors that nobody else wants
 //
@@ -40,6 +42,9 @@ class AdapterLoader : public LoaderPort {
   void DropFromPageCache(const AdapterContent& content) override;
   void Discard(const AdapterContent& content) override;
   void SetUploadBytes(int64_t bytes) override { budget_.Set(bytes); }
+  // From any thread: a pack on disk that a request names, which the engine's thread will see after its step. By then it
+  // may be in the page cache.
+  void ReadAhead(const Sha256::Digest& key);
 
  private:
   struct Work {

@@ -38,9 +38,32 @@ void Engine::Submit(Request request) {
     return outbox_.PushNow(
         FailedEvent{request.id, Error(kErrOverloaded, "%d requests wait, maxQueued is %d", max_queued_, max_queued_)});
   }
+  ReadAhead(request);
   request.submitted_ms = NowMs();
   submitted_.fetch_add(1, std::memory_order_relaxed);
   Post(std::move(request));
+}
+
+// A step may run, and the core sees the request only after it: what is on disk may be in the page cache by then.
+void Engine::ReadAhead(const Request& request) {
+  const std::lock_guard lock(published_mutex_);
+  if (loader_ == nullptr) return;
+  for (const AdapterUse& use : request.adapters) {
+    const auto found = adapters_.find(use.handle);
+    if (found == adapters_.end()) continue;
+    const Published& adapter = found->second;
+    if (adapter.tier == Tier::kRegistered && adapter.has_pack) loader_->ReadAhead(adapter.key);
+  }
+}
+
+void Engine::Connect(EngineCore* core, AdapterLoader* loader) {
+  const std::lock_guard lock(published_mutex_);
+  loader_ = loader;
+  if (loader != nullptr) {
+    core->Connect(loader);
+  } else {
+    core->Disconnect();
+  }
 }
 
 void Engine::Post(Message message) {
@@ -77,9 +100,9 @@ EngineStats Engine::Stats() const {
 
 bool Engine::FindTier(int64_t handle, Tier* tier) const {
   const std::lock_guard lock(published_mutex_);
-  const auto found = tiers_.find(handle);
-  if (found == tiers_.end()) return false;
-  *tier = found->second;
+  const auto found = adapters_.find(handle);
+  if (found == adapters_.end()) return false;
+  *tier = found->second.tier;
   return true;
 }
 
@@ -113,13 +136,13 @@ Status Engine::Serve(EngineOptions options) {
   Status status;
   {
     AdapterLoader loader(core.store(), &core.pool(), [this](LoaderResult result) { Post(std::move(result)); });
-    core.Connect(&loader);
+    Connect(&core, &loader);
     status = Guarded([&] {
       Loop(&core);
       return Ok();
     });
+    Connect(&core, nullptr);
   }
-  core.Disconnect();
   core.Close(status.ok() ? Status(kErrClosed, "the base was disposed") : status);
   return status;
 }
@@ -184,9 +207,9 @@ void Engine::Publish(EngineCore* core) {
   for (const int64_t handle : changed) {
     const Adapter* adapter = core->residency().Find(handle);
     if (adapter != nullptr) {
-      tiers_[handle] = core->TierOf(*adapter);
+      adapters_[handle] = {core->TierOf(*adapter), adapter->content.has_pack, adapter->content.key};
     } else {
-      tiers_.erase(handle);
+      adapters_.erase(handle);
     }
   }
 }

@@ -16,6 +16,8 @@
 
 namespace openlora {
 
+class AdapterLoader;
+
 // The engine and its thread. Calls come from any thread, copy what they are given and return at once; what comes of
 // them is in the outbox. After Close they do nothing.
 class Engine {
@@ -63,7 +65,16 @@ class Engine {
   using Message =
       std::variant<RegisterMessage, UnregisterMessage, HoldMessage, Request, CancelMessage, PauseMessage, LoaderResult>;
 
+  // What an adapter is to other threads, as of the last step.
+  struct Published {
+    Tier tier = Tier::kRegistered;
+    bool has_pack = false;
+    Sha256::Digest key{};  // of its pack
+  };
+
   void Post(Message message);
+  void ReadAhead(const Request& request);
+  void Connect(EngineCore* core, AdapterLoader* loader);
   void Main(EngineOptions options);
   void End(const Status& status);
   Status Serve(EngineOptions options);
@@ -86,7 +97,8 @@ class Engine {
 
   mutable std::mutex published_mutex_;
   EngineStats stats_;
-  std::unordered_map<int64_t, Tier> tiers_;
+  std::unordered_map<int64_t, Published> adapters_;  // by handle
+  AdapterLoader* loader_ = nullptr;                  // while there is one
 
   std::thread thread_;  // last: it uses all of the above
 };

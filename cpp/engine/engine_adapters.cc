@@ -80,13 +80,14 @@ void EngineCore::StartLoad(Adapter* adapter) {
   loader_->Start(LoadJob(*adapter));
 }
 
-// What is in the page cache is copied here, as far as `bytes_now` go: 0.3 ms for a MiB, where its request would else
-// wait for the end of a step. True if something is there now.
+// What is in the page cache, of the host tier or read ahead since its request came, is copied here, as far as
+// `bytes_now` go: 0.3 ms for a MiB, where its request would else wait for the end of a step. True if something is there
+// now.
 bool EngineCore::StartLoads(const StepPlan& plan, int64_t* bytes_now) {
   bool is_there = false;
   for (Adapter* adapter : plan.loads) {
     LoaderResult result;
-    const bool may_now = adapter->is_host && adapter->content.pack_bytes <= *bytes_now;
+    const bool may_now = adapter->content.has_pack && adapter->content.pack_bytes <= *bytes_now;
     if (!may_now || !loader_->LoadNow(LoadJob(*adapter), &result)) {
       StartLoad(adapter);
       continue;

@@ -11,9 +11,10 @@ namespace {
 
 // Bytes between two questions to `pace`.
 constexpr int64_t kChunkBytes = 1 << 20;
-// A byte that is packed takes about as long as so many that are copied: it is checked, converted, and put elsewhere.
-// 170 MB/s where copies run at 4 GB/s; and packing isn't cut as finely.
-constexpr int64_t kPackCost = 16;
+// A byte that is packed takes the time of so many that are copied: a MiB takes 4 ms of one core, half of it in the
+// system. By that measure it would be 8 to 16; with 4, which lets one adapter of a MiB through a step of 20 ms, others'
+// next token has a p99 of 1.2 times the quiet one, as with 16, and a first request's first token comes 30 % earlier.
+constexpr int64_t kPackCost = 4;
 
 Pace AtPackCost(const Pace& pace) {
   return [&pace](int64_t bytes) { return pace(bytes * kPackCost); };
@@ -205,6 +206,13 @@ void AdapterStore::Settle(StoreReport* report) {
   if (total <= options_.disk_bytes && since <= options_.disk_bytes / 16) return;
   written_since_scan_ = 0;
   disk_bytes_ = TrimPacks(options_.folder, options_.disk_bytes);
+}
+
+void AdapterStore::ReadAhead(const Sha256::Digest& key) const {
+  File file;
+  if (options_.folder.empty() || !File::Open(PathOf(key), &file).ok()) return;
+  file.WillNeed();
+  MarkPackUsed(PathOf(key));
 }
 
 void AdapterStore::DropFromPageCache(const AdapterContent& content) const {

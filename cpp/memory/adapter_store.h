@@ -79,6 +79,8 @@ class AdapterStore {
               const Pace& pace, LoadedAdapter* loaded, StoreReport* report);
   // After `report` was told: waits until its pack is on the disk, and removes others where there are too many.
   void Settle(StoreReport* report);
+  // Has the system read a pack, and waits for nothing: it will soon be loaded, perhaps by a call that `is_cached_only`.
+  void ReadAhead(const Sha256::Digest& key) const;
   // Lets the pack leave the page cache.
   void DropFromPageCache(const AdapterContent& content) const;
 

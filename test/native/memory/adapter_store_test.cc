@@ -350,5 +350,41 @@ TEST_F(AdapterStoreTest, WhoeverOnlyReadsSaysThatAPackIsNeeded) {
   EXPECT_TRUE(again.has_pack && !again.needs_pack);
 }
 
+TEST_F(AdapterStoreTest, WhatIsReadAheadIsInThePageCacheSoonAndCountsAsUsed) {
+  const auto store = Open(Options());
+  const AdapterContent content = Check(store.get(), TinyAdapter(folder_, "a", 8, 0, 1));
+  const Loaded packed = Load(store.get(), content);
+  const std::string path = store->PathOf(content.key);
+  const auto load_cached = [&](std::vector<uint8_t>* tiles) {
+    std::vector<uint32_t> frames;
+    EXPECT_TRUE(pool_.Take(content.frames, FrameUse::kAdapter, &frames));
+    LoadedAdapter loaded;
+    StoreReport report;
+    report.reads_only = report.is_cached_only = true;
+    const Status status = store->Load(content, frames, pool_, pace_, &loaded, &report);
+    if (status.ok()) *tiles = TilesOf(loaded.layout, frames);
+    pool_.Retire(frames, FrameUse::kAdapter, 1);
+    pool_.Reclaim(1);
+    return status.ok();
+  };
+  std::vector<uint8_t> tiles;
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(48);
+  std::filesystem::last_write_time(path, long_ago);
+  store->DropFromPageCache(content);
+  const bool was_dropped = !load_cached(&tiles);  // not where files are memory, nor while another process maps them
+  bool is_there = false;
+  for (int i = 0; i < 10'000 && !is_there; ++i) {
+    // Again and again: the system may take it back before we look.
+    store->ReadAhead(content.key);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    is_there = load_cached(&tiles);
+  }
+  EXPECT_TRUE(is_there);
+  EXPECT_EQ(tiles, packed.tiles);
+  EXPECT_GT(std::filesystem::last_write_time(path), long_ago + std::chrono::hours(24));
+  store->ReadAhead({});  // no such pack
+  if (!was_dropped) GTEST_SKIP() << "this file system keeps what it is asked to drop";
+}
+
 }  // namespace
 }  // namespace openlora
