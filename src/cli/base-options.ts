@@ -188,7 +188,7 @@ type LoadValues = Partial<
     BaseValues,
     'dtype' | 'compute' | 'kv-dtype' | 'adapter-dtype' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'
   >
-> & { hostMemory?: number; adapterDisk?: number };
+> & { hostMemory?: number; pinnedMemory?: number; adapterDisk?: number };
 
 /** Loads with a progress bar on stderr, where warnings go too; Ctrl-C ends it. */
 export async function openBase(
@@ -202,11 +202,12 @@ export async function openBase(
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
   const { dtype, compute, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, threads, simd } = options;
-  const { context, memory, hostMemory, adapterDisk, 'cache-dir': cacheDir } = options;
+  const { context, memory, hostMemory, pinnedMemory, adapterDisk, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
     ...(memory === undefined ? {} : { deviceMemory: memory }),
     ...(hostMemory === undefined ? {} : { hostAdapterMemory: hostMemory }),
+    ...(pinnedMemory === undefined ? {} : { pinnedAdapterMemory: pinnedMemory }),
     ...(adapterDisk === undefined ? {} : { adapterCacheDisk: adapterDisk }),
   };
   let base: Base;

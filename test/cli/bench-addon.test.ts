@@ -159,7 +159,10 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
       '10 registered, uniform, from resident',
       '20 registered, bytes of adapters',
       '20 registered, bytes of the process (RSS)',
+      '20 registered, packing ahead, of each',
       '20 registered, next token of others p99, quiet',
+      '20 registered, next token of others p50, first packing',
+      '20 registered, first token beside others p99, loads from disk',
       '2 adapters, a model for each',
       '2 adapters, one model',
     ])

@@ -55,8 +55,8 @@ export function traceOf(kind: TraceKind, adapters: number, length: number, rando
 }
 
 export interface LoopRequest {
-  /** Index of the adapter. */
-  adapter: number;
+  /** Index of the adapter; undefined: the base alone. */
+  adapter: number | undefined;
   tokens: number[];
   maxTokens: number;
 }
@@ -69,6 +69,7 @@ export interface Served {
 }
 
 export interface LoopResult {
+  /** Those that named an adapter. */
   served: Served[];
   tokens: number;
   ms: number;
@@ -78,7 +79,7 @@ export interface LoopResult {
 
 export interface Loop {
   /** The base that answers requests for this adapter. */
-  baseOf: (adapter: number) => Base;
+  baseOf: (adapter: number | undefined) => Base;
   idOf: (adapter: number) => string;
   atOnce: number;
   signal: AbortSignal;
@@ -94,11 +95,13 @@ export async function runLoop(loop: Loop, requests: readonly LoopRequest[]): Pro
   const client = async () => {
     for (let request = requests[next++]; request !== undefined; request = requests[next++]) {
       const base = loop.baseOf(request.adapter);
-      const result = await generate(base, loop.idOf(request.adapter), request, loop.signal);
-      const one = { adapter: request.adapter, tier: result.adapters[0]!.tier, ttftMs: result.timing.ttftMs };
-      served.push(one);
+      const { adapter } = request;
+      const result = await generate(base, adapter === undefined ? undefined : loop.idOf(adapter), request, loop.signal);
       tokens += result.tokens.length;
       peak = largest(peak, base.stats().bytes);
+      if (adapter === undefined) continue;
+      const one = { adapter, tier: result.adapters[0]!.tier, ttftMs: result.timing.ttftMs };
+      served.push(one);
       loop.onServed?.(one);
     }
   };
@@ -108,10 +111,13 @@ export async function runLoop(loop: Loop, requests: readonly LoopRequest[]): Pro
 
 const generate = (
   base: Base,
-  adapter: string,
+  adapter: string | undefined,
   { tokens, maxTokens }: LoopRequest,
   signal: AbortSignal,
-): Promise<Result> => base.generate({ tokens, adapter, maxTokens, ignoreEos: true, temperature: 0, signal }).result;
+): Promise<Result> => {
+  const request = { tokens, maxTokens, ignoreEos: true, temperature: 0, signal };
+  return base.generate(adapter === undefined ? request : { ...request, adapter }).result;
+};
 
 function largest(one: EngineStats['bytes'] | undefined, other: EngineStats['bytes']): EngineStats['bytes'] {
   if (one === undefined) return other;

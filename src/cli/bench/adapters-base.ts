@@ -1,6 +1,6 @@
 // A base with some adapters of the folder registered, and its memory.
 
-import type { Base } from '../../index.js';
+import type { Base, Tier } from '../../index.js';
 import { openBase } from '../base-options.js';
 import type { Io } from '../io.js';
 import { runLoop, type LoopRequest, type LoopResult, type SeededRandom } from './adapter-trace.js';
@@ -23,6 +23,8 @@ export interface AdaptersContext {
 export const LISTENERS = 2;
 const LISTEN_TOKENS = 64;
 const POOL_MIN = 2 ** 20;
+/** From one answer's length to the next one's, within those that there are. */
+const LENGTH_STEP = 7;
 /** The least that fits, beyond one adapter for each request at once. */
 const ADAPTERS_SPARE = 2;
 /** Held bytes over those of the files' values, at most. */
@@ -43,6 +45,8 @@ export interface AdaptersMemory {
   isAlone?: boolean;
   /** Keeps no packed adapters: other bases find none that it read, in memory or on disk. */
   hasNoPacks?: boolean;
+  /** Every adapter is loaded when it is registered, and stays. */
+  isPinned?: boolean;
 }
 
 export class AdaptersBase {
@@ -53,8 +57,7 @@ export class AdaptersBase {
     readonly base: Base,
     /** How many adapters fit beside the KV of all requests. */
     readonly fitting: number,
-    /** Where it packs adapters; undefined: nowhere that another base looks. */
-    private readonly cache: string | undefined,
+    private readonly memory: AdaptersMemory,
   ) {}
 
   static async open(context: AdaptersContext, memory: AdaptersMemory): Promise<AdaptersBase> {
@@ -65,21 +68,17 @@ export class AdaptersBase {
     const wanted = memory.fitting === undefined ? Math.max(memory.poolBytes ?? 0, least) : kv + memory.fitting * each;
     const pool = Math.ceil(Math.max(wanted, POOL_MIN));
     const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
-    const { hostBytes, isAlone = false, hasNoPacks = false } = memory;
+    const { hostBytes, isAlone = false, hasNoPacks = false, isPinned = false } = memory;
     const options = {
       ...{ dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, compute, threads, simd },
       ...{ memory: String(pool), context: room.context },
       ...(isAlone ? {} : { 'cache-dir': hasNoPacks ? cacheWithoutPacks(folder) : folder.cache }),
       ...(hostBytes === undefined ? {} : { hostMemory: Math.ceil(hostBytes) }),
+      ...(isPinned ? { pinnedMemory: pool } : {}),
       adapterDisk: hasNoPacks ? 0 : folder.packBytesMax,
     };
     const base = await openBase(folder.base, options, io);
-    return new AdaptersBase(
-      context,
-      base,
-      Math.floor((pool - kv) / each),
-      isAlone || hasNoPacks ? undefined : folder.cache,
-    );
+    return new AdaptersBase(context, base, Math.floor((pool - kv) / each), memory);
   }
 
   get registered(): number {
@@ -95,7 +94,8 @@ export class AdaptersBase {
     for (const end = this.#registered + count; this.#registered < end; this.#registered++) {
       const began = performance.now();
       const path = folder.adapters[this.#registered]!;
-      await this.base.registerAdapter(this.idOf(this.#registered), path, { signal: io.signal });
+      const options = { signal: io.signal, ...(this.memory.isPinned ? { pin: true } : {}) };
+      await this.base.registerAdapter(this.idOf(this.#registered), path, options);
       ms.push(performance.now() - began);
     }
     return ms;
@@ -107,7 +107,7 @@ export class AdaptersBase {
    */
   forgetFiles(): void {
     const { folder } = this.context;
-    const packs = this.cache === undefined ? [] : packFiles(this.cache);
+    const packs = this.memory.isAlone || this.memory.hasNoPacks ? [] : packFiles(folder.cache);
     for (const path of folder.adapters.slice(0, this.#registered)) forgetPages(adapterFile(path));
     for (const path of packs) forgetPages(path);
   }
@@ -119,16 +119,34 @@ export class AdaptersBase {
     return this.#loop(requests, true);
   }
 
-  /** Loads every adapter, with prompts of one token. */
-  async loadAll(): Promise<void> {
-    const requests = Array.from({ length: this.#registered }, (_, adapter) => ({ adapter, tokens: [1], maxTokens: 1 }));
-    await this.#loop(requests, false);
+  tierOf(adapter: number): Tier {
+    return this.base.adapters.get(this.idOf(adapter))!.tier;
   }
 
-  /** Answers a trace. `forgets`: each adapter's own file that was read is forgotten again; packed ones are the engine's affair. */
-  async run(trace: readonly number[], forgets: boolean): Promise<LoopResult> {
+  /** Packs the adapters from `first` to before `end` that aren't, one after another; how long each took, in milliseconds. */
+  async pack(first: number, end: number): Promise<number[]> {
+    const ms: number[] = [];
+    for (let adapter = first; adapter < end; adapter++) {
+      this.context.io.signal.throwIfAborted();
+      const began = performance.now();
+      await this.base.prefetch(this.idOf(adapter));
+      ms.push(performance.now() - began);
+    }
+    return ms;
+  }
+
+  /** One token for each request of a trace: what follows finds the memory as such a trace leaves it. */
+  async settle(trace: readonly (number | undefined)[], forgets: boolean): Promise<void> {
+    const requests = trace.map((adapter) => ({ ...this.request(adapter), maxTokens: 1 }));
+    await this.#loop(requests, forgets);
+  }
+
+  /** Answers a trace; answers differ in length, so that they don't go in step. `forgets`: each adapter's own file that was read is forgotten again; packed ones are the engine's affair. */
+  async run(trace: readonly (number | undefined)[], forgets: boolean): Promise<LoopResult> {
+    const { tokens } = this.context.settings;
+    const lengthOf = (i: number) => Math.max(1, (tokens >> 1) + ((i * LENGTH_STEP) % (tokens + 1)));
     return this.#loop(
-      trace.map((adapter) => this.request(adapter)),
+      trace.map((adapter, i) => ({ ...this.request(adapter), maxTokens: lengthOf(i) })),
       forgets,
     );
   }
@@ -142,7 +160,7 @@ export class AdaptersBase {
     );
   }
 
-  request(adapter: number): LoopRequest {
+  request(adapter: number | undefined): LoopRequest {
     return { adapter, tokens: this.prompt(), maxTokens: this.context.settings.tokens };
   }
 
@@ -175,8 +193,9 @@ export const listenTokens = ({ shape, prompt }: AdaptersSettings) => Math.min(LI
 
 function roomOf(settings: AdaptersSettings, hasListeners: boolean): Room {
   const { prompt, tokens, atOnce } = settings;
-  if (!hasListeners) return { context: prompt + tokens, sequences: atOnce };
-  return { context: prompt + Math.max(tokens, listenTokens(settings)), sequences: atOnce + LISTENERS };
+  const longest = (tokens >> 1) + tokens;
+  if (!hasListeners) return { context: prompt + longest, sequences: atOnce };
+  return { context: prompt + Math.max(longest, listenTokens(settings)), sequences: atOnce + LISTENERS };
 }
 
 /** Of one adapter in memory, in whole frames. */

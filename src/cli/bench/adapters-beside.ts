@@ -4,11 +4,13 @@ import { freemem } from 'node:os';
 import { runLoop, SeededRandom, traceOf } from './adapter-trace.js';
 import { AdaptersBase, heldBytes, type AdaptersContext } from './adapters-base.js';
 import { once } from './model-session.js';
-import { quantileSummary, summary, type Line } from './report.js';
+import { medianOf, quantileSummary, summary, type Line } from './report.js';
 
 const TIMES = [0.5, 1, 2, 4, 8] as const;
 const FITTING = 16;
 const FITTING_QUICK = 2;
+/** Of runs for the base alone, over those of other requests: a per cent is looked for. */
+const BASE_ONLY_REPEATS = 2;
 /** Models, each with an adapter. */
 const MODELS = 2;
 const MEMORY_SHARE = 0.8;
@@ -49,6 +51,40 @@ export async function measureCapacity(context: AdaptersContext): Promise<void> {
   }
 }
 
+/**
+ * Requests for the base alone, on the one that has the adapters and on two others that have none: what those two differ in
+ * is what the machine does by itself.
+ */
+export async function measureBaseOnly(context: AdaptersContext, few: AdaptersBase, name: string): Promise<void> {
+  const { settings, add } = context;
+  const trace = new Array<undefined>(settings.requests).fill(undefined);
+  const bases: [name: string, on: AdaptersBase][] = [[`${name}, base alone`, few]];
+  const speeds = new Map<string, number[]>();
+  try {
+    for (const other of [`${name}, base alone on another`, `${name}, base alone on a third`])
+      bases.push([other, await AdaptersBase.open(context, { fitting: few.fitting, hasNoPacks: true })]);
+    for (const [, on] of bases) await on.settle(trace, false);
+    for (let repeat = 0; repeat < BASE_ONLY_REPEATS * settings.repeats; repeat++) {
+      for (let i = 0; i < bases.length; i++) {
+        const [of, on] = bases[(i + repeat) % bases.length]!;
+        const { tokens, ms } = await on.run(trace, false);
+        speeds.set(of, [...(speeds.get(of) ?? []), (tokens / ms) * 1000]);
+      }
+    }
+  } finally {
+    await Promise.all(bases.slice(1).map(([, on]) => on.close()));
+  }
+  const [[, ofNone]] = [...speeds].slice(1) as [[string, number[]]];
+  for (const [of, found] of speeds) {
+    const speed = { unit: 'tokens/s', better: 'higher', ...summary(found) } as const;
+    add({ name: of, ...speed, ...(found === ofNone ? {} : { retention: ratioOf(found, ofNone) }) });
+  }
+}
+
+/** Of what was measured side by side: the median of the ratios. */
+const ratioOf = (some: readonly number[], others: readonly number[]) =>
+  medianOf(some.map((value, i) => value / others[i]!));
+
 /** A full model for each adapter, measured with a few: memory of each, and all of them at work. */
 export async function measureModels(context: AdaptersContext): Promise<void> {
   const { settings, add, io } = context;
@@ -76,7 +112,7 @@ export async function measureModels(context: AdaptersContext): Promise<void> {
     for (let repeat = 0; repeat < settings.repeats; repeat++) {
       for (const isShared of [false, true]) {
         const loop = { atOnce: settings.atOnce, idOf: one.idOf, signal: io.signal };
-        const baseOf = (adapter: number) => (isShared ? one : models[adapter]!).base;
+        const baseOf = (adapter = 0) => (isShared ? one : models[adapter]!).base;
         const run = await runLoop(
           { ...loop, baseOf },
           trace.map((adapter) => one.request(adapter)),

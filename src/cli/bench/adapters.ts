@@ -8,8 +8,8 @@ import type { Io } from '../io.js';
 import { formatBytes, formatCount } from '../text.js';
 import { SeededRandom, TIER_WORDS, traceOf, TRACES, type LoopResult, type Served } from './adapter-trace.js';
 import { AdaptersBase, type AdaptersContext } from './adapters-base.js';
-import { measureCapacity, measureModels } from './adapters-beside.js';
-import { measureChurn } from './adapters-churn.js';
+import { measureBaseOnly, measureCapacity, measureModels } from './adapters-beside.js';
+import { measureChurn, unpackedWanted } from './adapters-churn.js';
 import { adapterFile, MODULES, removePacks, withAdaptersFolder, type AdaptersFolder } from './adapters-folder.js';
 import type { Measured, OnLine } from './machine.js';
 import { once } from './model-session.js';
@@ -26,6 +26,8 @@ const HOST_SHARE = 0.2;
 const MEMORY_SHARE = 0.6;
 /** Registrations whose median is that of the 10th, and of the last. */
 const REGISTRATIONS = 10;
+/** Requests before a kind of trace is measured, over the adapters that fit, and as many as are measured. */
+const SETTLING = 2;
 const TIERS = Object.keys(TIER_WORDS) as Tier[];
 
 export async function benchAdapters(settings: AdaptersSettings, io: Io, onLine: OnLine): Promise<Measured> {
@@ -73,6 +75,7 @@ async function measureRegistered(context: AdaptersContext, count: number): Promi
         cold.served.filter(({ tier }) => tier !== 'resident'),
       ),
     );
+    if (isScarce) await packAndLoad(context, few, count, name);
     const rssBytes = process.memoryUsage.rss();
     if (isScarce) all = await openAllResident(context, count);
     for (const kind of TRACES) {
@@ -82,7 +85,7 @@ async function measureRegistered(context: AdaptersContext, count: number): Promi
     }
     await all?.close();
     all = undefined;
-    if (isScarce) await measureChurn(context, few, name);
+    if (isScarce) await measureBaseOnly(context, few, name);
   } finally {
     await all?.close();
     await few.close();
@@ -106,6 +109,17 @@ async function register(context: AdaptersContext, few: AdaptersBase, count: numb
   );
 }
 
+/** All are packed from then on; some of them, the last ones, beside running answers. */
+async function packAndLoad(context: AdaptersContext, few: AdaptersBase, count: number, name: string): Promise<void> {
+  const first = Math.min(few.fitting, count);
+  const unpacked = Math.max(first, count - unpackedWanted(context.settings));
+  const ms = await few.pack(first, unpacked);
+  const line = { name: `${name}, packing ahead, of each`, unit: 'ms', better: 'lower', plot: 'registration' } as const;
+  if (ms.length > 0) context.add({ ...line, ...quantileSummary(ms, 0.5) });
+  await measureChurn(context, few, name, unpacked);
+  await few.pack(unpacked, count);
+}
+
 /** All of them in memory, or as many as fit there. */
 async function openAllResident(context: AdaptersContext, count: number): Promise<AdaptersBase> {
   const { io, folder } = context;
@@ -115,10 +129,9 @@ async function openAllResident(context: AdaptersContext, count: number): Promise
     io.stderr.line(
       `${formatBytes(freemem())} of memory are free: all resident is ${formatCount(fitting)} of ${formatCount(count)}`,
     );
-  const all = await AdaptersBase.open(context, { fitting, hasNoPacks: true });
+  const all = await AdaptersBase.open(context, { fitting, hasNoPacks: true, isPinned: true });
   try {
     await all.register(fitting);
-    await all.loadAll();
     all.forgetFiles();
   } catch (error) {
     await all.close();
@@ -141,6 +154,9 @@ async function runTraces(
 ): Promise<Runs> {
   const { settings } = context;
   const runs: Runs = { few: [], all: [] };
+  const settling = SETTLING * few.fitting + settings.requests;
+  for (const on of all ? [few, all] : [few])
+    await on.settle(traceOf(kind, on.registered, settling, new SeededRandom(99)), on === few);
   for (let repeat = 0; repeat < settings.repeats; repeat++) {
     const run = async (of: 'few' | 'all', on: AdaptersBase) => {
       // Where not all fit into memory, the same kind of trace over those that do.
