@@ -8,7 +8,7 @@
 namespace openlora {
 namespace {
 
-constexpr int64_t kReadBytes = 256 << 10;  // what is read is used while it is in the L2 cache
+constexpr int64_t kReadBytes = 1 << 20;
 
 // Values that are looked at together.
 constexpr int64_t kLookBytes = 2048;
