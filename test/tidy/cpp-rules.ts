@@ -101,9 +101,9 @@ const cuda = onlyIn(
   'cuda/device/stream.cc',
 );
 const intrinsics = onlyIn(
-  'intrinsics are used in cpp/ops/cpu alone',
+  'intrinsics are used in cpp/ops/cpu and for SHA-256 alone',
   /^(\w*intrin|arm_neon|arm_sve|arm_acle|cpuid)\.h$/,
-  ['cpp/ops/cpu/'],
+  ['cpp/ops/cpu/', 'cpp/base/sha256_processor.cc'],
   '#include <immintrin.h>',
   'cpp/ops/cpu/simd_avx2.h',
 );

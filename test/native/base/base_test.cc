@@ -13,7 +13,6 @@
 
 #include "base/file.h"
 #include "base/prng.h"
-#include "base/sha256.h"
 #include "base/thread_pool.h"
 #include "ops/cpu/cpu_ops.h"
 #include "tensor/dtype.h"
@@ -21,24 +20,6 @@
 
 namespace openlora {
 namespace {
-
-std::string HashOf(const std::string& text, size_t piece) {
-  Sha256 hash;
-  for (size_t i = 0; i < text.size(); i += piece) hash.Update(text.data() + i, std::min(piece, text.size() - i));
-  return ToHex(hash.Finish());
-}
-
-// FIPS 180-4 examples, and NIST's million a's.
-TEST(Sha256Test, GivesTheStandardsExamplesInPiecesOfAnySize) {
-  const std::string two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
-  for (const size_t piece : {1u, 3u, 63u, 64u, 65u, 1000u}) {
-    EXPECT_EQ(HashOf("", piece), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    EXPECT_EQ(HashOf("abc", piece), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    EXPECT_EQ(HashOf(two_blocks, piece), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-    EXPECT_EQ(HashOf(std::string(1'000'000, 'a'), piece),
-              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-  }
-}
 
 // Random123's known answers for philox4x32-10: the first two words of the block.
 TEST(PrngTest, PhiloxGivesItsKnownAnswers) {

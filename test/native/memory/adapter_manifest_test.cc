@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <thread>
+#include <utility>
 
 #include "engine/tiny_model.h"
 
@@ -58,6 +59,56 @@ TEST(AdapterManifestTest, AValueThatIsNotFiniteIsFoundInTheLastBlock) {
   const Status status = CheckAdapter(OneSite(path, in), {{in, 1}}, {}, is_cancelled, &identity);
   EXPECT_EQ(status.code(), kErrAdapterNotFinite);
   EXPECT_NE(status.message().find("row 0, column 1048582 "), std::string::npos) << status.message();
+}
+
+// Of each dtype all that an exponent and a sign can be, with the lowest and the highest mantissa; the finite ones.
+template <typename Bits>
+std::vector<Bits> FiniteEdges(Bits exponent) {
+  const Bits one = static_cast<Bits>(exponent & (~exponent + 1)), mantissa = static_cast<Bits>(one - 1);
+  std::vector<Bits> edges;
+  for (Bits e = 0; e != exponent; e = static_cast<Bits>(e + one))
+    for (const Bits sign : {Bits{0}, static_cast<Bits>(exponent + one)})
+      for (const Bits m : {Bits{0}, mantissa}) edges.push_back(static_cast<Bits>(sign | e | m));
+  return edges;
+}
+
+template <typename Bits>
+void ExpectEveryNotFiniteIsFoundWhereItStands(DType dtype, Bits exponent) {
+  const TestFolder folder("where");
+  const std::string path = folder.File("adapter");
+  const std::vector<Bits> edges = FiniteEdges(exponent);
+  std::vector<Bits> values(5003);  // several looks, and a rest
+  for (size_t i = 0; i < values.size(); ++i) values[i] = edges[i % edges.size()];
+  const auto check = [&] {
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(Bits));
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(values.data()), bytes);
+    AdapterManifest manifest;
+    manifest.files = {path};
+    const auto in = static_cast<int64_t>(values.size());
+    manifest.sites = {{0, 1, 1, {0, 0, bytes, dtype, 1, in}, {0, 0, sizeof(Bits), dtype, 1, 1}}};
+    AdapterIdentity identity;
+    return CheckAdapter(manifest, {{in, 1}}, {}, std::atomic<bool>{false}, &identity);
+  };
+  const Status fine = check();
+  EXPECT_TRUE(fine.ok()) << fine.message();
+  const Bits one = static_cast<Bits>(exponent & (~exponent + 1)), sign = static_cast<Bits>(exponent + one);
+  for (const Bits bad : {exponent, static_cast<Bits>(exponent | sign), static_cast<Bits>(exponent | 1),
+                         static_cast<Bits>(exponent | sign | (one - 1))}) {
+    for (const size_t at : {0, 1, 511, 512, 1023, 1024, 1025, 4095, 4096, 5001, 5002}) {
+      const Bits before = std::exchange(values[at], bad);
+      const Status status = check();
+      EXPECT_EQ(status.code(), kErrAdapterNotFinite) << bad << " at " << at;
+      const std::string place = "row 0, column " + std::to_string(at) + " of the [1, 5003] tensor";
+      EXPECT_NE(status.message().find(place), std::string::npos) << bad << ": " << status.message();
+      values[at] = before;
+    }
+  }
+}
+
+TEST(AdapterManifestTest, WhatIsNotFiniteIsFoundWhereItStandsAndNothingElseIs) {
+  ExpectEveryNotFiniteIsFoundWhereItStands<uint32_t>(DType::kF32, 0x7f800000);
+  ExpectEveryNotFiniteIsFoundWhereItStands<uint16_t>(DType::kF16, 0x7c00);
+  ExpectEveryNotFiniteIsFoundWhereItStands<uint16_t>(DType::kBF16, 0x7f80);
 }
 
 TEST(AdapterManifestTest, ACancelledCheckComparesNoBaseTensor) {
