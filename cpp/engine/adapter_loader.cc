@@ -11,7 +11,8 @@ namespace {
 
 // Ranks of the reader's line. Of the packer's: loads, and what is prepared.
 constexpr size_t kFromHost = 0, kFromDisk = 1, kToHost = 2;
-constexpr size_t kIdleKnownMax = 64;  // of entries that may have expired
+// Of so many that one thread does, the last is of the highest rank that waits.
+constexpr uint64_t kTurns = 8;
 
 }  // namespace
 
@@ -71,19 +72,21 @@ bool AdapterLoader::Line::Next(WorkPtr* work) {
   const std::lock_guard lock(mutex_);
   work->reset();
   if (is_stopped_) return false;
-  for (std::deque<WorkPtr>& queue : queued_) {
-    if (queue.empty()) continue;
-    *work = current_ = std::move(queue.front());
-    queue.pop_front();
-    break;
-  }
+  const auto has_work = [](const std::deque<WorkPtr>& queue) { return !queue.empty(); };
+  const auto first = std::find_if(queued_.begin(), queued_.end(), has_work);
+  if (first == queued_.end()) return true;
+  const auto last = std::find_if(queued_.rbegin(), queued_.rend(), has_work);
+  is_turn_of_last_ = ++taken_ % kTurns == 0;
+  std::deque<WorkPtr>& queue = is_turn_of_last_ ? *last : *first;
+  *work = current_ = std::move(queue.front());
+  queue.pop_front();
   return true;
 }
 
-bool AdapterLoader::Line::HasBefore(size_t rank) const {
+bool AdapterLoader::Line::ShouldGiveWay(size_t rank) const {
   const std::lock_guard lock(mutex_);
-  return std::any_of(queued_.begin(), queued_.begin() + static_cast<std::ptrdiff_t>(rank),
-                     [](const std::deque<WorkPtr>& queue) { return !queue.empty(); });
+  return !is_turn_of_last_ && std::any_of(queued_.begin(), queued_.begin() + static_cast<std::ptrdiff_t>(rank),
+                                          [](const std::deque<WorkPtr>& queue) { return !queue.empty(); });
 }
 
 void AdapterLoader::Line::Drop(int64_t handle) {
@@ -145,7 +148,10 @@ void AdapterLoader::Start(LoaderJob job) {
   }
   if (of.is_waited) return of.content.has_pack ? reads_.Add(work, kToHost) : packs_.Add(work, 1);
   idle_[of.handle] = work;
-  if (idle_.size() > kIdleKnownMax) std::erase_if(idle_, [](const auto& entry) { return entry.second.expired(); });
+  if (idle_.size() > idle_known_max_) {
+    std::erase_if(idle_, [](const auto& entry) { return entry.second.expired(); });
+    idle_known_max_ = std::max(kIdleKnownMin, 2 * idle_.size());
+  }
   idle_work_.Push(std::move(work));
   idle_items_.release();
 }
@@ -202,7 +208,7 @@ void AdapterLoader::Do(Line* line, const WorkPtr& work) {
   bool has_given_way = false;
   const Pace pace = [&](int64_t bytes) {
     // What only fills the page cache lets others pass, and finds again what it has read.
-    has_given_way = is_reading_ahead && line->HasBefore(kToHost);
+    has_given_way = is_reading_ahead && line->ShouldGiveWay(kToHost);
     return !has_given_way && budget_.Take(bytes, [&] { return IsOver(*work); });
   };
   StoreReport report;

@@ -42,8 +42,8 @@ class AdapterLoader : public LoaderPort {
   void DropFromPageCache(const AdapterContent& content) override;
   void Discard(const AdapterContent& content) override;
   void SetUploadBytes(int64_t bytes) override { budget_.Set(bytes); }
-  // From any thread: a pack on disk that a request names, which the engine's thread will see after its step. By then it
-  // may be in the page cache.
+  // From any thread: a pack that a request names, which the engine's thread will see after its step. By then it may be
+  // in the page cache.
   void ReadAhead(const Sha256::Digest& key);
 
  private:
@@ -54,8 +54,10 @@ class AdapterLoader : public LoaderPort {
   };
   using WorkPtr = std::shared_ptr<Work>;
   static constexpr size_t kRanks = 3;
+  static constexpr size_t kIdleKnownMin = 64;
 
-  // What one thread has to do: the lower rank first, in one rank as it came.
+  // What one thread has to do: the lower rank first, in one rank as it came. Of a few the last goes to the highest rank
+  // that waits, which so never waits for ever.
   class Line {
    public:
     void Add(WorkPtr work, size_t rank, bool is_first = false);
@@ -63,7 +65,8 @@ class AdapterLoader : public LoaderPort {
     void Stop();
     // Waits. False when stopped; null when poked.
     bool Next(WorkPtr* work);
-    bool HasBefore(size_t rank) const;
+    // Whether the work that was taken should let others pass: not when it was its rank's turn.
+    bool ShouldGiveWay(size_t rank) const;
     // Marks what is queued or under way for the adapter.
     void Drop(int64_t handle);
     void DropQueuedPrepare(int64_t handle);
@@ -73,6 +76,8 @@ class AdapterLoader : public LoaderPort {
     std::counting_semaphore<> items_{0};
     std::array<std::deque<WorkPtr>, kRanks> queued_;
     WorkPtr current_;
+    uint64_t taken_ = 0;
+    bool is_turn_of_last_ = false;
     bool is_stopped_ = false;
   };
 
@@ -99,6 +104,7 @@ class AdapterLoader : public LoaderPort {
   Mailbox<Finished> idle_results_;  // through the packer
   std::counting_semaphore<> idle_items_{0};
   std::unordered_map<int64_t, std::weak_ptr<Work>> idle_;  // by handle; the engine thread's
+  size_t idle_known_max_ = kIdleKnownMin;                  // more are looked through for those that are done
   std::array<std::thread, 4> threads_;
 };
 

@@ -44,15 +44,16 @@ void Engine::Submit(Request request) {
   Post(std::move(request));
 }
 
-// A step may run, and the core sees the request only after it: what is on disk may be in the page cache by then.
+// A step may run, and the core sees the request only after it: what is on disk may be in the page cache by then. So may
+// what the host tier has: the system may have taken it back from there.
 void Engine::ReadAhead(const Request& request) {
   const std::lock_guard lock(published_mutex_);
   if (loader_ == nullptr) return;
   for (const AdapterUse& use : request.adapters) {
     const auto found = adapters_.find(use.handle);
     if (found == adapters_.end()) continue;
-    const Published& adapter = found->second;
-    if (adapter.tier == Tier::kRegistered && adapter.has_pack) loader_->ReadAhead(adapter.key);
+    const auto& [tier, has_pack, key] = found->second;
+    if (has_pack && (tier == Tier::kRegistered || tier == Tier::kHost)) loader_->ReadAhead(key);
   }
 }
 

@@ -196,11 +196,12 @@ bool EngineCore::Step() {
   epoch_ = outbox_->epoch();
   StepPlan plan = MakePlan();
   // A part of what loads may take of a step, or a MiB: here nothing else runs meanwhile.
-  int64_t bytes_now = std::min(upload_bytes_, std::max<int64_t>(1 << 20, upload_bytes_ / 4));
+  const int64_t bytes_now_max = std::min(upload_bytes_, std::max<int64_t>(1 << 20, upload_bytes_ / 4));
+  int64_t bytes_now = bytes_now_max;
   // Each time something more was loaded at once; what was planned before stays booked, and is planned again.
   while (StartLoads(plan, &bytes_now)) plan = MakePlan();
   // Loads take a bounded part of a step's time from the rows that it has; where there are none, they may take all.
-  loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_);
+  loader_->SetUploadBytes(plan.rows.empty() ? INT64_MAX : upload_bytes_ - (bytes_now_max - bytes_now));
   if (plan.rows.empty()) return HandleStuck(plan);
   scheduler_->Charge(plan);
   RunBatch(plan);

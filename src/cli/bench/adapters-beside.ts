@@ -4,7 +4,7 @@ import { freemem } from 'node:os';
 import { runLoop, SeededRandom, traceOf } from './adapter-trace.js';
 import { AdaptersBase, heldBytes, type AdaptersContext } from './adapters-base.js';
 import { once } from './model-session.js';
-import { medianOf, quantileSummary, summary, type Line } from './report.js';
+import { medianRatio, quantileSummary, summary, type Line } from './report.js';
 
 const TIMES = [0.5, 1, 2, 4, 8] as const;
 const FITTING = 16;
@@ -77,13 +77,9 @@ export async function measureBaseOnly(context: AdaptersContext, few: AdaptersBas
   const [[, ofNone]] = [...speeds].slice(1) as [[string, number[]]];
   for (const [of, found] of speeds) {
     const speed = { unit: 'tokens/s', better: 'higher', ...summary(found) } as const;
-    add({ name: of, ...speed, ...(found === ofNone ? {} : { retention: ratioOf(found, ofNone) }) });
+    add({ name: of, ...speed, ...(found === ofNone ? {} : { retention: medianRatio(found, ofNone) }) });
   }
 }
-
-/** Of what was measured side by side: the median of the ratios. */
-const ratioOf = (some: readonly number[], others: readonly number[]) =>
-  medianOf(some.map((value, i) => value / others[i]!));
 
 /** A full model for each adapter, measured with a few: memory of each, and all of them at work. */
 export async function measureModels(context: AdaptersContext): Promise<void> {

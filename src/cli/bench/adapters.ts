@@ -14,7 +14,7 @@ import { adapterFile, MODULES, removePacks, withAdaptersFolder, type AdaptersFol
 import type { Measured, OnLine } from './machine.js';
 import { once } from './model-session.js';
 import { forgetPages, measureLimits } from './native.js';
-import { quantileSummary, summary, type Line } from './report.js';
+import { medianRatio, quantileSummary, summary, type Line } from './report.js';
 import { kvDtypeOf, type AdaptersSettings } from './settings.js';
 
 /** From so many on they don't all fit: the pool is this share of their bytes, the host tier that one. */
@@ -170,7 +170,7 @@ async function runTraces(
   return runs;
 }
 
-const speedOf = (runs: readonly LoopResult[]) => summary(runs.map(({ tokens, ms }) => (tokens / ms) * 1000));
+const speedsOf = (runs: readonly LoopResult[]) => runs.map(({ tokens, ms }) => (tokens / ms) * 1000);
 
 function tracesLines(
   name: string,
@@ -178,12 +178,13 @@ function tracesLines(
   beside: { ofAll: readonly LoopResult[]; count: number } | undefined,
 ): Line[] {
   const speed = { unit: 'tokens/s', better: 'higher' } as const;
-  const one = speedOf(few);
+  const speeds = speedsOf(few);
+  const one = summary(speeds);
   const lines: Line[] = [];
   if (beside) {
-    const other = speedOf(beside.ofAll);
-    const all = { name: `${name}, all ${formatCount(beside.count)} resident`, ...speed, ...other };
-    lines.push({ name, ...speed, ...one, retention: one.median / other.median }, all);
+    const others = speedsOf(beside.ofAll);
+    const all = { name: `${name}, all ${formatCount(beside.count)} resident`, ...speed, ...summary(others) };
+    lines.push({ name, ...speed, ...one, retention: medianRatio(speeds, others) }, all);
   } else {
     lines.push({ name, ...speed, ...one });
   }

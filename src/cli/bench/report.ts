@@ -77,6 +77,11 @@ export function medianOf(values: readonly number[]): number {
   return (low + high) / 2;
 }
 
+/** Of what was measured by turns, run by run: the median of the ratios, which bad minutes of a machine change least. */
+export function medianRatio(some: readonly number[], others: readonly number[]): number {
+  return medianOf(some.map((value, i) => value / others[i]!));
+}
+
 /** The least of the values that so many of all don't exceed. */
 export function quantileOf(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);

@@ -74,7 +74,7 @@ export const BENCH_OPTIONS = {
     value: 'N',
     min: 1,
     max: 1000,
-    summary: 'decode, prefill: of each line (default: 5); adapters: of each trace (default: 3)',
+    summary: 'of each line, of adapters of each trace (default: 5)',
   },
   folder: {
     kind: 'text',
@@ -240,7 +240,7 @@ export function adaptersSettings(values: BenchValues): AdaptersSettings {
     prompt: one('prompt', values.prompt ?? (quick ? '8' : '16'), PROMPT_MAX),
     tokens: values.tokens ?? (quick ? 4 : 16),
     rank: values.rank ?? 8,
-    repeats: values.repeats ?? (quick ? 1 : 3),
+    repeats: values.repeats ?? (quick ? 1 : 5),
   };
   const { prompt, tokens, shape } = settings;
   if (prompt + tokens > shape.context)

@@ -190,6 +190,25 @@ TEST_F(AdapterLoaderTest, ADroppedLoadAnswersAlsoWhileItWaitsForItsTurnAndADropp
   EXPECT_FALSE(HasResult());
 }
 
+TEST_F(AdapterLoaderTest, WhatIsReadForThePageCacheHasItsTurnHoweverManyLoadsWait) {
+  constexpr int64_t kLoads = 20;
+  for (int64_t handle = 0; handle <= kLoads; ++handle) {
+    Register(handle + 1);
+    Start(handle + 1, LoaderTask::kPrepare);
+    Next();
+  }
+  loader_->SetUploadBytes(0);
+  for (int64_t handle = 1; handle <= kLoads; ++handle) Start(handle, LoaderTask::kLoad, true, true);
+  Start(kLoads + 1, LoaderTask::kPrepare);
+  loader_->SetUploadBytes(UploadBudget::kUnlimited);
+  int before = 0;
+  while (Next().task != LoaderTask::kPrepare) ++before;
+  // It may come a turn later, where that turn was another's, and its answer while the next load is under way.
+  EXPECT_GE(before, 1);
+  EXPECT_LE(before, 16);
+  for (int left = before; left < kLoads; ++left) EXPECT_EQ(Next().task, LoaderTask::kLoad);
+}
+
 TEST_F(AdapterLoaderTest, WhatWasAskedForAheadIsTakenOverWhenARequestWaits) {
   for (int64_t round = 1; round <= 20; ++round) {
     Register(round);
