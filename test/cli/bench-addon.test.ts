@@ -175,7 +175,7 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     const [root] = readdirSync(kept);
     // Those that were asked for are packed in one place; the base that has them all packs none.
     const packs = (cache: string) =>
-      readdirSync(join(kept, root!, cache, 'adapters')).filter((name) => name.endsWith('.adapter'));
+      readdirSync(join(kept, root!, cache), { recursive: true }).filter((name) => String(name).endsWith('.adapter'));
     expect(packs('cache').length).toBeGreaterThan(0);
     expect(packs('cache-without-packs')).toEqual([]);
     const written = () => statSync(join(kept, root!, 'adapters', '00007', 'adapter_model.safetensors')).mtimeMs;
