@@ -94,18 +94,20 @@ async function measureRegistered(context: AdaptersContext, count: number): Promi
 
 async function register(context: AdaptersContext, few: AdaptersBase, count: number, name: string): Promise<void> {
   const first = Math.min(REGISTRATIONS, count >> 1);
-  const beforeMs = await few.register(first);
+  const half = Math.max(first, count >> 1);
+  const halfMs = await few.register(half);
   collectGarbage();
   const rssBefore = process.memoryUsage.rss();
-  const afterMs = await few.register(count - first);
+  const restMs = await few.register(count - half);
   collectGarbage();
-  const grown = (process.memoryUsage.rss() - rssBefore) / (count - first) / 1024;
+  const grown = (process.memoryUsage.rss() - rssBefore) / (count - half) / 1024;
   const ms = { unit: 'ms', better: 'lower', plot: 'registration' } as const;
-  const around = [...beforeMs, ...afterMs].slice(first >> 1, (first >> 1) + REGISTRATIONS);
+  const allMs = [...halfMs, ...restMs];
+  const around = allMs.slice(first >> 1, (first >> 1) + REGISTRATIONS);
   context.add(
     { name: `${name}, registering the ${first}th`, ...ms, ...summary(around) },
-    { name: `${name}, registering the last`, ...ms, ...summary(afterMs.slice(-REGISTRATIONS)) },
-    ...(grown > 0 ? [{ ...once(`${name}, memory of each`, 'KiB', grown), samples: count - first }] : []),
+    { name: `${name}, registering the last`, ...ms, ...summary(restMs.slice(-REGISTRATIONS)) },
+    ...(grown > 0 ? [{ ...once(`${name}, memory of each`, 'KiB', grown), samples: count - half }] : []),
   );
 }
 
