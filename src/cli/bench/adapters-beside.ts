@@ -9,8 +9,9 @@ import { medianRatio, quantileSummary, summary, type Line } from './report.js';
 const TIMES = [0.5, 1, 2, 4, 8] as const;
 const FITTING = 16;
 const FITTING_QUICK = 2;
-/** Of runs for the base alone, over those of other requests: a per cent is looked for. */
-const BASE_ONLY_REPEATS = 2;
+/** For the base alone, where a per cent is looked for, so many times as many runs as of other requests, each of a part of them. */
+const BASE_ONLY_REPEATS = 8;
+const BASE_ONLY_PART = 4;
 /** Models, each with an adapter. */
 const MODELS = 2;
 const MEMORY_SHARE = 0.8;
@@ -57,7 +58,7 @@ export async function measureCapacity(context: AdaptersContext): Promise<void> {
  */
 export async function measureBaseOnly(context: AdaptersContext, few: AdaptersBase, name: string): Promise<void> {
   const { settings, add } = context;
-  const trace = new Array<undefined>(settings.requests).fill(undefined);
+  const trace = new Array<undefined>(Math.ceil(settings.requests / BASE_ONLY_PART)).fill(undefined);
   const bases: [name: string, on: AdaptersBase][] = [[`${name}, base alone`, few]];
   const speeds = new Map<string, number[]>();
   try {
