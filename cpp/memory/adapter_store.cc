@@ -210,9 +210,10 @@ void AdapterStore::Settle(StoreReport* report) {
 
 void AdapterStore::ReadAhead(const Sha256::Digest& key) const {
   File file;
-  if (options_.folder.empty() || !File::Open(PathOf(key), &file).ok()) return;
+  const std::string path = PathOf(key);
+  if (options_.folder.empty() || !File::Open(path, &file).ok()) return;
   file.WillNeed();
-  MarkPackUsed(PathOf(key));
+  MarkPackUsed(path);
 }
 
 void AdapterStore::DropFromPageCache(const AdapterContent& content) const {

@@ -86,6 +86,10 @@ describe('the command line', () => {
       ['adapters', '--model', 'demo', '--prompt', '250'],
       '--prompt 250 and --tokens 16: demo is made for 256 positions',
     ],
+    [
+      ['adapters', '--model', 'demo', '--prompt', '233'], // answers have up to 24
+      '--prompt 233 and --tokens 16: demo is made for 256 positions',
+    ],
     [['--compare', 'a.json'], 'B.json is missing'],
     [['--compare', 'a.json', 'b.json', 'c.json'], "unexpected argument 'c.json'"],
     [

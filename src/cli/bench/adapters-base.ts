@@ -8,7 +8,7 @@ import { adapterFile, cacheWithoutPacks, packFiles, type AdaptersFolder } from '
 import { frameBytes, kvRoom, type Room } from './model-session.js';
 import { forgetPages } from './native.js';
 import type { Line } from './report.js';
-import type { AdaptersSettings } from './settings.js';
+import { longestAnswer, type AdaptersSettings } from './settings.js';
 
 export interface AdaptersContext {
   settings: AdaptersSettings;
@@ -115,8 +115,10 @@ export class AdaptersBase {
   /** One token for each of the first `count` adapters, the first one last: it is the most popular. */
   async warm(count: number): Promise<LoopResult> {
     const few = Math.min(count, this.#registered);
-    const requests = Array.from({ length: few }, (_, i) => ({ ...this.request(few - 1 - i), maxTokens: 1 }));
-    return this.#loop(requests, true);
+    return this.#short(
+      Array.from({ length: few }, (_, i) => few - 1 - i),
+      true,
+    );
   }
 
   tierOf(adapter: number): Tier {
@@ -137,8 +139,7 @@ export class AdaptersBase {
 
   /** One token for each request of a trace: what follows finds the memory as such a trace leaves it. */
   async settle(trace: readonly (number | undefined)[], forgets: boolean): Promise<void> {
-    const requests = trace.map((adapter) => ({ ...this.request(adapter), maxTokens: 1 }));
-    await this.#loop(requests, forgets);
+    await this.#short(trace, forgets);
   }
 
   /** Answers a trace; answers differ in length, so that they don't go in step. `forgets`: each adapter's own file that was read is forgotten again; packed ones are the engine's affair. */
@@ -153,11 +154,7 @@ export class AdaptersBase {
 
   /** One after another. */
   async runAlone(trace: readonly number[]): Promise<LoopResult> {
-    return this.#loop(
-      trace.map((adapter) => ({ ...this.request(adapter), maxTokens: 1 })),
-      true,
-      1,
-    );
+    return this.#short(trace, true, 1);
   }
 
   request(adapter: number | undefined): LoopRequest {
@@ -172,6 +169,12 @@ export class AdaptersBase {
 
   close(): Promise<void> {
     return this.base.dispose();
+  }
+
+  /** One token for each request of a trace. */
+  #short(trace: readonly (number | undefined)[], forgets: boolean, atOnce?: number): Promise<LoopResult> {
+    const requests = trace.map((adapter) => ({ ...this.request(adapter), maxTokens: 1 }));
+    return this.#loop(requests, forgets, atOnce);
   }
 
   #loop(requests: readonly LoopRequest[], forgets: boolean, atOnce = this.context.settings.atOnce) {
@@ -193,7 +196,7 @@ export const listenTokens = ({ shape, prompt }: AdaptersSettings) => Math.min(LI
 
 function roomOf(settings: AdaptersSettings, hasListeners: boolean): Room {
   const { prompt, tokens, atOnce } = settings;
-  const longest = (tokens >> 1) + tokens;
+  const longest = longestAnswer(tokens);
   if (!hasListeners) return { context: prompt + longest, sequences: atOnce };
   return { context: prompt + Math.max(longest, listenTokens(settings)), sequences: atOnce + LISTENERS };
 }

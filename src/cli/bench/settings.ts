@@ -225,6 +225,9 @@ export function modelSettings(bench: 'decode' | 'prefill', values: BenchValues):
 
 const REGISTERED_MAX = 1_000_000;
 
+/** Answers of `adapters` have from half to one and a half times as many tokens as asked for. */
+export const longestAnswer = (tokens: number) => (tokens >> 1) + tokens;
+
 export function adaptersSettings(values: BenchValues): AdaptersSettings {
   const { quick } = values;
   const one = (name: 'batch' | 'prompt', text: string, max: number) => {
@@ -243,7 +246,7 @@ export function adaptersSettings(values: BenchValues): AdaptersSettings {
     repeats: values.repeats ?? (quick ? 1 : 5),
   };
   const { prompt, tokens, shape } = settings;
-  if (prompt + tokens > shape.context)
+  if (prompt + longestAnswer(tokens) > shape.context)
     throw new UsageError(
       `--prompt ${prompt} and --tokens ${tokens}: ${shape.name} is made for ${shape.context} positions`,
     );
