@@ -31,3 +31,6 @@ target_link_libraries(openlora_tests PRIVATE openlora_measure openlora_core open
 add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
 
 include(cmake/sim.cmake)
+if(NOT OPENLORA_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
+  include(cmake/cuda_sim.cmake)
+endif()

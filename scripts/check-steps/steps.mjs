@@ -76,6 +76,12 @@ export const fastSteps = [
     run: () => googleTest('native', ctest('build/release')),
   },
   {
+    name: 'cuda-mutations',
+    about: 'faults planted in the CUDA kernels, each of which the simulated GPU must find',
+    needs: ['native-build'],
+    run: () => commands([node('test/sim/cuda_mutations/run.mjs')]),
+  },
+  {
     name: 'native-asan',
     about: 'small cases under AddressSanitizer and UndefinedBehaviorSanitizer',
     run: () => withAsan({ OPENLORA_SMALL: '1' }),

@@ -1,0 +1,252 @@
+// Shrink and expand of kernels/lora.cuh on the simulator, over the mixes, ranks and tile widths of the shared case
+// list.
+
+#include "kernels/lora.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "cases/project_run.h"
+#include "cuda/sim_lora.h"
+#include "native/ops/ops_under_test.h"
+
+namespace openlora {
+namespace {
+
+using cases::ProjectCase;
+using cases::ProjectData;
+
+constexpr int kBlocks = 3;  // fewer than there are items: each block takes several
+
+// Of the shared list, those whose adapters are bf16, and more columns than one part of a shrink has.
+std::vector<ProjectCase> LoraCases() {
+  std::vector<ProjectCase> list;
+  for (const ProjectCase& c : cases::ProjectCases())
+    if (c.mix != cases::AdapterMix::kNone && c.adapter_dtype == DType::kBF16 && c.adapters_per_row == 1)
+      list.push_back(c);
+  for (const int32_t in : {2048, 2080, 4100})
+    list.push_back({.name = "parts",
+                    .rows = 11,
+                    .in = in,
+                    .outs = {300, 8, 257},
+                    .mix = cases::AdapterMix::kSkewed,
+                    .ranks = {16, 3, 24},
+                    .adapter_dtype = DType::kBF16,
+                    .tile_columns = 512,
+                    .seed = 30});
+  return list;
+}
+
+// Rows of a case on a machine.
+class LoraRun {
+ public:
+  LoraRun(cuda_sim::Machine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
+      : machine_(machine),
+        data_(data),
+        pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1) {
+    // Entries by slot, as the batch makes them.
+    std::map<int32_t, std::vector<std::pair<int32_t, float>>> segments;
+    for (size_t i = 0; i < rows.size(); ++i)
+      for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(rows[i])])
+        segments[pool_.SlotOf(entry.adapter)].push_back({static_cast<int32_t>(i), entry.weight});
+    for (const auto& [slot, entries] : segments) {
+      segment_slot_.push_back(slot);
+      for (const auto& [row, weight] : entries) {
+        entry_row_.push_back(row);
+        entry_weight_.push_back(weight);
+      }
+      segment_start_.push_back(static_cast<int32_t>(entry_row_.size()));
+    }
+    const int32_t in = data.shape.in;
+    x_stride_ = (in + 7) / 8 * 8;
+    x_.assign(rows.size() * static_cast<size_t>(x_stride_), 0xffff);  // NaN beyond the end of a row
+    for (size_t i = 0; i < rows.size(); ++i)
+      for (int32_t c = 0; c < in; ++c)
+        x_[i * static_cast<size_t>(x_stride_) + static_cast<size_t>(c)] =
+            FloatToBF16(data.x[static_cast<size_t>(rows[i]) * static_cast<size_t>(in) + static_cast<size_t>(c)]);
+    for (size_t p = 0; p < data.products(); ++p) {
+      const auto out = static_cast<size_t>(data.shape.outs[p]);
+      ys_.push_back(std::make_unique<SimBuffer<float>>(machine, "y", rows.size() * out));
+      for (size_t i = 0; i < rows.size(); ++i)
+        std::memcpy(ys_[p]->data() + i * out, &data.initial[p][static_cast<size_t>(rows[i]) * out],
+                    out * sizeof(float));
+    }
+  }
+
+  std::string Run() {
+    const SimBuffer<uint16_t> x(machine_, "x", x_);
+    const SimBuffer<int32_t> count(machine_, "segment count",
+                                   std::vector<int32_t>{static_cast<int32_t>(segment_slot_.size())});
+    const SimBuffer<int32_t> start(machine_, "segment starts", segment_start_),
+        slot(machine_, "segment slots", segment_slot_);
+    const SimBuffer<int32_t> row(machine_, "entry rows", entry_row_);
+    const SimBuffer<float> weight(machine_, "entry weights", entry_weight_);
+    const auto parts = static_cast<size_t>((data_.shape.in + lora::kPart - 1) / lora::kPart);
+    const SimBuffer<float> h(machine_, "h", data_.products() * entry_row_.size() * parts * lora::kRankMax);
+    lora::Params params{.x = x.data(),
+                        .x_stride = x_stride_,
+                        .in = data_.shape.in,
+                        .product_count = static_cast<int32_t>(data_.products()),
+                        .products = {},
+                        .pool = pool_.pool(),
+                        .frame_bytes = pool_.frame_bytes(),
+                        .slots = pool_.slots(),
+                        .segment_count = count.data(),
+                        .segment_start = start.data(),
+                        .segment_slot = slot.data(),
+                        .entry_row = row.data(),
+                        .entry_weight = weight.data(),
+                        .entries_max = static_cast<int32_t>(entry_row_.size()),
+                        .h = h.data()};
+    for (size_t p = 0; p < data_.products(); ++p)
+      params.products[p] = {ProjectData::SiteOf(p), data_.shape.outs[p], data_.shape.outs[p], ys_[p]->data()};
+    dev::Launch(lora::Shrink, {kBlocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine_, 0}, params);
+    dev::Launch(lora::Expand, {kBlocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine_, 0}, params);
+    machine_.SynchronizeStream(0);
+    return machine_.violation();
+  }
+
+  const float* Y(size_t product) const { return ys_[product]->data(); }
+
+ private:
+  cuda_sim::Machine& machine_;
+  const ProjectData& data_;
+  SimLoraPool pool_;
+  std::vector<int32_t> entry_row_, segment_start_ = {0}, segment_slot_;
+  std::vector<float> entry_weight_;
+  int64_t x_stride_ = 0;
+  std::vector<uint16_t> x_;
+  std::vector<std::unique_ptr<SimBuffer<float>>> ys_;
+};
+
+ProjectData DataOf(const ProjectCase& c) {
+  ProjectData data(c);
+  for (float& value : data.x) value = cases::Rounded(value, DType::kBF16);
+  return data;
+}
+
+// y and how far from it a row of a product may be, in double. Errors: of h = x·a_r, a chain of f32 sums,
+// u·chain·‖x‖·‖a_r‖; its product with scale and weight, 2u, and its rounding to bf16, 2⁻⁸; of the sum over ranks
+// another chain; of y one.
+struct Wanted {
+  std::vector<double> y, tolerance;
+};
+Wanted WantedOf(const ProjectData& data, size_t product, int32_t row) {
+  const int32_t in = data.shape.in, out = data.shape.outs[product];
+  Wanted wanted{std::vector<double>(static_cast<size_t>(out)), std::vector<double>(static_cast<size_t>(out))};
+  const float* const x = &data.x[static_cast<size_t>(row) * static_cast<size_t>(in)];
+  for (int32_t o = 0; o < out; ++o)
+    wanted.y[static_cast<size_t>(o)] = data.initial[product][static_cast<size_t>(row * out + o)];
+  for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(row)]) {
+    const cases::SiteValues& site =
+        data.adapters[static_cast<size_t>(entry.adapter)][static_cast<size_t>(ProjectData::SiteOf(product))];
+    for (int32_t r = 0; r < site.rank; ++r) {
+      const float* const a = &site.a[static_cast<size_t>(r) * static_cast<size_t>(in)];
+      double h = 0;
+      for (int32_t c = 0; c < in; ++c) h += double{x[c]} * a[c];
+      const double factor = double{site.scale} * entry.weight;
+      const double error = kUnitRoundoff * ChainError(in) * Norm(x, in) * Norm(a, in) +
+                           std::abs(h) * (0x1p-8 + kUnitRoundoff * (2 + ChainError(site.rank)));
+      for (int32_t o = 0; o < out; ++o) {
+        const double b = site.b[static_cast<size_t>(o * site.rank + r)] * factor;
+        wanted.y[static_cast<size_t>(o)] += h * b;
+        wanted.tolerance[static_cast<size_t>(o)] += std::abs(b) * error;
+      }
+    }
+  }
+  for (int32_t o = 0; o < out; ++o)
+    wanted.tolerance[static_cast<size_t>(o)] +=
+        kUnitRoundoff * (std::abs(wanted.y[static_cast<size_t>(o)]) +
+                         std::abs(double{data.initial[product][static_cast<size_t>(row * out + o)]}));
+  return wanted;
+}
+
+std::vector<int32_t> AllRows(const ProjectData& data) {
+  std::vector<int32_t> rows(static_cast<size_t>(data.shape.rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+TEST(CudaLoraTest, EveryMixRankAndTileWidthIsTheReferenceInEveryOrder) {
+  for (const ProjectCase& c : LoraCases()) {
+    const ProjectData data = DataOf(c);
+    std::vector<float> first;
+    for (uint64_t seed = 1; seed <= 4; ++seed) {
+      cuda_sim::Machine machine({.seed = seed});
+      LoraRun run(machine, data, AllRows(data));
+      ASSERT_EQ(run.Run(), "") << cases::Describe(c);
+      std::vector<float> all;
+      for (size_t p = 0; p < data.products(); ++p) all.insert(all.end(), run.Y(p), run.Y(p) + c.rows * c.outs[p]);
+      if (seed > 1) {
+        EXPECT_EQ(all, first) << cases::Describe(c) << " seed " << seed;
+        continue;
+      }
+      first = all;
+      for (size_t p = 0; p < data.products(); ++p)
+        for (int32_t row = 0; row < c.rows; ++row) {
+          const Wanted wanted = WantedOf(data, p, row);
+          for (int32_t o = 0; o < c.outs[p]; ++o)
+            ASSERT_NEAR(run.Y(p)[row * c.outs[p] + o], wanted.y[static_cast<size_t>(o)],
+                        wanted.tolerance[static_cast<size_t>(o)])
+                << cases::Describe(c) << " product " << p << " row " << row << " output " << o;
+        }
+    }
+  }
+}
+
+TEST(CudaLoraTest, ARowsBitsAreThoseThatItGetsAlone) {
+  for (const ProjectCase& c : LoraCases()) {
+    if (c.rows > 21) continue;
+    const ProjectData data = DataOf(c);
+    cuda_sim::Machine machine;
+    LoraRun together(machine, data, AllRows(data));
+    ASSERT_EQ(together.Run(), "") << cases::Describe(c);
+    for (int32_t row = 0; row < c.rows; row += 3) {
+      cuda_sim::Machine other({.seed = static_cast<uint64_t>(row) + 2});
+      LoraRun alone(other, data, {row});
+      ASSERT_EQ(alone.Run(), "") << cases::Describe(c);
+      for (size_t p = 0; p < data.products(); ++p)
+        for (int32_t o = 0; o < c.outs[p]; ++o)
+          ASSERT_EQ(alone.Y(p)[o], together.Y(p)[row * c.outs[p] + o]) << cases::Describe(c) << " row " << row;
+    }
+  }
+}
+
+TEST(CudaLoraTest, EveryRankIsExact) {
+  for (int32_t rank = 1; rank <= lora::kRankMax; rank += rank < 34 ? 1 : 37) {
+    const ProjectCase c{.name = "rank",
+                        .rows = 3,
+                        .in = 90,
+                        .outs = {40},
+                        .mix = cases::AdapterMix::kUniform,
+                        .ranks = {rank},
+                        .adapter_dtype = DType::kBF16,
+                        .tile_columns = 128,
+                        .seed = 40};
+    const ProjectData data = DataOf(c);
+    cuda_sim::Machine machine({.seed = static_cast<uint64_t>(rank)});
+    LoraRun run(machine, data, AllRows(data));
+    ASSERT_EQ(run.Run(), "") << "rank " << rank;
+    for (int32_t row = 0; row < c.rows; ++row) {
+      const Wanted wanted = WantedOf(data, 0, row);
+      for (int32_t o = 0; o < 40; ++o)
+        ASSERT_NEAR(run.Y(0)[row * 40 + o], wanted.y[static_cast<size_t>(o)], wanted.tolerance[static_cast<size_t>(o)])
+            << "rank " << rank;
+    }
+  }
+}
+
+TEST(CudaLoraTest, ABatchWithoutAdaptersTouchesNothing) {
+  const ProjectCase c{.name = "none", .rows = 4, .in = 64, .outs = {32}, .adapter_dtype = DType::kBF16, .seed = 1};
+  const ProjectData data = DataOf(c);
+  cuda_sim::Machine machine;
+  LoraRun run(machine, data, AllRows(data));
+  ASSERT_EQ(run.Run(), "");
+  EXPECT_EQ(std::vector<float>(run.Y(0), run.Y(0) + 4 * 32), data.initial[0]);
+  EXPECT_LE(machine.counts().accesses, uint64_t{2} * kBlocks * lora::kThreads);  // the count of segments
+  EXPECT_EQ(machine.counts().async_copies, 0u);
+}
+
+}  // namespace
+}  // namespace openlora

@@ -1,0 +1,293 @@
+// Faults to plant in the CUDA kernels, one each. Every `from` stands once in its file.
+
+const lora = 'cuda/kernels/lora.cuh';
+const probe = 'cuda/kernels/probe.cuh';
+
+/** @type {{ kind: string, file: string, from: string, to: string, also?: [from: string, to: string][] }[]} */
+export const mutations = [
+  // Barriers removed or weakened.
+  { kind: 'barrier', file: lora, from: 'dev::SyncBlock();\n  if (dev::Warp() == 0) {', to: 'if (dev::Warp() == 0) {' },
+  { kind: 'barrier', file: lora, from: 'dev::SyncBlock();\n  return work.begin', to: 'return work.begin' },
+  {
+    kind: 'barrier',
+    file: lora,
+    from: 'dev::SyncBlock();\n  const int row = dev::ThreadIndex() / kTileRanks',
+    to: 'const int row = dev::ThreadIndex() / kTileRanks',
+  },
+  {
+    kind: 'barrier',
+    file: lora,
+    from: 'dev::SyncBlock();\n  const int row = dev::ThreadIndex() / kTileRanks',
+    to: 'dev::SyncWarp();\n  const int row = dev::ThreadIndex() / kTileRanks',
+  },
+  { kind: 'barrier', file: lora, from: 'dev::SyncBlock();  // sums and rings', to: '// sums and rings' },
+  {
+    kind: 'barrier',
+    file: lora,
+    from: 'dev::SyncBlock();\n    fetch(t + kStages - 1);',
+    to: 'fetch(t + kStages - 1);',
+  },
+  {
+    kind: 'barrier',
+    file: lora,
+    from: 'dev::SyncBlock();\n    fetch(t + kStages - 1);',
+    to: 'dev::SyncWarp();\n    fetch(t + kStages - 1);',
+  },
+  { kind: 'barrier', file: lora, from: 'dev::SyncBlock();\n  StoreExpand', to: 'StoreExpand' },
+  { kind: 'barrier', file: probe, from: 'dev::SyncWarp();\n  uint32_t plain', to: 'uint32_t plain' },
+  { kind: 'barrier', file: probe, from: 'dev::SyncBlock();\n    fetch(step', to: 'fetch(step' },
+  { kind: 'barrier', file: probe, from: 'if (step >= 2) dev::SyncNamed(3 + step % 2, 128);', to: '' },
+  { kind: 'barrier', file: probe, from: 'dev::SyncNamed(1 + step % 2, 128);', to: '' },
+  {
+    kind: 'barrier',
+    file: probe,
+    from: 'if (step >= kBulkRing) shared.empty[place].Wait((step / kBulkRing % 2) ^ 1);',
+    to: '',
+  },
+  { kind: 'barrier', file: probe, from: 'shared.full[place].Wait(step / kBulkRing % 2);', to: '' },
+  {
+    kind: 'barrier',
+    file: probe,
+    from: 'dev::AtomicAddAcqRel(params.arrived, 1u);',
+    to: 'dev::AtomicAdd(params.arrived, 1u);',
+  },
+  // Copies not waited for, or waited for too late.
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'dev::CopyAsyncWait<kStages - 2>();  // a lane',
+    to: 'dev::CopyAsyncWait<kStages - 1>();  // a lane',
+  },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'dev::CopyAsyncWait<kStages - 2>();\n    dev::SyncBlock();',
+    to: 'dev::CopyAsyncWait<kStages - 1>();\n    dev::SyncBlock();',
+  },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'dev::CopyAsyncWait<kStages - 2>();\n    dev::SyncBlock();',
+    to: 'dev::SyncBlock();\n    dev::CopyAsyncWait<kStages - 2>();',
+  },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'if (step < steps) FetchShrink(params, shared, work, tiles, step);\n    dev::CopyAsyncCommit();',
+    to: 'if (step < steps) {\n      FetchShrink(params, shared, work, tiles, step);\n      dev::CopyAsyncCommit();\n    }',
+  },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'if (t < tiles) FetchExpand(params, shared, work, t);\n    dev::CopyAsyncCommit();',
+    to: 'if (t < tiles) {\n      FetchExpand(params, shared, work, t);\n      dev::CopyAsyncCommit();\n    }',
+  },
+  { kind: 'wait_group', file: lora, from: 'fetch(step + kStages - 1);', to: 'fetch(step + kStages);' },
+  { kind: 'wait_group', file: lora, from: 'fetch(t + kStages - 1);', to: 'fetch(t + kStages);' },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'lane = dev::Lane(), stage = step % kStages;',
+    to: 'lane = dev::Lane(), stage = step % 2;',
+    also: [['const int stage = step % kStages;', 'const int stage = step % 2;']],
+  },
+  {
+    kind: 'wait_group',
+    file: lora,
+    from: 'shared.b[t % kStages][half * kRunRanks',
+    to: 'shared.b[t % 2][half * kRunRanks',
+    also: [['shared.b[t % kStages][rank]', 'shared.b[t % 2][rank]']],
+  },
+  {
+    kind: 'wait_group',
+    file: probe,
+    from: 'dev::CopyAsyncWait<kCopyStages - 2>();',
+    to: 'dev::CopyAsyncWait<kCopyStages - 1>();',
+  },
+  { kind: 'wait_group', file: probe, from: 'ArriveExpect(kBulkFloats * 4)', to: 'ArriveExpect(kBulkFloats * 2)' },
+  // Operands of mma and ldmatrix.
+  {
+    kind: 'fragment',
+    file: lora,
+    from: '{low.w[0], high.w[0], low.w[1], high.w[1]}',
+    to: '{low.w[0], low.w[1], high.w[0], high.w[1]}',
+  },
+  { kind: 'fragment', file: lora, from: '[stage][q][group + 8][pair * 8]', to: '[stage][q][group][pair * 8]' },
+  {
+    kind: 'fragment',
+    file: lora,
+    from: 'dev::MmaBF16(sums, a1, x.w[2], x.w[3]);',
+    to: 'dev::MmaBF16(sums, a1, x.w[3], x.w[2]);',
+  },
+  {
+    kind: 'fragment',
+    file: lora,
+    from: 'shared.sum[warp][group + i / 2 * 8][pair * 2 + i % 2]',
+    to: 'shared.sum[warp][group + i % 2 * 8][pair * 2 + i / 2]',
+  },
+  { kind: 'fragment', file: lora, from: 't * kTileRanks + pair * 2 + 8]', to: 't * kTileRanks + pair * 2]' },
+  { kind: 'fragment', file: lora, from: 'lane / 16 * 8 + lane % 8, out', to: 'lane / 8 % 2 * 8 + lane % 8, out' },
+  { kind: 'fragment', file: lora, from: 'dev::LoadMatrix4Trans(a,', to: 'dev::LoadMatrix4(a,' },
+  {
+    kind: 'fragment',
+    file: lora,
+    from: 'shared.y[pair * 2 + i % 2][warp * 64 + m * 16 + group + i / 2 * 8]',
+    to: 'shared.y[pair * 2 + i / 2][warp * 64 + m * 16 + group + i % 2 * 8]',
+  },
+  {
+    kind: 'fragment',
+    file: lora,
+    from: 'BF16 b[kStages][kTileRanks][kChunkOuts + 8];',
+    to: 'BF16 b[kStages][kTileRanks][kChunkOuts + 4];',
+    also: [['static_assert(sizeof(ExpandShared) == kExpandSharedBytes);', '']],
+  },
+  // The page table.
+  { kind: 'page table', file: lora, from: 'frame += 1 + index;', to: 'frame += index;' },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'if (column < run.columns_first) tile.groups += run.offset;',
+    to: 'tile.groups += run.offset;',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'tile.begin = run.columns_first + index * run.columns_each;',
+    to: 'tile.begin = index * run.columns_each;',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: '(inside / kGroup * ranks + rank) * kGroup',
+    to: '(inside / kGroup * kRunRanks + rank) * kGroup',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'work.site.a + first / kRunRanks, column)',
+    to: 'work.site.a + first / kTileRanks, column)',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'work.site.b + first / kRunRanks, column)',
+    to: 'work.site.a + first / kRunRanks, column)',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'if (has_run && column >= tiles[half].end)',
+    to: 'if (has_run && column > tiles[half].end)',
+  },
+  {
+    kind: 'page table',
+    file: lora,
+    from: 'params.slots[params.segment_slot[work.item.segment]];\n    work.site = work.slot.sites[params.products[work.item.product].site];\n    const int parts',
+    to: 'params.slots[work.item.segment];\n    work.site = work.slot.sites[params.products[work.item.product].site];\n    const int parts',
+  },
+  // Guards of rows, ranks, columns and outputs.
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'const bool has = has_run && rank < ranks;\n      dev::CopyAsync16(&shared.a',
+    to: 'const bool has = has_run;\n      dev::CopyAsync16(&shared.a',
+  },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'const bool has = has_run && rank < ranks;\n      dev::CopyAsync16(&shared.b',
+    to: 'const bool has = has_run;\n      dev::CopyAsync16(&shared.b',
+  },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'const bool has_run = ranks > 0 && column < params.in;',
+    to: 'const bool has_run = ranks > 0;',
+  },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'const bool has_run = ranks > 0 && column < width;',
+    to: 'const bool has_run = ranks > 0;',
+  },
+  { kind: 'guard', file: lora, from: 'dev::Min(8, dev::Max(0, params.in - column - c))', to: '8' },
+  { kind: 'guard', file: lora, from: 'if (row < work.item.rows) {  // ranks', to: '{  // ranks' },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'for (int step = 0; step < steps; ++step) {',
+    to: 'for (int step = 0; step <= steps; ++step) {',
+  },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'if (row < work.item.rows && work.out0 + c < product.out)',
+    to: 'if (row < work.item.rows)',
+  },
+  {
+    kind: 'guard',
+    file: lora,
+    from: 'if (row < work.item.rows && work.out0 + c < product.out)',
+    to: 'if (work.out0 + c < product.out)',
+  },
+  { kind: 'guard', file: lora, from: 'dev::Min(kRows, end - item.entry)', to: 'kRows' },
+  // Threads that go different ways.
+  {
+    kind: 'divergence',
+    file: lora,
+    from: 'dev::SyncBlock();\n  StoreExpand',
+    to: 'if (warp > 0) dev::SyncBlock();\n  StoreExpand',
+  },
+  {
+    kind: 'divergence',
+    file: lora,
+    from: 'before += dev::Shuffle(sum, 31);',
+    to: 'if (s < segments) before += dev::Shuffle(sum, 31);',
+  },
+  {
+    kind: 'divergence',
+    file: lora,
+    from: 'dev::MmaBF16(sums[m], a, h0, h1);',
+    to: 'if (lane != 3) dev::MmaBF16(sums[m], a, h0, h1);',
+  },
+  // Who does what.
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'for (int i = dev::BlockIndex(); i < count; i += dev::GridBlocks()) {\n    ShrinkItem',
+    to: 'for (int i = 0; i < count; ++i) {\n    ShrinkItem',
+  },
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'for (int i = dev::BlockIndex(); i < count; i += dev::GridBlocks()) {\n    ExpandItem',
+    to: 'for (int i = 0; i < count; ++i) {\n    ExpandItem',
+  },
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'i < count; i += dev::GridBlocks()) {\n    ExpandItem',
+    to: 'i < count - 1; i += dev::GridBlocks()) {\n    ExpandItem',
+  },
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'if (work.begin[middle] <= index) {',
+    to: 'if (work.begin[middle] < index) {',
+  },
+  { kind: 'work list', file: lora, from: 'item.part -= of_product;', to: '' },
+  { kind: 'work list', file: lora, from: 'begin + inside / parts * kRows', to: 'begin' },
+  { kind: 'work list', file: lora, from: 'if (dev::Lane() >= distance) sum += left;', to: 'sum += left;' },
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'for (int part = 1; part < parts; ++part)',
+    to: 'for (int part = 1; part < 1; ++part)',
+  },
+  {
+    kind: 'work list',
+    file: lora,
+    from: 'for (int w = 1; w < kWarps; ++w) h +=',
+    to: 'for (int w = 1; w < kWarps - 1; ++w) h +=',
+  },
+];

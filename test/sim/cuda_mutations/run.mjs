@@ -1,0 +1,83 @@
+// Plants each fault of mutations.mjs in a copy of its kernel file, builds openlora_cuda_tests with it and runs the tests of
+// that file: every one must be found. node test/sim/cuda_mutations/run.mjs [build folder], which must hold a built
+// openlora_cuda_tests. Prints those that weren't found and a line `N passed, N failed`.
+
+import { execFile, execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { mutations } from './mutations.mjs';
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const build = resolve(process.argv[2] ?? join(root, 'build/release'));
+const folder = join(build, 'cuda_mutations');
+const RUN_MS = 60_000;
+/** Which tests run the kernels of a file. */
+const filters = { 'lora.cuh': 'CudaLora*', 'probe.cuh': '*ProbeTest*' };
+
+const compileCommands = JSON.parse(readFileSync(join(build, 'compile_commands.json'), 'utf8'));
+const linkCommand = execFileSync('ninja', ['-C', build, '-t', 'commands', 'openlora_cuda_tests'], { encoding: 'utf8' })
+  .trim()
+  .split('\n')
+  .at(-1);
+
+/** Each first text, which stands there once, replaced by its second. */
+function replaced(text, ...edits) {
+  return edits.reduce((before, [from, to]) => {
+    if (before.split(from).length !== 2) throw new Error(`stands ${before.split(from).length - 1} times: ${from}`);
+    return before.replace(from, () => to);
+  }, text);
+}
+
+/** Whether it was found, and how. */
+async function plant(mutation, number) {
+  const source = join(root, mutation.file);
+  const own = join(folder, String(number));
+  const [copy, object, program] = [join(own, basename(source)), join(own, 'kernel.o'), join(own, 'tests')];
+  mkdirSync(own, { recursive: true });
+  const { from, to, also = [] } = mutation;
+  writeFileSync(copy, replaced(readFileSync(source, 'utf8'), [from, to], ...also));
+  const { command } = compileCommands.find(({ file }) => file === source);
+  const output = / -o (\S+)/.exec(command)[1];
+  const compile = replaced(
+    command,
+    [` -c ${source}`, ` -c ${copy}`],
+    [output, object],
+    [' -Werror', ''],
+    ['-O1 -g1', '-O0'],
+  );
+  await run('sh', ['-c', compile], { cwd: build });
+  const link = replaced(linkCommand, [output, object], ['-o openlora_cuda_tests', `-o ${program}`]);
+  await run('sh', ['-c', link], { cwd: build });
+  const filter = `--gtest_filter=${filters[basename(source)]}`;
+  try {
+    await run(program, [filter, '--gtest_fail_fast', '--gtest_brief=1'], { timeout: RUN_MS, killSignal: 'SIGKILL' });
+    return undefined;
+  } catch (error) {
+    return /\[seed .*|exceeds .*|Expected .*/.exec(error.stdout)?.[0] ?? (error.killed ? 'no end' : 'a crash');
+  } finally {
+    rmSync(own, { recursive: true });
+  }
+}
+
+const began = performance.now();
+let next = 0;
+const missed = [];
+const worker = async () => {
+  for (let i = next++; i < mutations.length; i = next++) {
+    const mutation = mutations[i];
+    const found = await plant(mutation, i).catch((error) => {
+      missed.push(`${mutation.kind}: ${mutation.from}\n    ${String(error.stderr ?? error.message).slice(0, 2000)}`);
+      return 'no build';
+    });
+    if (!found) missed.push(`${mutation.kind}: ${mutation.from} -> ${mutation.to}`);
+  }
+};
+await Promise.all(Array.from({ length: availableParallelism() }, worker));
+for (const text of missed) console.log(`not found: ${text}`);
+console.log(`${((performance.now() - began) / 1000).toFixed(0)} s`);
+console.log(`${mutations.length - missed.length} passed, ${missed.length} failed`);
+process.exit(missed.length > 0 ? 1 : 0);
