@@ -79,10 +79,14 @@ bool IsOfProgram(const Touch& touch, uintptr_t address) {
 
 void FailOutside(const Touch& touch, uintptr_t address) {
   std::string near = "no allocation near";
-  for (const auto& [base, a] : current.machine->allocations)
-    if (address + 4096 > base && address < base + a.bytes + 4096)
-      near = a.name + " of " + std::to_string(a.bytes) + " bytes, offset " +
-             std::to_string(static_cast<int64_t>(address - base));
+  uint64_t nearest = 4096;  // bytes
+  for (const auto& [base, a] : current.machine->allocations) {
+    const uint64_t distance = address < base ? base - address : address - std::min(address, base + a.bytes);
+    if (distance >= nearest) continue;
+    nearest = distance;
+    near = a.name + " of " + std::to_string(a.bytes) + " bytes, offset " +
+           std::to_string(static_cast<int64_t>(address - base));
+  }
   Fail(Start(touch) + std::to_string(touch.bytes) + " bytes outside of device memory at " + PlaceOf(touch) + " (" +
        near + ")");
 }

@@ -29,8 +29,7 @@ constexpr Found kFound[] = {
     {Fault::kSharedOutOfBounds,
      "index out of its array's bounds at .*faulty.cuh:\\d+|past the end of shared memory|outside of device memory"},
     {Fault::kGlobalOutOfBounds,
-     "writes 4 bytes outside of device memory at faulty.cuh:\\d+ \\(data of 1024 bytes, offset 1024\\)|data of 1024 "
-     "bytes"},
+     "writes 4 bytes outside of device memory at faulty.cuh:\\d+ \\(data of 1024 bytes, offset 1\\d\\d\\d\\)"},
     {Fault::kReadOnlyWritten, "writes read-only input, offset \\d+, at faulty.cuh:\\d+"},
     {Fault::kForbidden, "reads what is forbidden: input, offset \\d+, at faulty.cuh:\\d+"},
     {Fault::kMisaligned, "misaligned access at .*faulty.cuh:\\d+"},
