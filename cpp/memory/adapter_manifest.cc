@@ -45,14 +45,6 @@ int64_t FindNotFinite(const uint8_t* data, DType dtype, int64_t count) {
   return FindNotFinite<uint16_t, kBF16Exponent>(data, count);
 }
 
-Status NotFinite(const File& file, const TensorRange& range, int64_t index) {
-  return Error(kErrAdapterNotFinite,
-               "%s: the value at row %lld, column %lld of the [%lld, %lld] tensor at byte %lld is NaN or infinite",
-               file.path().c_str(), static_cast<long long>(index / range.cols),
-               static_cast<long long>(index % range.cols), static_cast<long long>(range.rows),
-               static_cast<long long>(range.cols), static_cast<long long>(range.offset));
-}
-
 Status Aborted() { return Status(kErrAborted, "registration was aborted"); }
 
 Status CheckFinite(const File& file, const TensorRange& range, const std::atomic<bool>& is_cancelled,
@@ -64,13 +56,13 @@ Status CheckFinite(const File& file, const TensorRange& range, const std::atomic
     buffer->resize(static_cast<size_t>(bytes));
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset + done, buffer->data(), buffer->size()));
     const int64_t index = FindNotFinite(buffer->data(), range.dtype, bytes / element);
-    if (index >= 0) return NotFinite(file, range, done / element + index);
+    if (index >= 0) return NotFinite(file.path(), range, done / element + index);
   }
   return Ok();
 }
 
 Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::vector<uint8_t>* buffer,
-                Sha256* generation) {
+                Sha256::Digest* digest) {
   Sha256 hash;
   for (int64_t done = 0; done < file.size(); done += kReadBytes) {
     if (is_cancelled) return Aborted();
@@ -78,8 +70,7 @@ Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::ve
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(done, buffer->data(), buffer->size()));
     hash.Update(buffer->data(), buffer->size());
   }
-  const Sha256::Digest digest = hash.Finish();
-  generation->Update(digest.data(), digest.size());
+  *digest = hash.Finish();
   return Ok();
 }
 
@@ -208,29 +199,21 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
   generation.Update(manifest.canonical_config.data(), manifest.canonical_config.size());
   identity->files.clear();
   for (const File& file : files) {
-    OPENLORA_RETURN_IF_ERROR(HashFile(file, is_cancelled, &buffer, &generation));
-    identity->files.push_back(file.identity());
+    CheckedFile& checked = identity->files.emplace_back();
+    checked.identity = file.identity();
+    OPENLORA_RETURN_IF_ERROR(HashFile(file, is_cancelled, &buffer, &checked.digest));
+    generation.Update(checked.digest.data(), checked.digest.size());
   }
   identity->generation = generation.Finish();
   return Ok();
 }
 
-Status ReadTensor(const File& file, const TensorRange& range, std::vector<float>* values) {
-  OPENLORA_RETURN_IF_ERROR(CheckRange(range, file.size(), file.path()));
-  const int64_t count = range.rows * range.cols;
-  values->resize(static_cast<size_t>(count));
-  if (range.dtype == DType::kF32) {
-    OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset, values->data(), static_cast<size_t>(range.bytes)));
-  } else {
-    std::vector<uint16_t> raw(static_cast<size_t>(count));
-    OPENLORA_RETURN_IF_ERROR(file.ReadAt(range.offset, raw.data(), static_cast<size_t>(range.bytes)));
-    for (size_t i = 0; i < raw.size(); ++i)
-      (*values)[i] = range.dtype == DType::kF16 ? F16ToFloat(raw[i]) : BF16ToFloat(raw[i]);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (!std::isfinite((*values)[static_cast<size_t>(i)])) return NotFinite(file, range, i);
-  }
-  return Ok();
+Status NotFinite(const std::string& path, const TensorRange& range, int64_t index) {
+  return Error(kErrAdapterNotFinite,
+               "%s: the value at row %lld, column %lld of the [%lld, %lld] tensor at byte %lld is NaN or infinite",
+               path.c_str(), static_cast<long long>(index / range.cols), static_cast<long long>(index % range.cols),
+               static_cast<long long>(range.rows), static_cast<long long>(range.cols),
+               static_cast<long long>(range.offset));
 }
 
 }  // namespace openlora

@@ -44,10 +44,17 @@ struct AdapterManifest {
   std::string canonical_config;
 };
 
+// A tensor file as it was when it was checked.
+struct CheckedFile {
+  FileIdentity identity;
+  Sha256::Digest digest{};  // of all its bytes
+  bool operator==(const CheckedFile&) const = default;
+};
+
 // What a complete check of an adapter's files found.
 struct AdapterIdentity {
-  Sha256::Digest generation{};      // over the canonical config and the files' digests
-  std::vector<FileIdentity> files;  // as they were when checked
+  Sha256::Digest generation{};  // over the canonical config and the files' digests
+  std::vector<CheckedFile> files;
 };
 
 // Reads every byte of the adapter once: ranges, shapes against the base's sites, NaN and Inf, saved base tensors
@@ -57,7 +64,7 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
                     const std::vector<std::string>& base_files, const std::atomic<bool>& is_cancelled,
                     AdapterIdentity* identity);
 
-// Reads a tensor as f32, row-major. ERR_ADAPTER_NOT_FINITE on NaN or Inf.
-Status ReadTensor(const File& file, const TensorRange& range, std::vector<float>* values);
+// ERR_ADAPTER_NOT_FINITE for the value at `index` of a tensor.
+Status NotFinite(const std::string& path, const TensorRange& range, int64_t index);
 
 }  // namespace openlora

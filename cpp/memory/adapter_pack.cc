@@ -72,6 +72,13 @@ Sha256::Digest PackKey(const PackFormat& format, const Sha256::Digest& generatio
     Put(&hash, site.scale);
     Put(&hash, shape.in);
     Put(&hash, shape.out);
+    // Where in the files: else whoever changes one between the reading of its header and of its bytes could have other
+    // bytes packed under this content's key.
+    for (const TensorRange* range : {&site.a, &site.b}) {
+      Put(&hash, range->file);
+      Put(&hash, range->offset);
+      Put(&hash, range->dtype);
+    }
   }
   for (const TileRun& run : layout.runs) Put(&hash, run);
   return hash.Finish();

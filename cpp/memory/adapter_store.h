@@ -51,9 +51,9 @@ struct AdapterStoreOptions {
 };
 
 // Adapters on disk: their sources, which are checked once, a record of where each tensor stands, and pack files, made
-// at first use, which are what is loaded from then on. Once a pack is there its source isn't looked at any more: the
-// pack is named by the content that was registered. Check and Discard belong to one thread; the rest may be called from
-// any, and takes no locks.
+// at first use out of the very bytes that were checked (SourceReader), which are what is loaded from then on. Once a
+// pack is there its source isn't looked at any more: the pack is named by the content that was registered. Check and
+// Discard belong to one thread; the rest may be called from any, and takes no locks.
 class AdapterStore {
  public:
   AdapterStore(const TileFormat& format, std::vector<SiteShape> shapes, std::vector<std::string> base_files,

@@ -11,7 +11,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-constexpr std::string_view kMagic = "olmanif1";
+constexpr std::string_view kMagic = "olmanif2";
 
 class Writer {
  public:
@@ -80,12 +80,13 @@ std::vector<uint8_t> EncodeSource(const AdapterSource& source) {
   writer.Put(static_cast<uint32_t>(source.files.size()));
   writer.Put(static_cast<uint32_t>(source.manifest.sites.size()));
   for (size_t i = 0; i < source.files.size(); ++i) {
-    const FileIdentity& identity = source.files[i];
+    const auto& [identity, digest] = source.files[i];
     const std::string& path = source.manifest.files[i];
     writer.Put(identity.device);
     writer.Put(identity.inode);
     writer.Put(identity.size);
     writer.Put(identity.modified_ns);
+    writer.PutBytes(digest.data(), digest.size());
     writer.Put(static_cast<uint32_t>(path.size()));
     writer.PutBytes(path.data(), path.size());
   }
@@ -118,11 +119,12 @@ Status DecodeSource(const std::vector<uint8_t>& record, const std::vector<SiteSh
     return Damaged();
   AdapterSource read;
   for (uint32_t i = 0; i < files && reader.ok(); ++i) {
-    FileIdentity& identity = read.files.emplace_back();
+    auto& [identity, digest] = read.files.emplace_back();
     identity.device = reader.Get<uint64_t>();
     identity.inode = reader.Get<uint64_t>();
     identity.size = reader.Get<int64_t>();
     identity.modified_ns = reader.Get<int64_t>();
+    reader.GetBytes(digest.data(), digest.size());
     const auto length = reader.Get<uint32_t>();
     if (length > reader.left()) return Damaged();
     std::string& path = read.manifest.files.emplace_back(length, '\0');

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
+#include <tuple>
 
 #include "base/check.h"
 
@@ -99,13 +101,21 @@ class Filler {
   std::vector<uint8_t> tile_;
 };
 
-Status OpenUnchanged(const std::string& path, const FileIdentity& checked, File* file) {
-  const Status status = File::Open(path, file);
-  if (!status.ok()) return Status(kErrAdapterChanged, status.message());
-  if (file->identity() == checked) return Ok();
-  return Error(kErrAdapterChanged,
-               "%s is not the file that was registered: %lld bytes, %lld were checked (or it was written since)",
-               path.c_str(), static_cast<long long>(file->size()), static_cast<long long>(checked.size));
+// A or B of a site.
+struct Matrix {
+  const AdapterSite* site;
+  bool is_a;
+  const TensorRange& range() const { return is_a ? site->a : site->b; }
+};
+
+std::vector<Matrix> InFileOrder(const AdapterManifest& manifest) {
+  std::vector<Matrix> matrices;
+  for (const AdapterSite& site : manifest.sites)
+    for (const bool is_a : {true, false}) matrices.push_back({&site, is_a});
+  const auto place = [](const Matrix& matrix) { return std::tuple(matrix.range().file, matrix.range().offset); };
+  std::stable_sort(matrices.begin(), matrices.end(),
+                   [&](const Matrix& a, const Matrix& b) { return place(a) < place(b); });
+  return matrices;
 }
 
 // The least magnitude that becomes infinite in `dtype`.
@@ -116,17 +126,17 @@ constexpr float EndOf(DType dtype) {
   return std::numeric_limits<float>::infinity();
 }
 
-Status CheckFits(const AdapterSite& site, char matrix, const std::vector<float>& values, DType dtype) {
+Status CheckFits(const Matrix& matrix, const std::vector<float>& values, DType dtype) {
   const float end = EndOf(dtype);
   const auto fits = [end](float value) { return std::fabs(value) < end; };
   const auto found = std::find_if_not(values.begin(), values.end(), fits);
   if (found == values.end()) return Ok();
-  const int64_t cols = matrix == 'A' ? site.a.cols : site.b.cols, index = found - values.begin();
+  const int64_t cols = matrix.range().cols, index = found - values.begin();
   return Error(kErrAdapterNotFinite,
                "lora_%c at site %d is %g at row %lld, column %lld: adapters are held as %s, where that "
                "is infinite",
-               matrix, site.site, static_cast<double>(*found), static_cast<long long>(index / cols),
-               static_cast<long long>(index % cols), NameOf(dtype));
+               matrix.is_a ? 'A' : 'B', matrix.site->site, static_cast<double>(*found),
+               static_cast<long long>(index / cols), static_cast<long long>(index % cols), NameOf(dtype));
 }
 
 }  // namespace
@@ -171,29 +181,19 @@ TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShap
 
 Status FillTiles(const AdapterSource& source, const TileLayout& layout, const TileFormat& format, const TileSink& sink,
                  const Pace& pace) {
-  const AdapterManifest& manifest = source.manifest;
-  std::vector<File> files(manifest.files.size());
-  for (size_t i = 0; i < files.size(); ++i)
-    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], source.files[i], &files[i]));
+  SourceReader reader(source, pace);
+  OPENLORA_RETURN_IF_ERROR(reader.Open());
   Filler filler(layout, format, sink);
   std::vector<float> values;
-  const auto read = [&](const AdapterSite& site, char matrix, const TensorRange& range) {
-    if (!pace(range.bytes)) return Status(kErrAborted, "loading was aborted");
-    OPENLORA_RETURN_IF_ERROR(ReadTensor(files[static_cast<size_t>(range.file)], range, &values));
-    return CheckFits(site, matrix, values, format.dtype);
-  };
-  for (const AdapterSite& site : manifest.sites) {
-    OPENLORA_RETURN_IF_ERROR(read(site, 'A', site.a));
-    OPENLORA_RETURN_IF_ERROR(filler.FillA(values, site));
-    OPENLORA_RETURN_IF_ERROR(read(site, 'B', site.b));
-    OPENLORA_RETURN_IF_ERROR(filler.FillB(values, site));
+  for (const Matrix& matrix : InFileOrder(source.manifest)) {
+    Status status = reader.Read(matrix.range(), &values);
+    if (status.ok()) status = CheckFits(matrix, values, format.dtype);
+    // In a file that was changed that is what is wrong, whatever it holds now.
+    if (status.code() == std::string_view(kErrAdapterNotFinite)) OPENLORA_RETURN_IF_ERROR(reader.Finish());
+    OPENLORA_RETURN_IF_ERROR(status);
+    OPENLORA_RETURN_IF_ERROR(matrix.is_a ? filler.FillA(values, *matrix.site) : filler.FillB(values, *matrix.site));
   }
-  // Not written to while it was read either.
-  for (size_t i = 0; i < files.size(); ++i) {
-    OPENLORA_RETURN_IF_ERROR(OpenUnchanged(manifest.files[i], source.files[i], &files[i]));
-    files[i].DoneWith();
-  }
-  return Ok();
+  return reader.Finish();
 }
 
 }  // namespace openlora

@@ -6,6 +6,7 @@
 
 #include "memory/adapter_manifest.h"
 #include "memory/manifest_record.h"
+#include "memory/source_reader.h"
 #include "ops/ops.h"
 
 namespace openlora {
@@ -31,11 +32,10 @@ TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShap
 
 // Takes a packed tile to its place. What no tile takes of a frame is never given.
 using TileSink = std::function<Status(const TilePlace& place, const uint8_t* tile, size_t bytes)>;
-// Asked before so many bytes are moved; may wait until others can bear it. False: give up.
-using Pace = std::function<bool(int64_t bytes)>;
 
-// Reads the adapter's files and gives its tiles to `sink`; `pace` is asked for each matrix. Any thread.
-// ERR_ADAPTER_CHANGED if a file is no longer what was checked, ERR_ABORTED when told to give up.
+// Reads the adapter's files, in the order of their bytes, and gives its tiles to `sink`. Any thread. The tiles may be
+// used when it has succeeded, not before: ERR_ADAPTER_CHANGED if what was read isn't what was checked, ERR_ABORTED when
+// told to give up.
 Status FillTiles(const AdapterSource& source, const TileLayout& layout, const TileFormat& format, const TileSink& sink,
                  const Pace& pace);
 

@@ -106,6 +106,48 @@ TEST_F(AdapterStoreProcessTest, AWriterThatIsKilledLeavesNothingThatALoadWouldTa
   RecordProperty("temporaries", temporaries);
 }
 
+TEST_F(AdapterStoreProcessTest, AWriterThatIsKilledWhileItPacksLeavesAFileThatDisturbsNobodyAndGoes) {
+  const AdapterManifest& manifest = manifests_[0];
+  int asked = 0;
+  pace_ = [&](int64_t) { return ++asked > 0; };
+  ASSERT_TRUE(Load(Open({}).get(), Check(Open({}).get(), manifest)).status.ok());
+  const int asks = asked;
+  ASSERT_GT(asks, 4);
+  for (int last = 1; last <= asks; ++last) {
+    SCOPED_TRACE(testing::Message() << "killed when it asks " << last << " of " << asks);
+    const pid_t child = Fork([&] {
+      const auto store = Open(Options());
+      AdapterContent content;
+      if (!store->Check(manifest, is_cancelled_, &content).ok()) return 1;
+      int left = last;
+      pace_ = [&left](int64_t) { return --left > 0 || ::kill(::getpid(), SIGKILL) == 0; };
+      (void)Load(store.get(), content);
+      return 2;
+    });
+    const int status = Wait(child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(WTERMSIG(status), SIGKILL);
+    pace_ = [](int64_t) { return true; };
+    const std::vector<std::string> left = Names();
+    const auto next = Open(Options());
+    const AdapterContent content = Check(next.get(), manifest);
+    const std::string pack = fs::path(next->PathOf(content.key)).filename().string();
+    ASSERT_EQ(left.size(), 1u);
+    EXPECT_TRUE(left[0].starts_with(pack + ".tmp-")) << left[0];
+    EXPECT_FALSE(content.has_pack);
+    const Loaded loaded = Load(next.get(), content);
+    ASSERT_TRUE(loaded.status.ok()) << loaded.status.message();
+    EXPECT_TRUE(loaded.report.has_built);
+    EXPECT_EQ(loaded.tiles, wanted_[0]);
+    EXPECT_EQ(Names(), (std::vector<std::string>{pack, left[0]}));
+    fs::last_write_time(packs_ + "/" + left[0], fs::file_time_type::clock::now() - std::chrono::minutes(2));
+    const auto later = Open(Options());
+    EXPECT_TRUE(Check(later.get(), manifest).has_pack);
+    EXPECT_EQ(Names(), std::vector<std::string>{pack});
+    fs::remove(packs_ + "/" + pack);
+  }
+}
+
 // In a child with mounts of its own: a disk of so few pages that some packs fit and others don't.
 TEST_F(AdapterStoreProcessTest, OnAFullDiskSomeAreLoadedFromTheirPacksAndTheOthersFromTheirSources) {
   fs::create_directory(packs_);

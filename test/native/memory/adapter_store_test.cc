@@ -89,6 +89,10 @@ TEST_F(AdapterStoreTest, TheKeyChangesWithContentAndWithWhateverChangesTheBytes)
   AdapterStore wide(larger, SiteShapes(TinyConfig()), {}, Options(), &device_);
   keys.insert(Check(&wide, a).key);
   EXPECT_EQ(keys.size(), 7u);
+  AdapterManifest moved = a;  // as by a header that isn't the file's any more
+  moved.sites[0].a.offset += 4;
+  keys.insert(Check(Open(Options()).get(), moved).key);
+  EXPECT_EQ(keys.size(), 8u);
   AdapterManifest renamed = a;
   fs::copy_file(a.files[0], folder_.File("copy"));
   renamed.files = {folder_.File("copy")};

@@ -14,7 +14,8 @@ const std::vector<SiteShape> kShapes = {{64, 48}, {0, 0}, {32, 96}};
 AdapterSource Source() {
   AdapterSource source;
   source.manifest.files = {"/a/adapter_model.safetensors", "", std::string("b\0c", 3)};
-  source.files = {{1, 2, 3, 4}, {~uint64_t{0}, 5, 1 << 20, -7}, {}};
+  source.files = {{{1, 2, 3, 4}, {5, 6}}, {{~uint64_t{0}, 5, 1 << 20, -7}, {}}, {}};
+  source.files[1].digest.fill(0xfe);
   AdapterSite q{0, 8, 0.25f, {0, 80, 8 * 64 * 4, DType::kF32, 8, 64}, {2, 1 << 30, 48 * 8 * 2, DType::kF16, 48, 8}};
   AdapterSite v{2, 1, -3, {1, 0, 64, DType::kBF16, 1, 32}, {1, 64, 96 * 4, DType::kF32, 96, 1}};
   source.manifest.sites = {q, v};
