@@ -1,5 +1,7 @@
 #include "engine/adapter_loader.h"
 
+#include <sched.h>
+
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
@@ -67,10 +69,23 @@ class AdapterLoaderTest : public StoreFixture {
     StoreFixture::SetUp();
     store_ = Open(Options());
     loader_ = std::make_unique<AdapterLoader>(store_.get(), &pool_, [this](LoaderResult result) {
-      const std::lock_guard lock(mutex_);
+      std::unique_lock lock(mutex_);
+      const bool is_held = result.handle == held_after_;
       results_.push_back(std::move(result));
       came_.notify_one();
+      if (is_held) held_.wait(lock, [this] { return held_after_ == 0; });
     });
+  }
+  void TearDown() override { LetGo(); }
+  // The thread that says the next result of this adapter stands still then, until LetGo.
+  void HoldThreadAfter(int64_t handle) {
+    const std::lock_guard lock(mutex_);
+    held_after_ = handle;
+  }
+  void LetGo() {
+    const std::lock_guard lock(mutex_);
+    held_after_ = 0;
+    held_.notify_all();
   }
   void Register(int64_t handle) {
     const std::string name = "a" + std::to_string(handle);
@@ -111,7 +126,8 @@ class AdapterLoaderTest : public StoreFixture {
   }
 
   std::mutex mutex_;
-  std::condition_variable came_;
+  std::condition_variable came_, held_;
+  int64_t held_after_ = 0;
   std::deque<LoaderResult> results_;
   std::map<int64_t, AdapterContent> contents_;
   std::unique_ptr<AdapterStore> store_;
@@ -150,26 +166,42 @@ TEST_F(AdapterLoaderTest, ALoadWhosePackIsGoneOrDamagedIsPackedAnew) {
 }
 
 TEST_F(AdapterLoaderTest, OthersAreLoadedWhileOneWaitsForItsPack) {
-  Register(1);
-  Register(2);
+  for (int64_t handle = 1; handle <= 3; ++handle) Register(handle);
   Start(2, LoaderTask::kLoad);
   Next();
-  loader_->SetUploadBytes(1);
-  Start(1, LoaderTask::kLoad);  // packs, and takes all that may be moved
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  loader_->SetUploadBytes(1);
-  Start(2, LoaderTask::kLoad, true, true);
-  for (int step = 0; step < 10'000 && !HasResult(); ++step) {
-    loader_->SetUploadBytes(1);
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-  loader_->SetUploadBytes(UploadBudget::kUnlimited);
-  std::map<int64_t, bool> has_loaded;
-  for (int i = 0; i < 2; ++i) {
+  HoldThreadAfter(3);
+  Start(3, LoaderTask::kPrepare);
+  EXPECT_EQ(Next().handle, 3);
+  Start(1, LoaderTask::kLoad);
+  for (const bool is_host : {true, false}) {
+    Start(2, LoaderTask::kLoad, true, is_host);
     const LoaderResult result = Next();
-    has_loaded[result.handle] = result.status.ok();
+    ASSERT_TRUE(result.handle == 2 && result.status.ok());
   }
-  EXPECT_TRUE(has_loaded[1] && has_loaded[2]);
+  EXPECT_FALSE(HasResult());
+  LetGo();
+  const LoaderResult result = Next();
+  EXPECT_TRUE(result.handle == 1 && result.status.ok() && result.has_built);
+}
+
+// Threads of this process that run only where nobody else wants the processor.
+int CountIdleThreads() {
+  int count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task"))
+    count += ::sched_getscheduler(std::stoi(task.path().filename())) == SCHED_IDLE ? 1 : 0;
+  return count;
+}
+
+TEST_F(AdapterLoaderTest, OneOfItsThreadsIsOfIdlePriority) {
+  Register(1);
+  Start(1, LoaderTask::kPrepare, false);
+  EXPECT_TRUE(Next().has_built);  // by that thread
+  const int with_loader = CountIdleThreads();
+  loader_.reset();
+  // The system may list a thread a little longer than it takes to join it.
+  for (int i = 0; i < 1'000 && CountIdleThreads() == with_loader; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(with_loader, CountIdleThreads() + 1);
 }
 
 TEST_F(AdapterLoaderTest, ADroppedLoadAnswersAlsoWhileItWaitsForItsTurnAndADroppedPreparationDoesNot) {

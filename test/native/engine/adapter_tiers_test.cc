@@ -184,6 +184,21 @@ TEST_F(AdapterTiersTest, TheHostTierHoldsSoManyBytesAndTheOneUsedLongestAgoLeave
   EXPECT_EQ(core().Stats().bytes_host_adapters, each);
 }
 
+TEST_F(AdapterTiersTest, WhoeverLeavesTheHostTierLeavesThePageCache) {
+  EngineOptions options = PoolFor(1);
+  options.host_adapter_bytes = 2 * core().residency().Find(1)->content.pack_bytes;
+  Open(options, 3);
+  const auto key = [&](int64_t handle) { return core().residency().Find(handle)->content.key; };
+  const std::vector<Sha256::Digest> wanted = {key(1), key(2)};
+  Ask(1, 1);
+  Ask(2, 2);
+  EXPECT_TRUE(driver_->dropped_from_page_cache().empty());
+  Ask(3, 3);  // pushes the first one out
+  EXPECT_EQ(driver_->dropped_from_page_cache(), std::vector<Sha256::Digest>{wanted[0]});
+  core().Unregister(2);
+  EXPECT_EQ(driver_->dropped_from_page_cache(), wanted);
+}
+
 TEST_F(AdapterTiersTest, WithNoHostTierAnAdapterIsOnDiskOrInFrames) {
   EngineOptions options = PoolFor(1);
   options.host_adapter_bytes = 0;
@@ -208,6 +223,67 @@ TEST_F(AdapterTiersTest, LoadsTakeABoundedPartOfAStepThatHasRowsAndAllOfOneThatH
   core().Cancel(1);
   core().Step();
   EXPECT_EQ(driver_->upload_bytes(), INT64_MAX);
+}
+
+TEST_F(AdapterTiersTest, LoadsWithinAStepMoveSoManyBytesAndTheRestOfTheStepsBytesIsFewer) {
+  constexpr int64_t kStepBytes = 256 << 10;
+  constexpr int kAdapters = 10;
+  Open(Options(), 0);
+  for (int64_t handle = 1; handle <= kAdapters; ++handle) {
+    driver_->Register(handle, TinyAdapter(folder_, "small" + std::to_string(handle), 8, 0, 1));
+    Hold(handle, handle, HoldKind::kHost);
+  }
+  while (driver_->has_loader_work()) Work();
+  driver_->set_loads_packs_now();
+  core().Submit(MakeRequest(20, {1, 2}, 20));
+  core().Step();
+  EXPECT_EQ(driver_->upload_bytes(), kStepBytes);
+  for (int64_t handle = 1; handle <= kAdapters; ++handle)
+    core().Submit(MakeRequest(20 + handle, {1, 2}, 4, {{handle, 1.0f}}));
+  core().Step();
+  const int64_t each = core().residency().Find(1)->content.pack_bytes;
+  const int64_t loaded = kStepBytes / each;
+  ASSERT_GE(loaded, 2);
+  ASSERT_LT(loaded, kAdapters);
+  EXPECT_EQ(core().Stats().adapters_resident, loaded);
+  EXPECT_EQ(driver_->loader_work(), Tasks(static_cast<size_t>(kAdapters - loaded), kLoad));
+  EXPECT_EQ(driver_->upload_bytes(), kStepBytes - loaded * each);
+  core().Step();  // nothing more to load
+  EXPECT_EQ(driver_->upload_bytes(), kStepBytes);
+  driver_->Run();
+  for (int64_t id = 20; id <= 20 + kAdapters; ++id) EXPECT_EQ(driver_->answer(id).end, "length");
+}
+
+TEST_F(AdapterTiersTest, NobodyElseWaitsForALoad) {
+  Open(Options(), 2);
+  Ask(1, 1);                                                         // resident
+  core().Submit(MakeRequest(2, {1, 2}, 6, {{2, 1.0f}}));             // cold
+  core().Submit(MakeRequest(3, {1, 2}, 6, {{1, 1.0f}, {2, 1.0f}}));  // waits for the same
+  core().Submit(MakeRequest(4, {1, 2}, 6));
+  core().Submit(MakeRequest(5, {1, 2}, 6, {{1, 1.0f}}));
+  for (int step = 0; step < 6; ++step) core().Step();
+  driver_->Read();
+  EXPECT_EQ(driver_->loader_work(), Tasks{kLoad});
+  EXPECT_EQ(TierOf(2), Tier::kLoading);
+  for (const int64_t waiting : {2, 3}) EXPECT_TRUE(driver_->answer(waiting).tokens.empty());
+  for (const int64_t other : {4, 5}) EXPECT_EQ(driver_->answer(other).end, "length");
+  driver_->Run();
+  for (const int64_t waiting : {2, 3}) EXPECT_EQ(driver_->answer(waiting).end, "length");
+}
+
+TEST_F(AdapterTiersTest, AHotAdapterStaysWhileManyOthersComeOnce) {
+  constexpr int64_t kHot = 1, kSwept = 30;
+  const EngineOptions options = PoolFor(3);
+  for (const int64_t between : {1, 4}) {  // with 4 it would always be the one used longest ago
+    Open(options, 1 + kSwept);
+    int64_t loads_of_hot = 0, id = 0;
+    for (int64_t swept = 0; swept < kSwept; ++swept) {
+      if (swept % between == 0) loads_of_hot += Ask(++id, kHot).usage.adapters[0].tier == Tier::kResident ? 0 : 1;
+      EXPECT_NE(Ask(++id, kHot + 1 + swept).usage.adapters[0].tier, Tier::kResident);
+    }
+    EXPECT_LE(loads_of_hot, 2) << between << " between";
+    EXPECT_EQ(core().Stats().adapter_loads, static_cast<uint64_t>(loads_of_hot + kSwept));
+  }
 }
 
 TEST_F(AdapterTiersTest, PrefetchBringsAnAdapterToTheHostTierAndFindsItThere) {

@@ -37,7 +37,8 @@ class CoreDriver : public LoaderPort {
   bool LoadNow(const LoaderJob& job, LoaderResult* result) override {
     if (!loads_now_) return false;
     StoreReport report;
-    report.reads_only = report.is_cached_only = true;
+    report.reads_only = true;
+    report.is_cached_only = is_cached_only_;
     *result = DoLoaderJob(core_.store(), core_.pool(), job, [](int64_t) { return true; }, is_aborted_, &report);
     return result->status.ok();
   }
@@ -45,7 +46,10 @@ class CoreDriver : public LoaderPort {
     DropPrepare(handle);
     for (Work& work : work_) work.is_dropped |= work.job.handle == handle;
   }
-  void DropFromPageCache(const AdapterContent& content) override { core_.store()->DropFromPageCache(content); }
+  void DropFromPageCache(const AdapterContent& content) override {
+    dropped_from_page_cache_.push_back(content.key);
+    core_.store()->DropFromPageCache(content);
+  }
   void Discard(const AdapterContent& content) override { core_.store()->Discard(content); }
   void SetUploadBytes(int64_t bytes) override { upload_bytes_ = bytes; }
 
@@ -64,8 +68,15 @@ class CoreDriver : public LoaderPort {
 
   // From now on what is in the page cache is loaded within a step, as AdapterLoader does it.
   void set_loads_now() { loads_now_ = true; }
+  // And whatever has a pack, be it in the page cache or not: for tests that count them, since that is the system's.
+  void set_loads_packs_now() {
+    loads_now_ = true;
+    is_cached_only_ = false;
+  }
   // Of the step that was last planned.
   int64_t upload_bytes() const { return upload_bytes_; }
+  // Keys of packs, in order.
+  const std::vector<Sha256::Digest>& dropped_from_page_cache() const { return dropped_from_page_cache_; }
   // What is to be done, the oldest first.
   std::vector<LoaderTask> loader_work() const {
     std::vector<LoaderTask> tasks;
@@ -168,6 +179,8 @@ class CoreDriver : public LoaderPort {
   std::deque<Work> work_;
   int64_t upload_bytes_ = 0;
   bool loads_now_ = false;
+  bool is_cached_only_ = true;
+  std::vector<Sha256::Digest> dropped_from_page_cache_;
   std::map<int64_t, std::string> holds_;
   std::vector<std::string> warnings_;
   std::map<int64_t, Answer> answers_;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -45,12 +46,29 @@ TEST_F(EngineCoreTest, ReadsEachBaseWeightOnceAStepWhateverItsRows) {
 TEST_F(EngineCoreTest, BaseOnlyRequestsDoNoLoraWork) {
   Open(TinyOptions(folder_));
   driver_->Register(1, TinyAdapter(folder_, "a", 8, 0, 5));
-  Generate(MakeRequest(1, {1, 2, 3}, 5));
-  EXPECT_EQ(driver_->core().Stats().lora_ops, 0u);
-  EXPECT_EQ(driver_->core().Stats().page_table_reads, 0u);
-  EXPECT_EQ(driver_->core().Stats().lora_bytes_read, 0u);
-  Generate(MakeRequest(2, {1, 2, 3}, 5, {{1, 1.0f}}));
-  EXPECT_GT(driver_->core().Stats().lora_ops, 0u);
+  using Counts = std::array<uint64_t, 3>;
+  int64_t next = 1;
+  // Of requests that run together, one with the adapter if it is wanted.
+  const auto work_of = [&](int base_only, bool has_adapter) {
+    const auto count = [&] {
+      const EngineStats stats = driver_->core().Stats();
+      return Counts{stats.lora_ops, stats.page_table_reads, stats.lora_bytes_read};
+    };
+    const Counts before = count();
+    for (int i = 0; i < base_only; ++i) driver_->core().Submit(MakeRequest(next++, {1, 2, 3}, 5));
+    if (has_adapter) driver_->core().Submit(MakeRequest(next++, {1, 2, 3}, 5, {{1, 1.0f}}));
+    for (int i = 0; i < base_only; ++i) driver_->core().Submit(MakeRequest(next++, {4, 5}, 5));
+    driver_->Run();
+    Counts work = count();
+    for (size_t i = 0; i < work.size(); ++i) work[i] -= before[i];
+    return work;
+  };
+  EXPECT_EQ(work_of(1, false), Counts{});
+  const Counts alone = work_of(0, true);
+  for (const uint64_t of_adapter : alone) EXPECT_GT(of_adapter, 0u);
+  ASSERT_EQ(driver_->core().Stats().adapters_resident, 1);
+  EXPECT_EQ(work_of(1, false), Counts{});
+  EXPECT_EQ(work_of(3, true), alone);
 }
 
 // Options with a pool for one adapter of rank 32 and `kv_frames` besides.
