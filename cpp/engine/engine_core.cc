@@ -183,7 +183,7 @@ bool EngineCore::IsReady(const Sequence& sequence) const {
 }
 
 StepPlan EngineCore::MakePlan() {
-  StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); });
+  StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); }, pace_.rows());
   scheduler_->Commit(plan, step_);
   if (IsPlanted(Plant::kBookedTwice) && plan.loads.empty() && plan.evictions.empty()) scheduler_->Commit(plan, step_);
   return plan;
@@ -277,6 +277,7 @@ void EngineCore::RunBatch(const StepPlan& plan) {
   }
   const Status status = backend_.ops->Synchronize();
   if (!status.ok()) return FailAll(status);
+  pace_.Took(batch_.rows(), NowMs() - now);
   step_ = step;
   ++stats_.steps;
   stats_.rows += static_cast<uint64_t>(batch_.rows());

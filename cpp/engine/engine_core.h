@@ -14,6 +14,7 @@
 #include "engine/loader_job.h"
 #include "engine/outbox.h"
 #include "engine/scheduler.h"
+#include "engine/step_pace.h"
 #include "memory/host_tier.h"
 #include "model/decoder_forward.h"
 
@@ -135,6 +136,7 @@ class EngineCore {
   std::unique_ptr<AdapterStore> store_;
   std::unique_ptr<AdapterResidency> residency_;
   std::unique_ptr<HostTier> host_;
+  StepPace pace_;
   int64_t upload_bytes_ = 0;  // of a step that has rows
   int64_t pinned_bytes_ = 0;  // of adapters that are pinned, or will be once they are loaded
   std::unordered_map<int64_t, std::vector<HoldTicket>> holds_;  // by handle: those without their event

@@ -100,6 +100,7 @@ Status EngineCore::PackWeights() {
 Status EngineCore::OpenMemory() {
   const ModelConfig& model = options_.model;
   Ops& ops = *backend_.ops;
+  if (!(options_.max_step_ms >= 0)) return Status(kErrLimits, "maxStepMs must be at least 0");
   if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0 ||
       options_.max_queued_per_tenant < 0 || options_.batch_lora_bytes < 0)
     return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, all other limits at least 0");
@@ -128,6 +129,7 @@ Status EngineCore::OpenMemory() {
   const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
   SchedulerLimits limits;
   limits.budget.rows = rows;
+  pace_ = StepPace(rows, options_.max_step_ms);
   limits.budget.logit_rows = logit_rows;
   limits.weight_bytes = std::max<int64_t>(1, weights_.bytes());
   limits.budget.lora_bytes = options_.batch_lora_bytes > 0 ? options_.batch_lora_bytes : 2 * limits.weight_bytes;

@@ -46,6 +46,7 @@ struct EngineOptions {
   int64_t pinned_adapter_bytes = 0;  // of frames
   int32_t max_context = 0;           // 0: the model's, or what the pool holds
   int32_t max_batch_tokens = 256;
+  double max_step_ms = 0;  // that a step of several requests should take at most (StepPace); 0: as long as it takes
   int32_t max_queued = 1024;
   int32_t max_queued_per_tenant = 0;  // of requests that name their tenant; 0: max_queued
   int64_t batch_lora_bytes = 0;       // of adapters that a step may read, or one adapter's; 0: twice the base's weights

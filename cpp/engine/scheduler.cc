@@ -42,9 +42,11 @@ void Scheduler::Unpin(Sequence* sequence) {
   sequence->has_pins = false;
 }
 
-StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready) {
+StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, int32_t rows_shared) {
   StepPlan plan;
-  StepLedger ledger({pool_, kv_, order_, &queue_, &reserved_, &admitted_}, limits_.budget, is_ready, &plan);
+  StepBudget budget = limits_.budget;
+  if (waiting() + admitted() > 1) budget.rows = std::min(budget.rows, rows_shared);
+  StepLedger ledger({pool_, kv_, order_, &queue_, &reserved_, &admitted_}, budget, is_ready, &plan);
   in_turn_ = admitted_;
   std::sort(in_turn_.begin(), in_turn_.end(),
             [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });

@@ -34,8 +34,9 @@ class Scheduler {
   // Gives back what it holds, whatever its state.
   void Remove(Sequence* sequence, uint64_t step);
 
-  // `is_ready`: the sequence's reader keeps up; asked as often as needed, and stays as it is meanwhile.
-  StepPlan Plan(const std::function<bool(const Sequence&)>& is_ready);
+  // `is_ready`: the sequence's reader keeps up; asked as often as needed, and stays as it is meanwhile. `rows_shared`:
+  // of a step while there is more than one sequence: nobody else waits for the end of a lone one's.
+  StepPlan Plan(const std::function<bool(const Sequence&)>& is_ready, int32_t rows_shared);
   // `step`: the last completed one.
   void Commit(const StepPlan& plan, uint64_t step);
   // Counts what the plan that runs gives to whom: rows, and of the adapters that it reads an equal part to each that

@@ -125,6 +125,7 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.pinned_adapter_bytes = limits.Integer("pinnedAdapterBytes");
   options.max_context = limits.Int32("maxContext");
   options.max_batch_tokens = limits.Int32("maxBatchTokens");
+  options.max_step_ms = limits.Int32("maxStepMs");
   options.max_queued = limits.Int32("maxQueued");
   options.max_queued_per_tenant = limits.Int32("maxQueuedPerTenant");
   options.batch_lora_bytes = limits.Integer("batchLoraBytes");

@@ -134,6 +134,8 @@ export interface NativeLimits {
   maxContext: number;
   /** Rows of a step. */
   maxBatchTokens: number;
+  /** That a step of several requests should take at most, whole milliseconds. 0: as long as it takes. */
+  maxStepMs: number;
   /** Requests that wait or run; one more is ERR_OVERLOADED. */
   maxQueued: number;
   /** The same of one tenant, for requests that name theirs. */

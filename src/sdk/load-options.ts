@@ -37,6 +37,7 @@ import {
 } from './validate.js';
 
 export const MAX_BATCH_TOKENS_DEFAULT = 256;
+export const MAX_STEP_MS_DEFAULT = 250;
 export const MAX_QUEUED_DEFAULT = 4096;
 const POOL_BYTES_MIN = 2 ** 20;
 const ADAPTER_DISK_DEFAULT = 2 ** 34;
@@ -50,7 +51,7 @@ const LOAD_KEYS = {
 // prettier-ignore
 const LIMIT_KEYS = {
   deviceMemory: 0, hostAdapterMemory: 0, pinnedAdapterMemory: 0, adapterCacheDisk: 0, maxContext: 0, maxBatchTokens: 0,
-  maxQueued: 0, maxQueuedPerTenant: 0, maxBatchLoraBytes: 0,
+  maxStepMs: 0, maxQueued: 0, maxQueuedPerTenant: 0, maxBatchLoraBytes: 0,
 } satisfies Record<keyof Limits, 0>;
 // prettier-ignore
 const RESOLVER_KEYS = {
@@ -159,6 +160,7 @@ function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
     adapterDiskBytes: bytes('adapterCacheDisk'),
     maxContext: o.maxContext === undefined ? undefined : checkInteger('limits.maxContext', o.maxContext, 1, INT32_MAX),
     maxBatchTokens: checkInteger('limits.maxBatchTokens', o.maxBatchTokens ?? MAX_BATCH_TOKENS_DEFAULT, 1, 65_536),
+    maxStepMs: checkInteger('limits.maxStepMs', o.maxStepMs ?? MAX_STEP_MS_DEFAULT, 0, 600_000),
     maxQueued,
     maxQueuedPerTenant: checkCount('limits.maxQueuedPerTenant', o.maxQueuedPerTenant ?? Math.ceil(maxQueued / 2)),
     batchLoraBytes: o.maxBatchLoraBytes === undefined ? 0 : checkLoraBytes(o.maxBatchLoraBytes),

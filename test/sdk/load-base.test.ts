@@ -25,7 +25,7 @@ describe('loadBase', () => {
     });
     expect(engines[0]!.options).toMatchObject({
       dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '', prefixCache: true,
-      limits: { maxContext: 0, maxBatchTokens: 256, maxQueued: 4096, maxQueuedPerTenant: 2048, batchLoraBytes: 0 },
+      limits: { maxContext: 0, maxBatchTokens: 256, maxStepMs: 250, maxQueued: 4096, maxQueuedPerTenant: 2048, batchLoraBytes: 0 },
     }); // prettier-ignore
     const { poolBytes, pinnedAdapterBytes, hostAdapterBytes, adapterDiskBytes } = engines[0]!.options.limits;
     expect(poolBytes).toBe(16 * CONTEXT * 2 * 4 * 2 + 2 ** 28);
@@ -57,7 +57,7 @@ describe('loadBase', () => {
   test('gives the engine what was asked for', async () => {
     const { loadBase, engines } = fakeSdk();
     const limits = {
-      deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxBatchLoraBytes: '1KiB',
+      deviceMemory: '2MiB', maxContext: 64, maxBatchTokens: 8, maxStepMs: 0, maxQueued: 3, maxBatchLoraBytes: '1KiB',
       hostAdapterMemory: 0, pinnedAdapterMemory: '1MiB', adapterCacheDisk: '1 GB',
     }; // prettier-ignore
     await using base = await loadBase({
@@ -72,7 +72,7 @@ describe('loadBase', () => {
     expect(engines[0]!.options).toMatchObject({
       dtype: 'f32', kvDtype: 'f16', adapterDtype: 'f32', simd: 'scalar', threads: 3, prefixCache: false,
       limits: {
-        poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxQueued: 3, maxQueuedPerTenant: 2, batchLoraBytes: 1024,
+        poolBytes: 2 ** 21, maxContext: 64, maxBatchTokens: 8, maxStepMs: 0, maxQueued: 3, maxQueuedPerTenant: 2, batchLoraBytes: 1024,
         hostAdapterBytes: 0, pinnedAdapterBytes: 2 ** 20, adapterDiskBytes: 1e9,
       },
     }); // prettier-ignore

@@ -141,6 +141,7 @@ const OPTIONS: BadInput[] = [
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 60, '2'].map((threads): BadInput => [`${String(threads)} threads`, 'INVALID_OPTION', /threads: got .*, wanted an integer from 1 to 1024/, options({ threads })]),
   ...[0, -1, 1.5, NaN, 2 ** 60, '64'].map((value): BadInput => [`maxContext ${value}`, 'INVALID_OPTION', /limits\.maxContext: got .*, wanted an integer/, limits({ maxContext: value })]),
   ['a maxContext over the checkpoint', 'INVALID_OPTION', /maxContext: got 4097, wanted at most 4096/, limits({ maxContext: 4097 })],
+  ...[-1, NaN, 600_001, 2 ** 60, '1'].map((value): BadInput => [`maxStepMs ${value}`, 'INVALID_OPTION', /limits\.maxStepMs: got .*, wanted an integer/, limits({ maxStepMs: value })]),
   ...[0, -1, NaN, 65_537, 2 ** 60].map((value): BadInput => [`maxBatchTokens ${value}`, 'INVALID_OPTION', /limits\.maxBatchTokens: got .*, wanted an integer/, limits({ maxBatchTokens: value })]),
   ...[0, -1, NaN, 2 ** 60].map((value): BadInput => [`maxQueued ${value}`, 'INVALID_OPTION', /limits\.maxQueued: got .*, wanted an integer/, limits({ maxQueued: value })]),
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 60, '-1MiB', 'lots', '1e9', '1KiB', '9999TiB'].map((value): BadInput => [`deviceMemory ${value}`, 'INVALID_OPTION', /limits\.deviceMemory: got .*, wanted/, limits({ deviceMemory: value })]),

@@ -24,6 +24,7 @@ export function rawOpenOptions({ spec, files, tensors }: BaseFolder): OpenOption
       poolBytes: 4 << 20,
       maxContext: 64,
       maxBatchTokens: 16,
+      maxStepMs: 0,
       maxQueued: 64,
       maxQueuedPerTenant: 64,
       batchLoraBytes: 0,
