@@ -1,20 +1,36 @@
 // `openlora bench` on the real addon: short runs of each bench, so that none can rot, and how it ends.
 
+import type { StatsFs } from 'node:fs';
+import type * as promises from 'node:fs/promises';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { BenchEvent, BenchOptions } from '../../src/native/binding.js';
 import { loadNative } from '../../src/native/load.js';
 import { reportFault, type BenchReport } from '../../src/cli/bench/report.js';
+import { baseBytes } from '../../src/cli/bench/random-weights.js';
+import { namedShape } from '../../src/cli/bench/shapes.js';
+import { goalsOf } from '../long/adapters-goals.js';
 import { missingForAddon } from './addon-family.js';
 import { runCli } from './run-cli.js';
 
 const missing = missingForAddon();
 const TIMEOUT_MS = 120_000;
+
+/** In place of the free bytes of the disk. */
+const disk: { free?: number } = {};
+vi.mock('node:fs/promises', async (original) => {
+  const real = await original<typeof promises>();
+  const statfs = async (path: string): Promise<StatsFs> => {
+    const found = await real.statfs(path);
+    return disk.free === undefined ? found : { ...found, bavail: Math.floor(disk.free / found.bsize) };
+  };
+  return { ...real, statfs };
+});
 
 describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeout: TIMEOUT_MS }, () => {
   let folder: string;
@@ -146,6 +162,7 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
       rank: 8,
       requests: 16,
     });
+    expect(sizes).not.toHaveProperty('asked for');
     // Four layers × 8 ranks × (in + out of q and v) in f32.
     expect(sizes['adapter bytes']).toBe(4 * 8 * (256 + 256 + 256 + 128) * 4);
     const names = lines.map(({ name }) => name);
@@ -184,6 +201,52 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
     expect([readdirSync(kept), written()]).toEqual([[root], before]);
     const file = (i: string) => readFileSync(join(kept, root!, 'adapters', i, 'adapter_model.safetensors'));
     expect(file('00007').equals(file('00008'))).toBe(false);
+  });
+
+  it('adapters: up to 8 times as many in use as fit; the shares of memory that were asked for are in the sizes', async () => {
+    const found = await report('adapters', '--dtype', 'f32', '--registered', '10,96', '--batch', '2');
+    const { lines, sizes } = found;
+    const names = lines.map(({ name }) => name);
+    for (const times of [0.5, 1, 2, 4, 8])
+      for (const what of ['', ', first token p50', ', first token p99']) {
+        const form = new RegExp(`^${times} × the \\d+ that fit${what}$`);
+        expect(names.filter((name) => form.test(name))).toHaveLength(1);
+      }
+    const medianOf = (name: string) => lines.find((line) => line.name === name)!.median;
+    const all = 96 * (sizes['adapter bytes'] as number);
+    // There is a least pool, which takes more than its share of so few adapters.
+    const pool = medianOf('96 registered, bytes of pool') * 2 ** 20;
+    expect(pool / all).toBeGreaterThan(0.05);
+    expect(sizes['pool, % of the bytes of 96']).toBeCloseTo((100 * pool) / all, 0);
+    expect(sizes['host tier, % of the bytes of 96']).toBe(20);
+    expect(Object.keys(sizes).filter((key) => key.includes('% of the bytes'))).toHaveLength(2); // all of 10 fit
+    for (const what of ['next token of others p99', 'first token beside others p50'])
+      for (const kind of ['quiet', 'quiet again']) expect(names).toContain(`96 registered, ${what}, ${kind}`);
+    expect(names).toContain('memory of an adapter more, computed');
+    // After the traces of all.
+    const at = (name: string) => names.indexOf(`96 registered, ${name}`);
+    expect(at('bytes of the process (RSS)')).toBeGreaterThan(at('uniform'));
+    expect(Object.keys(goalsOf(found))).toHaveLength(12);
+  });
+
+  it('adapters: fewer than asked for where the disk is smaller, which is said', async () => {
+    const base = 2 * baseBytes(namedShape('tiny'), 'f32');
+    try {
+      // Room for 15, each of them twice, of what is left beside the base and 16 MiB.
+      disk.free = (base + 16 * 2 ** 20 + 15.5 * 2 * (4 * 8 * 896 * 4 + 64 * 2 ** 10)) / 0.8;
+      const words = ['bench', 'adapters', '--dtype', 'f32', '--registered', '10,20', '--quick', '--json'];
+      const { code, stdout, stderr } = await runCli(words);
+      expect(code).toBe(0);
+      expect(stderr).toContain('the disk has room for 15 adapters, not for 20');
+      const { sizes, lines } = JSON.parse(stdout) as BenchReport;
+      expect(sizes).toMatchObject({ registered: '10,15', 'asked for': '10,20' });
+      expect(lines.map(({ name }) => name)).toContain('15 registered, zipf');
+      disk.free /= 2;
+      const { code: refused, stderr: why } = await runCli(words);
+      expect({ refused, why }).toEqual({ refused: 1, why: expect.stringContaining('[ERR_BENCH_DISK]') });
+    } finally {
+      delete disk.free;
+    }
   });
 
   it('measures a config.json with all that random weights can have', async () => {

@@ -57,6 +57,9 @@ export class AdaptersBase {
     readonly base: Base,
     /** How many adapters fit beside the KV of all requests. */
     readonly fitting: number,
+    /** As the base was given them; of the host tier undefined: the engine's own. */
+    readonly poolBytes: number,
+    readonly hostBytes: number | undefined,
     private readonly memory: AdaptersMemory,
   ) {}
 
@@ -68,17 +71,18 @@ export class AdaptersBase {
     const wanted = memory.fitting === undefined ? Math.max(memory.poolBytes ?? 0, least) : kv + memory.fitting * each;
     const pool = Math.ceil(Math.max(wanted, POOL_MIN));
     const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
-    const { hostBytes, isAlone = false, hasNoPacks = false, isPinned = false } = memory;
+    const { isAlone = false, hasNoPacks = false, isPinned = false } = memory;
+    const hostBytes = memory.hostBytes === undefined ? undefined : Math.ceil(memory.hostBytes);
     const options = {
       ...{ dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, compute, threads, simd },
       ...{ memory: String(pool), context: room.context },
       ...(isAlone ? {} : { 'cache-dir': hasNoPacks ? cacheWithoutPacks(folder) : folder.cache }),
-      ...(hostBytes === undefined ? {} : { hostMemory: Math.ceil(hostBytes) }),
+      ...(hostBytes === undefined ? {} : { hostMemory: hostBytes }),
       ...(isPinned ? { pinnedMemory: pool } : {}),
       adapterDisk: hasNoPacks ? 0 : folder.packBytesMax,
     };
     const base = await openBase(folder.base, options, io);
-    return new AdaptersBase(context, base, Math.floor((pool - kv) / each), memory);
+    return new AdaptersBase(context, base, Math.floor((pool - kv) / each), pool, hostBytes, memory);
   }
 
   get registered(): number {
@@ -99,6 +103,11 @@ export class AdaptersBase {
       ms.push(performance.now() - began);
     }
     return ms;
+  }
+
+  /** All of them. */
+  async unregister(): Promise<void> {
+    while (this.#registered > 0) await this.base.unregisterAdapter(this.idOf(--this.#registered));
   }
 
   /**

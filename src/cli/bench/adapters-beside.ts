@@ -125,7 +125,7 @@ export async function measureModels(context: AdaptersContext): Promise<void> {
       ...(grownOfLast.length > 0
         ? [{ ...once('memory of a model more', 'MiB', 1), plot: 'memory', ...summary(grownOfLast) }]
         : []),
-      { ...once('memory of an adapter more', 'MiB', heldBytes(context) / 2 ** 20), plot: 'memory' },
+      { ...once('memory of an adapter more, computed', 'MiB', heldBytes(context) / 2 ** 20), plot: 'memory' },
     );
   } finally {
     await Promise.all(models.map((model) => model.close()));

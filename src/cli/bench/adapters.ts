@@ -1,8 +1,6 @@
 // `openlora bench adapters`: many adapters registered on one base, of which few fit into its memory.
 
 import { freemem } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { EngineStats, Tier } from '../../index.js';
 import type { Io } from '../io.js';
 import { formatBytes, formatCount } from '../text.js';
@@ -11,6 +9,7 @@ import { AdaptersBase, type AdaptersContext } from './adapters-base.js';
 import { measureBaseOnly, measureCapacity, measureModels } from './adapters-beside.js';
 import { measureChurn, unpackedWanted } from './adapters-churn.js';
 import { adapterFile, MODULES, removePacks, withAdaptersFolder, type AdaptersFolder } from './adapters-folder.js';
+import { collectGarbage, measureRegistering } from './adapters-registering.js';
 import type { Measured, OnLine } from './machine.js';
 import { once } from './model-session.js';
 import { forgetPages, measureLimits } from './native.js';
@@ -24,8 +23,6 @@ const POOL_SHARE = 0.05;
 const HOST_SHARE = 0.2;
 /** Of the memory that is free, the most that all adapters at once take. */
 const MEMORY_SHARE = 0.6;
-/** Registrations whose median is that of the 10th, and of the last. */
-const REGISTRATIONS = 10;
 /** Requests before a kind of trace is measured, over the adapters that fit, and as many as are measured. */
 const SETTLING = 2;
 const TIERS = Object.keys(TIER_WORDS) as Tier[];
@@ -44,29 +41,33 @@ export async function benchAdapters(settings: AdaptersSettings, io: Io, onLine: 
     const isDropped = forgetPages(adapterFile(folder.adapters[0]!));
     if (!isDropped)
       io.stderr.line("this system can't be asked to forget files: what comes from disk may come from memory");
-    for (const count of counts) await measureRegistered(context, count);
+    const shares: Shares = {};
+    for (const count of counts) Object.assign(shares, await measureRegistered(context, count));
     await measureCapacity(context);
     await measureModels(context);
     const named = settings.simd === 'auto' ? begun : { ...begun, simd: settings.simd };
-    return { begun: named, sizes: sizesOf(settings, folder, counts, isDropped), lines };
+    return { begun: named, sizes: { ...sizesOf(settings, folder, counts, isDropped), ...shares }, lines };
   });
 }
 
+/** Of the adapters' bytes, in per cent: what a base was given, by what it is for. */
+type Shares = Record<string, number>;
+
 /** So many registered: what it takes, and how requests for them fare. */
-async function measureRegistered(context: AdaptersContext, count: number): Promise<void> {
-  const { settings, add } = context;
+async function measureRegistered(context: AdaptersContext, count: number): Promise<Shares> {
+  const { settings, folder, add } = context;
   const name = `${formatCount(count)} registered`;
   const isScarce = count >= (settings.isQuick ? SCARCE_FROM_QUICK : SCARCE_FROM);
-  removePacks(context.folder.cache);
+  removePacks(folder.cache);
   const few = await AdaptersBase.open(context, {
     fitting: isScarce ? undefined : count,
-    poolBytes: POOL_SHARE * count * context.folder.adapterBytes,
-    hostBytes: isScarce ? HOST_SHARE * count * context.folder.adapterBytes : undefined,
+    poolBytes: POOL_SHARE * count * folder.adapterBytes,
+    hostBytes: isScarce ? HOST_SHARE * count * folder.adapterBytes : undefined,
     hasListeners: isScarce,
   });
   let all: AdaptersBase | undefined;
   try {
-    await register(context, few, count, name);
+    await measureRegistering(context, few, count, name);
     few.forgetFiles();
     const cold = await few.warm(isScarce ? few.fitting : count);
     add(
@@ -76,39 +77,31 @@ async function measureRegistered(context: AdaptersContext, count: number): Promi
       ),
     );
     if (isScarce) await packAndLoad(context, few, count, name);
-    const rssBytes = process.memoryUsage.rss();
     if (isScarce) all = await openAllResident(context, count);
+    const ofFew: LoopResult[] = [];
     for (const kind of TRACES) {
       const runs = await runTraces(context, kind, few, all);
+      ofFew.push(...runs.few);
       add(...tracesLines(`${name}, ${kind}`, runs.few, all && { ofAll: runs.all, count: all.registered }));
-      if (kind === 'zipf') add(...bytesLines(name, runs.few, few.base.stats(), rssBytes));
     }
     await all?.close();
     all = undefined;
+    collectGarbage();
+    add(...bytesLines(name, ofFew, few.base.stats(), process.memoryUsage.rss()));
     if (isScarce) await measureBaseOnly(context, few, name);
   } finally {
     await all?.close();
     await few.close();
   }
+  return isScarce ? sharesOf(few, count * folder.adapterBytes, formatCount(count)) : {};
 }
 
-async function register(context: AdaptersContext, few: AdaptersBase, count: number, name: string): Promise<void> {
-  const first = Math.min(REGISTRATIONS, count >> 1);
-  const half = Math.max(first, count >> 1);
-  const halfMs = await few.register(half);
-  collectGarbage();
-  const rssBefore = process.memoryUsage.rss();
-  const restMs = await few.register(count - half);
-  collectGarbage();
-  const grown = (process.memoryUsage.rss() - rssBefore) / (count - half) / 1024;
-  const ms = { unit: 'ms', better: 'lower', plot: 'registration' } as const;
-  const allMs = [...halfMs, ...restMs];
-  const around = allMs.slice(first >> 1, (first >> 1) + REGISTRATIONS);
-  context.add(
-    { name: `${name}, registering the ${first}th`, ...ms, ...summary(around) },
-    { name: `${name}, registering the last`, ...ms, ...summary(restMs.slice(-REGISTRATIONS)) },
-    ...(grown > 0 ? [{ ...once(`${name}, memory of each`, 'KiB', grown), samples: count - half }] : []),
-  );
+function sharesOf({ poolBytes, hostBytes }: AdaptersBase, adapterBytes: number, count: string): Shares {
+  const percent = (bytes: number) => Math.round((10_000 * bytes) / adapterBytes) / 100;
+  return {
+    [`pool, % of the bytes of ${count}`]: percent(poolBytes),
+    ...(hostBytes === undefined ? {} : { [`host tier, % of the bytes of ${count}`]: percent(hostBytes) }),
+  };
 }
 
 /** All are packed from then on; some of them, the last ones, beside running answers. */
@@ -268,10 +261,4 @@ function sizesOf(
     repeats,
     'files in the page cache': isDropped ? 'dropped' : 'not dropped',
   };
-}
-
-/** What is garbage is nobody's memory. */
-function collectGarbage(): void {
-  setFlagsFromString('--expose-gc');
-  (runInNewContext('gc') as () => void)();
 }
