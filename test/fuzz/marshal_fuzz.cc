@@ -89,6 +89,7 @@ const Fields kOpen = {
       {"pinnedAdapterBytes", Type::kLong},
       {"maxContext", Type::kInt32},
       {"maxBatchTokens", Type::kInt32},
+      {"maxStepMs", Type::kInt32},
       {"maxQueued", Type::kInt32},
       {"maxQueuedPerTenant", Type::kInt32},
       {"batchLoraBytes", Type::kLong}}},
@@ -178,8 +179,9 @@ Content ContentOf(const OpenArguments& open) {
   for (const int64_t bytes :
        {options.pool_bytes, options.adapter_disk_bytes, options.host_adapter_bytes, options.pinned_adapter_bytes})
     content.Whole(bytes);
+  const auto step_ms = static_cast<int32_t>(options.max_step_ms);
   for (const int32_t limit :
-       {options.max_context, options.max_batch_tokens, options.max_queued, options.max_queued_per_tenant})
+       {options.max_context, options.max_batch_tokens, step_ms, options.max_queued, options.max_queued_per_tenant})
     content.Whole(limit);
   content.Whole(options.batch_lora_bytes);
   return content;
