@@ -100,9 +100,8 @@ Status EngineCore::PackWeights() {
 Status EngineCore::OpenMemory() {
   const ModelConfig& model = options_.model;
   Ops& ops = *backend_.ops;
-  if (!(options_.max_step_ms >= 0)) return Status(kErrLimits, "maxStepMs must be at least 0");
   if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0 ||
-      options_.max_queued_per_tenant < 0 || options_.batch_lora_bytes < 0)
+      options_.max_queued_per_tenant < 0 || options_.batch_lora_bytes < 0 || !(options_.max_step_ms >= 0))
     return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, all other limits at least 0");
   frame_tokens_ = ChooseFrameTokens(ops, options_.kv_dtype, model);
   const auto kv_bytes =

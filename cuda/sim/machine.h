@@ -71,7 +71,6 @@ class Machine {
 
   const std::string& violation() const;  // with its place and seed; empty: none
   const Counts& counts() const;
-  uint64_t seed() const;
 
  private:
   std::unique_ptr<MachineState> state_;

@@ -15,7 +15,7 @@ namespace {
 constexpr int kThreadsMax = 1024;
 constexpr int kSharedBytesMax = 227 << 10;  // of a block, compute capability 9.0
 constexpr int kSharedAlign = 128;
-constexpr int kMaxAtOnceOfPolling = 16;  // one of so many picks goes to a thread that polls
+constexpr int kPollingShare = 16;  // one of so many picks goes to a thread that polls
 
 // How the next thread is picked; drawn for each launch.
 enum Order {
@@ -91,7 +91,7 @@ std::unique_ptr<Block> Admit(MachineState& machine, int index) {
 Thread* Pick(MachineState& machine) {
   std::vector<Thread*>& runnable = machine.runnable;
   std::deque<Thread*>& polling = machine.polling;
-  if (!polling.empty() && (runnable.empty() || machine.Random() % kMaxAtOnceOfPolling == 0)) {
+  if (!polling.empty() && (runnable.empty() || machine.Random() % kPollingShare == 0)) {
     Thread* const thread = polling.front();
     polling.pop_front();
     return thread;

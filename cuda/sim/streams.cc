@@ -72,7 +72,6 @@ Machine::~Machine() { ReleaseStacks(*state_); }
 
 const std::string& Machine::violation() const { return state_->violation; }
 const Counts& Machine::counts() const { return state_->counts; }
-uint64_t Machine::seed() const { return state_->options.seed; }
 
 int Machine::MakeStream() {
   state_->streams.emplace_back();

@@ -55,7 +55,7 @@ export interface Limits {
   /**
    * Milliseconds that a step should take at most while there are several requests, 0 to 600,000: a request that comes waits for the
    * end of the step that runs, and the first token of a prompt for its own. Steps get as many rows, from 16 to `maxBatchTokens`, as
-   * the ones before took time; answers are the same. 0: as long as it takes, which serves a few more tokens a second. Default: 250.
+   * the ones before took time; answers are the same. 0: as long as it takes. Default: 250.
    */
   maxStepMs?: number;
   /** Requests that wait or run, 1 to 1,000,000; one more is ERR_OVERLOADED. Default: 4096. */
