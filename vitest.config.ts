@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**'];
@@ -7,6 +8,8 @@ const globalSetup = ['test/support/build-workers.ts'];
 
 export default defineConfig({
   test: {
+    // vitest would leave one processor alone.
+    maxWorkers: availableParallelism(),
     projects: [
       { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: 30_000 } },
       { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },

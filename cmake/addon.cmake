@@ -13,7 +13,9 @@ endif()
 
 add_library(openlora_addon MODULE ${addon_sources})
 target_link_libraries(openlora_addon PRIVATE openlora_measure openlora_core openlora_napi openlora_warnings)
-set_target_properties(openlora_addon PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_NAME openlora)
+# cmake-js would have it in a folder Release.
+set_target_properties(openlora_addon PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_NAME openlora
+  LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" LIBRARY_OUTPUT_DIRECTORY_RELEASE "${CMAKE_BINARY_DIR}")
 
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   # The C++ run time travels inside, so that only glibc's version decides where the file loads. libgcc stays shared: the

@@ -23,4 +23,23 @@ if(OPENLORA_SANITIZE)
   set(sanitize_flags -fsanitize=${OPENLORA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_compile_options(${sanitize_flags})
   add_link_options(${sanitize_flags})
+  # What takes most of such a build is left out, or not inlined, where it finds least: in tests undefined behaviour of the
+  # test itself, in kernels null pointers and the like.
+  set(OPENLORA_SANITIZE_TEST_FLAGS -O0)
+  if(OPENLORA_SANITIZE MATCHES "undefined")
+    list(APPEND OPENLORA_SANITIZE_TEST_FLAGS -fno-sanitize=undefined)
+    set(OPENLORA_SANITIZE_LEVEL_FLAGS -fno-sanitize=null,object-size,pointer-overflow)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND OPENLORA_SANITIZE MATCHES "address")
+    add_compile_options(--param=asan-instrumentation-with-call-threshold=50)
+  endif()
 endif()
+
+# openlora_precompile(<target> <header>...): standard headers and these, read once. Only where the same files are compiled
+# a second time: the other builds find an include that is missing.
+function(openlora_precompile target)
+  if(OPENLORA_SANITIZE OR OPENLORA_FUZZ)
+    target_precompile_headers(${target} PRIVATE <algorithm> <atomic> <cmath> <condition_variable> <filesystem> <fstream>
+      <functional> <map> <memory> <mutex> <set> <span> <string> <thread> <unordered_map> <unordered_set> <vector> ${ARGN})
+  endif()
+endfunction()

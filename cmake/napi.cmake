@@ -1,5 +1,5 @@
-# openlora_napi: the headers of Node-API and node-addon-api, for what includes napi.h. They come from cmake-js
-# (CMAKE_JS_INC), from the two folders named below, or from node_modules; nothing is downloaded.
+# openlora_napi: the headers of Node-API and node-addon-api, for what includes napi.h. They come from the
+# two folders named below, from node_modules, or from cmake-js (CMAKE_JS_INC); nothing is downloaded.
 
 set(OPENLORA_NODE_ADDON_API "" CACHE PATH "Folder with napi.h; empty = ask node")
 set(OPENLORA_NODE_API_HEADERS "" CACHE PATH "Folder with node_api.h; empty = ask node")
@@ -21,11 +21,11 @@ if(NOT napi_folder)
   openlora_node_folder(napi_folder node-addon-api)
 endif()
 set(node_folder "${OPENLORA_NODE_API_HEADERS}")
-if(NOT node_folder AND CMAKE_JS_INC)
-  set(node_folder "${CMAKE_JS_INC}")
-endif()
 if(NOT node_folder)
   openlora_node_folder(node_folder node-api-headers)
+endif()
+if(NOT node_folder AND CMAKE_JS_INC)
+  set(node_folder "${CMAKE_JS_INC}")
 endif()
 if(NOT napi_folder OR NOT node_folder)
   message(WARNING "openlora: node-addon-api or node-api-headers not found (npm ci installs them): openlora.node and the "

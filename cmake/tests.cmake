@@ -6,6 +6,12 @@ if(NOT test_sources)
   return()
 endif()
 
+if(OPENLORA_SANITIZE STREQUAL "thread")
+  # Those that run more than one thread.
+  list(FILTER test_sources INCLUDE REGEX
+    "/(base|engine|ops)/|/cpu/elementwise_test|/memory/adapter_(manifest|store|store_process)_test|/model/weight_cache_test")
+endif()
+
 # Sanitizers and cross builds need GoogleTest compiled with their own flags: Debian ships its source beside the library.
 set(gtest_source /usr/src/googletest)
 if((OPENLORA_SANITIZE OR CMAKE_CROSSCOMPILING) AND EXISTS "${gtest_source}/CMakeLists.txt")
@@ -26,11 +32,16 @@ endif()
 add_executable(openlora_tests ${test_sources})
 target_include_directories(openlora_tests PRIVATE "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
 target_compile_definitions(openlora_tests PRIVATE OPENLORA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+# Kernels are in the libraries: what is here need not be fast.
+target_compile_options(openlora_tests PRIVATE -O1 ${OPENLORA_SANITIZE_TEST_FLAGS})
+openlora_precompile(openlora_tests <gtest/gtest.h>)
 target_link_libraries(openlora_tests PRIVATE openlora_measure openlora_core openlora_warnings GTest::gtest_main)
 
 add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
 
-include(cmake/sim.cmake)
+if(OPENLORA_SIM)
+  include(cmake/sim.cmake)
+endif()
 if(NOT OPENLORA_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
   include(cmake/cuda_sim.cmake)
 endif()

@@ -12,6 +12,5 @@ args.push(`--node-gyp=${join(root, 'scripts', 'node-gyp-cmake.mjs')}`);
 const { status } = spawnSync(process.execPath, [require.resolve('prebuildify/bin.js'), ...args], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, OPENLORA_VARIANT: variant },
 });
 process.exit(status ?? 1);

@@ -4,7 +4,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { cmakeCommands } from '../cmake.mjs';
 import { filesUnder, root } from '../files.mjs';
-import { commands, execute, merged } from './run.mjs';
+import { allOf, commands, execute, merged } from './run.mjs';
 
 const BUILD = 'build/fuzz';
 // More than any target reads: a longer input would be cut short by its end.
@@ -35,12 +35,11 @@ export async function fuzz(seconds, keeps) {
   const definitions = { OPENLORA_FUZZ: 'ON', CMAKE_CXX_COMPILER: 'clang++' };
   const built = await commands(cmakeCommands(root, BUILD, definitions));
   if (built.failed > 0) return built;
-  const results = [];
-  for (const source of filesUnder('test/fuzz', /_fuzz\.cc$/)) {
+  const jobs = filesUnder('test/fuzz', /_fuzz\.cc$/).map((source) => () => {
     const name = basename(source, '_fuzz.cc');
     const found = keeps ? `build/fuzz-corpus/${name}` : `${BUILD}/found/${name}`;
     if (!keeps) rmSync(join(root, found), { recursive: true, force: true });
-    results.push(await fuzzTarget(name, seconds, found));
-  }
-  return merged(results);
+    return fuzzTarget(name, seconds, found);
+  });
+  return merged(await allOf(jobs));
 }

@@ -50,5 +50,5 @@ export async function aarch64() {
   };
   const built = await commands(cmakeCommands(root, folder, definitions));
   if (built.failed > 0) return built;
-  return googleTest('aarch64', ['ctest', '--test-dir', folder, '--output-on-failure'], { OPENLORA_SMALL: '1' });
+  return googleTest('aarch64', folder, { OPENLORA_SMALL: '1' });
 }

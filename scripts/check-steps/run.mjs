@@ -1,7 +1,8 @@
 // How a step runs its commands and counts its cases. A result is { passed, failed, skipped, log, notes }.
 
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { root } from '../files.mjs';
 
@@ -56,15 +57,61 @@ function counted(result, counts, notes) {
   return { passed, failed: failed + (isLost ? 1 : 0), skipped, log: result.log, notes };
 }
 
-/** GoogleTest cases of the programs that `command` runs. Each writes a report of its own into a folder. */
-export async function googleTest(name, command, env = {}) {
-  const folder = join(root, 'build', 'reports', name);
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  const result = await execute(command, { ...env, GTEST_OUTPUT: `json:${folder}/` });
-  const reports = readdirSync(folder).map((file) => readReport(join(folder, file)));
-  if (reports.length === 0 || reports.includes(undefined)) return counted(result, undefined, []);
-  const cases = reports.flatMap(({ testsuites }) => testsuites.flatMap((suite) => suite.testsuite));
+/** The tests that a build folder has registered: their commands, with the emulator of a cross build. */
+async function registeredPrograms(folder) {
+  const result = await execute(['ctest', '--test-dir', folder, '--show-only=json-v1']);
+  try {
+    const { tests } = JSON.parse(result.log.slice(result.log.indexOf('{')));
+    return { log: result.log, programs: tests.map(({ command }) => command) };
+  } catch {
+    return { log: result.log, programs: [] };
+  }
+}
+
+/** Runs `jobs` as many at a time as there are processors; resolves to their results, in order. */
+export async function allOf(jobs) {
+  const results = [];
+  let next = 0;
+  const worker = async () => {
+    while (next < jobs.length) {
+      const index = next++;
+      results[index] = await jobs[index]();
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  return results;
+}
+
+/**
+ * GoogleTest cases of the programs of a build folder, after `prefix`. Most cases use one processor: each program runs in
+ * as many parts as there are. Every part writes a report of its own.
+ */
+export async function googleTest(name, folder, env = {}, prefix = []) {
+  const reports = join(root, 'build', 'reports', name);
+  rmSync(reports, { recursive: true, force: true });
+  mkdirSync(reports, { recursive: true });
+  const { programs, log } = await registeredPrograms(folder);
+  const parts = availableParallelism();
+  const jobs = programs.flatMap((command, program) =>
+    Array.from({ length: parts }, (_, part) => async () => {
+      const report = join(reports, `${program}-${part}.json`);
+      const shard = {
+        GTEST_TOTAL_SHARDS: String(parts),
+        GTEST_SHARD_INDEX: String(part),
+        GTEST_OUTPUT: `json:${report}`,
+      };
+      const result = await execute([...prefix, ...command], { ...env, ...shard });
+      const cases = readReport(report)?.testsuites.flatMap((suite) => suite.testsuite);
+      return { ...result, cases };
+    }),
+  );
+  const results = await allOf(jobs);
+  const all = {
+    isOk: results.every(({ isOk }) => isOk),
+    log: results.length === 0 ? log : results.map((result) => (result.isOk ? '' : result.log)).join(''),
+  };
+  if (results.length === 0 || results.some(({ cases }) => !cases)) return counted(all, undefined, []);
+  const cases = results.flatMap((result) => result.cases);
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const notes = [];
   for (const one of cases) {
@@ -72,8 +119,7 @@ export async function googleTest(name, command, env = {}) {
     counts[one.failures ? 'failed' : isSkipped ? 'skipped' : 'passed'] += 1;
     if (isSkipped) notes.push(`skipped: ${one.classname}.${one.name}`);
   }
-  if (cases.length === 0) notes.push('no test cases');
-  return counted(result, counts, notes);
+  return cases.length === 0 ? counted(all, undefined, ['no test cases']) : counted(all, counts, notes);
 }
 
 /** Test cases of one vitest project. */

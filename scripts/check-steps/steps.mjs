@@ -9,24 +9,28 @@ import { commands, googleTest, merged, vitest } from './run.mjs';
 
 const node = (...args) => [process.execPath, ...args];
 const werror = { OPENLORA_WERROR: 'ON' };
-const ctest = (folder) => ['ctest', '--test-dir', folder, '--output-on-failure'];
 
 // gcc 12's ThreadSanitizer can't map its shadow where the kernel randomises 32 bits of an address (Linux 6.6 and later).
 const canFixAddresses = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
 const fixedAddresses = canFixAddresses ? ['setarch', '-R'] : [];
 
-/** Sanitizer builds hold the tests alone. */
-async function sanitized(folder, sanitizers, prefix, env) {
-  const definitions = { ...werror, OPENLORA_ADDON: 'OFF', OPENLORA_SANITIZE: sanitizers };
+/** Sanitizer builds hold the tests alone, and in check:long the simulator, which has one thread. */
+async function sanitized(folder, sanitizers, env, prefix = []) {
+  const hasSimulator = sanitizers !== 'thread' && env.OPENLORA_SMALL === undefined;
+  const definitions = {
+    ...werror,
+    OPENLORA_ADDON: 'OFF',
+    OPENLORA_SIM: hasSimulator ? 'ON' : 'OFF',
+    OPENLORA_SANITIZE: sanitizers,
+  };
   const built = await commands(cmakeCommands(root, folder, definitions));
   if (built.failed > 0) return built;
-  return googleTest(folder.replace('/', '-'), [...prefix, ...ctest(folder)], env);
+  return googleTest(folder.replace('/', '-'), folder, env, prefix);
 }
 
-const withAsan = (env) =>
-  sanitized('build/asan', 'address,undefined', [], { UBSAN_OPTIONS: 'print_stacktrace=1', ...env });
+const withAsan = (env) => sanitized('build/asan', 'address,undefined', { UBSAN_OPTIONS: 'print_stacktrace=1', ...env });
 const withTsan = (env) =>
-  sanitized('build/tsan', 'thread', fixedAddresses, { TSAN_OPTIONS: 'halt_on_error=1', ...env });
+  sanitized('build/tsan', 'thread', { TSAN_OPTIONS: 'halt_on_error=1', ...env }, fixedAddresses);
 
 /** The log of a failure has the seed, and the command that replays it. */
 async function simulate() {
@@ -73,7 +77,7 @@ export const fastSteps = [
     name: 'native',
     about: 'GoogleTest cases',
     needs: ['native-build'],
-    run: () => googleTest('native', ctest('build/release')),
+    run: () => googleTest('native', 'build/release'),
   },
   {
     name: 'cuda-mutations',
@@ -130,8 +134,7 @@ export const longSteps = [
     name: 'native-long',
     about: 'GoogleTest with OPENLORA_LONG=1 and the disabled cases',
     needs: ['native-build'],
-    run: () =>
-      googleTest('native-long', ctest('build/release'), { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
+    run: () => googleTest('native-long', 'build/release', { OPENLORA_LONG: '1', GTEST_ALSO_RUN_DISABLED_TESTS: '1' }),
   },
   {
     name: 'sim-long',

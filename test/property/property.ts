@@ -10,8 +10,11 @@ const isLong = process.env.OPENLORA_LONG !== undefined;
 const { OPENLORA_PROPERTY_PATH: path } = process.env;
 export const SEED = Number(process.env.OPENLORA_PROPERTY_SEED ?? (isLong ? Date.now() % 2 ** 31 : 20_261_127));
 
-/** Milliseconds of processor time that one input may take: the largest takes a few, a hang takes for ever. */
-const CPU_MS_MAX = 1500;
+/**
+ * Milliseconds of processor time that one input may take. The longest takes a second or two, as the machine is; a hang takes for
+ * ever: in every check it is told from that alone.
+ */
+const CPU_MS_MAX = isLong ? 3000 : 15_000;
 
 /** The long run has as many rounds of a property, each of another seed, but begins none after so many milliseconds. */
 const [LONG_ROUNDS, LONG_MS_MAX] = [100, 8000];
