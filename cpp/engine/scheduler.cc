@@ -52,7 +52,7 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, i
             [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
   const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
                                                          [](const Sequence* s) { return s->is_continuing(); });
-  if (has_prompts) ledger.HoldBack();
+  if (has_prompts) ledger.HoldBack(RowsOfFirstPrompt(ledger));
   PlanAdmitted(true, &ledger);
   ledger.Release();
   PlanPrompts(&ledger);
@@ -65,6 +65,18 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, i
     PlanAdmitted(false, &ledger);
   }
   return plan;
+}
+
+// What the prompt still needs whose tenant has had least; 0 if it can't have rows in this step.
+int32_t Scheduler::RowsOfFirstPrompt(const StepLedger& ledger) const {
+  const auto begun = std::find_if(in_turn_.begin(), in_turn_.end(), [&ledger](const Sequence* sequence) {
+    return !sequence->is_continuing() && ledger.CanRun(*sequence);
+  });
+  const Sequence* first = begun == in_turn_.end() ? nullptr : *begun;
+  const Sequence* waiting = FairQueue::Visit(queue_).Next();
+  if (waiting != nullptr && (first == nullptr || FairQueue::HasHadLess(*waiting, *first))) first = waiting;
+  if (first == nullptr || !ledger.CanRun(*first) || !AreResident(*first)) return 0;
+  return first->known() - first->computed;
 }
 
 // Blocks that are known beyond what the sequence has computed. The last token is always computed, for its logits, and

@@ -53,6 +53,7 @@ class Scheduler {
   uint64_t tokens_found() const { return tokens_found_; }
 
  private:
+  int32_t RowsOfFirstPrompt(const StepLedger& ledger) const;
   void PlanAdmitted(bool is_continuing, StepLedger* ledger);
   void PlanPrompts(StepLedger* ledger);
   enum class Turn { kGoesOn, kBlocksFlow, kBlocksTenant, kBlocksAll };

@@ -202,14 +202,15 @@ TEST_F(AdapterBytesTest, BytesThatStepsReadCountAsService) { ExpectAShare({4, 20
 
 TEST_F(AdapterBytesTest, BytesThatAreLoadedCountAsService) { ExpectAShare({2, 1}, 1); }
 
-// Steps that the requests of a quiet tenant, one at a time, wait for their first token: the 99th percentile.
+// Steps that the requests of a quiet tenant, one at a time, wait for their first token, the fewest first; of these the
+// 99th percentile.
 class QuietTenantTest : public FairnessTest {
  protected:
   const int kRequests = IsSmall() ? 10 : 40;
 
   // With `adapters` each request of the flood names another of them in turn, those of the quiet tenant the last, which
   // come `pause` steps after one another.
-  int WaitOfQuiet(bool has_flood, const EngineOptions& options, int64_t adapters = 0, int pause = 0) {
+  std::vector<int> WaitsOfQuiet(bool has_flood, const EngineOptions& options, int64_t adapters, int pause) {
     Open(options);
     requests_.clear();
     for (int64_t handle = 1; handle <= adapters; ++handle) driver_->Register(handle, AdapterOf(handle));
@@ -226,13 +227,17 @@ class QuietTenantTest : public FairnessTest {
       while (driver_->answer(id).end.empty()) {
         if (driver_->answer(id).tokens.empty()) ++wait;
         step();
-        if (testing::Test::HasFatalFailure()) return 1'000'000;
+        if (testing::Test::HasFatalFailure()) return {1'000'000};
       }
       waits.push_back(wait);
     }
     while (!AllEnded()) Step();
     ExpectAllWhole();
     std::sort(waits.begin(), waits.end());
+    return waits;
+  }
+  int WaitOfQuiet(bool has_flood, const EngineOptions& options, int64_t adapters = 0, int pause = 0) {
+    const std::vector<int> waits = WaitsOfQuiet(has_flood, options, adapters, pause);
     return waits[waits.size() * 99 / 100];
   }
   static std::vector<AdapterUse> Use(int64_t handle) {
@@ -245,6 +250,14 @@ TEST_F(QuietTenantTest, WaitsNotMuchLongerBesideAFloodWhereRowsAreShort) {
   options.max_batch_tokens = 2 * kSize.prompt;  // the half is for prompts
   const int alone = WaitOfQuiet(false, options);
   EXPECT_LE(WaitOfQuiet(true, options), 2 * alone) << "alone " << alone;
+}
+
+TEST_F(QuietTenantTest, HasItsPromptInOneStepWhereItFitsIntoOneBesideAnswers) {
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = kSize.prompt + 3;  // more than the half is for its prompt; an eighth is for answers
+  EXPECT_EQ(WaitOfQuiet(false, options), 1);
+  const std::vector<int> waits = WaitsOfQuiet(true, options, 0, 0);
+  EXPECT_EQ(waits[waits.size() * 3 / 4], 1);  // some turns are of whoever has waited longest
 }
 
 TEST_F(QuietTenantTest, WaitsNotMuchLongerBesideAFloodWhereMemoryIsShort) {

@@ -16,8 +16,9 @@ constexpr int kAdapters = 8;
 constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
 constexpr int32_t kInt8Ranks[kAdapters] = {1, 3, 8, 16, 64, 9, 5, 24};
 
-// 64 requests, 32 under sanitizers: eight adapters and the base alone mixed, half of them sampled at temperature 1, lengths from 1 to 60,
-// half of them with penalties or biases. Two thirds begin like others, so that they find one another's KV.
+// 64 requests, 32 under sanitizers: eight adapters and the base alone mixed, half of them sampled at temperature 1,
+// lengths from 1 to 60, half of them with penalties or biases. Two thirds begin like others, so that they find one
+// another's KV.
 std::vector<Request> Requests() {
   std::vector<Request> requests;
   for (int64_t id = 1; id <= BySize(32, 64, 64); ++id) {
@@ -154,7 +155,7 @@ TEST(MixedEqualsAloneTest, WhateverTheChunksTheArrivalsTheCancelsAndTheThreads) 
   const std::vector<Answer> alone = Alone(folder);
   const EngineStats stats =  // teams need 35 rows
       ExpectSame(folder, alone, {.seed = 5, .threads = 2, .max_batch_tokens = 61, .cancels = true});
-  EXPECT_GT(stats.prefix_tokens_found, 100u);
+  EXPECT_GT(stats.prefix_tokens_found, BySize(50u, 100u, 100u));
   if (IsSmall()) return;
   ExpectSame(folder, alone, {.seed = 1});
   ExpectSame(folder, alone, {.seed = 2, .threads = 2, .max_batch_tokens = 7});
