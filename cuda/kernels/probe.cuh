@@ -200,7 +200,10 @@ __global__ void Flag(const FlagParams params) {
 __global__ void Math(const MathParams params) {
   const int thread = dev::ThreadIndex();
   const float x = params.in[thread];
-  params.packed[thread] = dev::PackBF16(x, params.in[(thread + 1) % dev::BlockThreads()]);
+  const float next = params.in[(thread + 1) % dev::BlockThreads()];
+  params.packed[thread] = dev::PackBF16(x, next);
+  params.halves[thread] = dev::PackF16(x, next);
+  params.unpacked[thread] = dev::F16ToFloat(static_cast<uint16_t>(dev::PackF16(x, next)));
   params.out[thread * 3] = dev::Exp2(x);
   params.out[thread * 3 + 1] = dev::Rsqrt(dev::BitsToFloat(dev::FloatToBits(x) & 0x7fffffffu));
   params.out[thread * 3 + 2] = dev::Fma(x, x, 1.0f);

@@ -57,6 +57,8 @@ struct MathParams {
   const float* in;   // [threads]
   uint32_t* packed;  // [threads]: its value and the next as bf16
   float* out;        // [threads][3]: exp2, rsqrt of |x|, fma(x, x, 1)
+  uint32_t* halves;  // [threads]: its value and the next as f16
+  float* unpacked;   // [threads]: its value, rounded to f16
 };
 
 inline constexpr int kBulkFloats = 256;

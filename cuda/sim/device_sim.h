@@ -90,6 +90,20 @@ inline uint32_t RoundBF16(float value) {  // to nearest, ties to even
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 inline uint32_t PackBF16(float low, float high) { return RoundBF16(low) | RoundBF16(high) << 16; }
+inline uint32_t RoundF16(float value) {  // to nearest, ties to even; beyond 65504: infinity
+  const uint32_t bits = FloatToBits(value), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return 0x7fff;
+  if (size >= 0x477ff000) return sign | 0x7c00;  // 65520: halfway beyond the largest
+  if (size >= 0x38800000) return sign | ((size + 0xfff + (size >> 13 & 1)) - 0x38000000) >> 13;
+  return sign | (FloatToBits(BitsToFloat(size) + 0.5f) - 0x3f000000);  // subnormal: 2^-24 is the last bit of 0.5
+}
+inline uint32_t PackF16(float low, float high) { return RoundF16(low) | RoundF16(high) << 16; }
+inline float F16ToFloat(uint16_t bits) {
+  const uint32_t sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
+  if (size >= 0x7c00) return BitsToFloat(sign | 0x7f800000 | (size & 0x3ff) << 13);
+  if (size < 0x400) return BitsToFloat(sign | FloatToBits(static_cast<float>(size) * 0x1p-24f));
+  return BitsToFloat(sign | ((size << 13) + 0x38000000));
+}
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float Exp2(float x) { return std::exp2(x); }          // GPU: within 2 ulp
 inline float Rsqrt(float x) { return 1.0f / std::sqrt(x); }  // GPU: within 2 ulp

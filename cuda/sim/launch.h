@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "device/kernel.h"
 #include "device/shape.h"
 #include "sim/machine.h"
 
@@ -14,7 +15,7 @@ struct Stream {
 
 // The parameters are copied now; the kernel runs when somebody waits for the stream.
 template <class Params>
-void Launch(void (*kernel)(Params), const Shape& shape, Stream stream, const std::type_identity_t<Params>& params) {
+void Launch(Kernel<Params> kernel, const Shape& shape, Stream stream, const std::type_identity_t<Params>& params) {
   stream.machine->Launch(stream.index, shape, [kernel, params] { kernel(params); });
 }
 

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { cmakeCommands } from '../cmake.mjs';
 import { root } from '../files.mjs';
+import { cudaImages } from './cuda.mjs';
 import { fuzz } from './fuzz.mjs';
 import { aarch64, nodeMatrix } from './long.mjs';
 import { commands, googleTest, merged, vitest } from './run.mjs';
@@ -81,9 +82,9 @@ export const fastSteps = [
   },
   {
     name: 'cuda-mutations',
-    about: 'faults planted in the CUDA kernels, each of which the simulated GPU must find',
+    about: 'faults planted in the CUDA kernels, each of which the simulated GPU must find: a third of them',
     needs: ['native-build'],
-    run: () => commands([node('test/sim/cuda_mutations/run.mjs')]),
+    run: () => commands([node('test/sim/cuda_mutations/run.mjs', '--every', '3')]),
   },
   {
     name: 'native-asan',
@@ -130,6 +131,17 @@ export const fastSteps = [
 ];
 
 export const longSteps = [
+  {
+    name: 'cuda-faults',
+    about: 'all faults planted in the CUDA kernels',
+    needs: ['native-build'],
+    run: () => commands([node('test/sim/cuda_mutations/run.mjs')]),
+  },
+  {
+    name: 'cuda-images',
+    about: 'the CUDA kernels compiled by NVRTC 12.9 and 13.5 for every architecture, without a warning or a spill',
+    run: cudaImages,
+  },
   {
     name: 'native-long',
     about: 'GoogleTest with OPENLORA_LONG=1 and the disabled cases',

@@ -41,7 +41,7 @@ std::vector<ProjectCase> LoraCases() {
 // Rows of a case on a machine.
 class LoraRun {
  public:
-  LoraRun(cuda_sim::Machine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
+  LoraRun(TestMachine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
       : machine_(machine),
         data_(data),
         pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1) {
@@ -110,7 +110,7 @@ class LoraRun {
   const float* Y(size_t product) const { return ys_[product]->data(); }
 
  private:
-  cuda_sim::Machine& machine_;
+  TestMachine& machine_;
   const ProjectData& data_;
   SimLoraPool pool_;
   std::vector<int32_t> entry_row_, segment_start_ = {0}, segment_slot_;
@@ -173,7 +173,7 @@ TEST(CudaLoraTest, EveryMixRankAndTileWidthIsTheReferenceInEveryOrder) {
     const ProjectData data = DataOf(c);
     std::vector<float> first;
     for (uint64_t seed = 1; seed <= 4; ++seed) {
-      cuda_sim::Machine machine({.seed = seed});
+      TestMachine machine({.seed = seed});
       LoraRun run(machine, data, AllRows(data));
       ASSERT_EQ(run.Run(), "") << cases::Describe(c);
       std::vector<float> all;
@@ -199,11 +199,11 @@ TEST(CudaLoraTest, ARowsBitsAreThoseThatItGetsAlone) {
   for (const ProjectCase& c : LoraCases()) {
     if (c.rows > 21) continue;
     const ProjectData data = DataOf(c);
-    cuda_sim::Machine machine;
+    TestMachine machine;
     LoraRun together(machine, data, AllRows(data));
     ASSERT_EQ(together.Run(), "") << cases::Describe(c);
     for (int32_t row = 0; row < c.rows; row += 3) {
-      cuda_sim::Machine other({.seed = static_cast<uint64_t>(row) + 2});
+      TestMachine other({.seed = static_cast<uint64_t>(row) + 2});
       LoraRun alone(other, data, {row});
       ASSERT_EQ(alone.Run(), "") << cases::Describe(c);
       for (size_t p = 0; p < data.products(); ++p)
@@ -225,7 +225,7 @@ TEST(CudaLoraTest, EveryRankIsExact) {
                         .tile_columns = 128,
                         .seed = 40};
     const ProjectData data = DataOf(c);
-    cuda_sim::Machine machine({.seed = static_cast<uint64_t>(rank)});
+    TestMachine machine({.seed = static_cast<uint64_t>(rank)});
     LoraRun run(machine, data, AllRows(data));
     ASSERT_EQ(run.Run(), "") << "rank " << rank;
     for (int32_t row = 0; row < c.rows; ++row) {
@@ -240,12 +240,14 @@ TEST(CudaLoraTest, EveryRankIsExact) {
 TEST(CudaLoraTest, ABatchWithoutAdaptersTouchesNothing) {
   const ProjectCase c{.name = "none", .rows = 4, .in = 64, .outs = {32}, .adapter_dtype = DType::kBF16, .seed = 1};
   const ProjectData data = DataOf(c);
-  cuda_sim::Machine machine;
+  TestMachine machine;
   LoraRun run(machine, data, AllRows(data));
   ASSERT_EQ(run.Run(), "");
   EXPECT_EQ(std::vector<float>(run.Y(0), run.Y(0) + 4 * 32), data.initial[0]);
-  EXPECT_LE(machine.counts().accesses, uint64_t{2} * kBlocks * lora::kThreads);  // the count of segments
-  EXPECT_EQ(machine.counts().async_copies, 0u);
+  if (kIsSimulated) {  // the count of segments
+    EXPECT_LE(machine.counts().accesses, uint64_t{2} * kBlocks * lora::kThreads);
+    EXPECT_EQ(machine.counts().async_copies, 0u);
+  }
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 namespace openlora {
 namespace {
 
-class ProbeTest : public testing::TestWithParam<uint64_t> {
+class CudaProbeTest : public testing::TestWithParam<uint64_t> {
  protected:
   std::vector<float> Floats(size_t size) const {
     std::vector<float> values(size);
@@ -22,10 +22,10 @@ class ProbeTest : public testing::TestWithParam<uint64_t> {
     return values;
   }
 
-  cuda_sim::Machine machine_{{.seed = GetParam()}};
+  TestMachine machine_{{.seed = GetParam()}};
 };
 
-TEST_P(ProbeTest, IndicesAreThoseOfTheThread) {
+TEST_P(CudaProbeTest, IndicesAreThoseOfTheThread) {
   SimBuffer<int> out(machine_, "out", size_t{3 * 64 * 6});
   ASSERT_EQ(RunKernel(machine_, probe::Index, {.blocks = 3, .threads = 64}, {out.data()}), "");
   for (int thread = 0; thread < 3 * 64; ++thread) {
@@ -35,7 +35,7 @@ TEST_P(ProbeTest, IndicesAreThoseOfTheThread) {
   }
 }
 
-TEST_P(ProbeTest, LanesExchangeValuesAndVote) {
+TEST_P(CudaProbeTest, LanesExchangeValuesAndVote) {
   const std::vector<float> in = Floats(256);
   SimBuffer<float> input(machine_, "in", in), out(machine_, "out", size_t{256 * 4});
   SimBuffer<uint32_t> votes(machine_, "votes", size_t{8});
@@ -57,7 +57,7 @@ TEST_P(ProbeTest, LanesExchangeValuesAndVote) {
 }
 
 // PTX ISA 8.8, 9.7.15.5.15 (ldmatrix), its figure for m8n8: thread t holds elements 2(t%4) and 2(t%4)+1 of row t/4.
-TEST_P(ProbeTest, LdmatrixGivesEachLaneItsPairOfARow) {
+TEST_P(CudaProbeTest, LdmatrixGivesEachLaneItsPairOfARow) {
   std::vector<uint16_t> in(256);
   for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<uint16_t>(1000 + i);
   SimBuffer<uint16_t> input(machine_, "in", in);
@@ -95,7 +95,7 @@ uint32_t F16Bits(float value) {  // of small integers
 
 // PTX ISA 8.8, "Matrix Fragments for mma.m16n8k16": of thread t, g = t/4 and p = t%4: a = (g, 2p..), (g+8, 2p..),
 // (g, 2p+8..), (g+8, 2p+8..); b = (2p.., g), (2p+8.., g); c = (g, 2p), (g, 2p+1), (g+8, 2p), (g+8, 2p+1).
-TEST_P(ProbeTest, MmaMultipliesTheFragmentsOfThePtxManual) {
+TEST_P(CudaProbeTest, MmaMultipliesTheFragmentsOfThePtxManual) {
   for (const bool is_f16 : {false, true}) {
     float a[16][16], b[16][8], c[16][8];
     for (int i = 0; i < 256; ++i) a[i / 16][i % 16] = static_cast<float>(i * 7 % 11 - 5);
@@ -128,7 +128,7 @@ TEST_P(ProbeTest, MmaMultipliesTheFragmentsOfThePtxManual) {
   }
 }
 
-TEST_P(ProbeTest, AsyncCopiesLandAndFillWithZeros) {
+TEST_P(CudaProbeTest, AsyncCopiesLandAndFillWithZeros) {
   constexpr int kSteps = 11;
   const std::vector<float> in = Floats(size_t{kSteps} * probe::kCopyThreads * 4);
   SimBuffer<float> input(machine_, "in", in), out(machine_, "out", in.size());
@@ -143,7 +143,7 @@ TEST_P(ProbeTest, AsyncCopiesLandAndFillWithZeros) {
       }
 }
 
-TEST_P(ProbeTest, NamedBarriersOrderTwoHalvesOfABlock) {
+TEST_P(CudaProbeTest, NamedBarriersOrderTwoHalvesOfABlock) {
   constexpr int kSteps = 10;
   const std::vector<float> in = Floats(size_t{kSteps} * 64);
   SimBuffer<float> input(machine_, "in", in), out(machine_, "out", in.size());
@@ -152,7 +152,7 @@ TEST_P(ProbeTest, NamedBarriersOrderTwoHalvesOfABlock) {
   for (size_t i = 0; i < in.size(); ++i) EXPECT_EQ(out[i], in[i / 64 * 64 + 63 - i % 64]);
 }
 
-TEST_P(ProbeTest, BulkCopiesCompleteTheirBarriers) {
+TEST_P(CudaProbeTest, BulkCopiesCompleteTheirBarriers) {
   constexpr size_t kSteps = 11;
   const std::vector<float> in = Floats(kSteps * probe::kBulkFloats);
   SimBuffer<float> input(machine_, "in", in), out(machine_, "out", size_t{64});
@@ -166,7 +166,7 @@ TEST_P(ProbeTest, BulkCopiesCompleteTheirBarriers) {
   }
 }
 
-TEST_P(ProbeTest, ACounterAndABarrierOfTheGridShareWorkOut) {
+TEST_P(CudaProbeTest, ACounterAndABarrierOfTheGridShareWorkOut) {
   constexpr uint32_t kItems = 40;
   SimBuffer<uint32_t> next(machine_, "next", size_t{1}), arrived(machine_, "arrived", size_t{1});
   SimBuffer<uint32_t> done(machine_, "done", size_t{kItems}), out(machine_, "out", size_t{6 * 64});
@@ -180,7 +180,7 @@ TEST_P(ProbeTest, ACounterAndABarrierOfTheGridShareWorkOut) {
   for (size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i], wanted);
 }
 
-TEST_P(ProbeTest, AReleasedFlagOrdersWhatWasWrittenBeforeIt) {
+TEST_P(CudaProbeTest, AReleasedFlagOrdersWhatWasWrittenBeforeIt) {
   SimBuffer<uint32_t> flag(machine_, "flag", size_t{1}), data(machine_, "data", size_t{32}),
       out(machine_, "out", size_t{32});
   flag.Zero();
@@ -190,13 +190,16 @@ TEST_P(ProbeTest, AReleasedFlagOrdersWhatWasWrittenBeforeIt) {
   for (uint32_t lane = 0; lane < 32; ++lane) EXPECT_EQ(out[lane], (31 - lane) * 3);
 }
 
-TEST_P(ProbeTest, ArithmeticRoundsAsItSays) {
+TEST_P(CudaProbeTest, ArithmeticRoundsAsItSays) {
   const std::vector<float> in = {1.0f, 1.00390625f, 1.01171875f, -2.5f, 3.14159274f, 1e-3f, 65504.0f, -0.75f};
   std::vector<float> all;
   for (int i = 0; i < 4; ++i) all.insert(all.end(), in.begin(), in.end());
   SimBuffer<float> input(machine_, "in", all), out(machine_, "out", size_t{96});
-  SimBuffer<uint32_t> packed(machine_, "packed", size_t{32});
-  ASSERT_EQ(RunKernel(machine_, probe::Math, {}, {input.data(), packed.data(), out.data()}), "");
+  SimBuffer<uint32_t> packed(machine_, "packed", size_t{32}), halves(machine_, "halves", size_t{32});
+  SimBuffer<float> unpacked(machine_, "unpacked", size_t{32});
+  ASSERT_EQ(
+      RunKernel(machine_, probe::Math, {}, {input.data(), packed.data(), out.data(), halves.data(), unpacked.data()}),
+      "");
   // Ties go to even: 1.00390625 = 1 + 2⁻⁸ down to 1, 1.01171875 = 1 + 3·2⁻⁸ up to 1.015625.
   EXPECT_EQ(packed[0], 0x3f803f80u);
   EXPECT_EQ(packed[1], 0x3f823f80u);
@@ -211,7 +214,64 @@ TEST_P(ProbeTest, ArithmeticRoundsAsItSays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, ProbeTest, testing::Range(uint64_t{1}, uint64_t{9}));
+// IEEE 754 binary16: ties to even, subnormals kept, infinity from 65520 on.
+TEST_P(CudaProbeTest, HalvesRoundToNearestEven) {
+  const std::vector<std::pair<float, uint32_t>> cases = {
+      {1.0f, 0x3c00},
+      {-2.5f, 0xc100},
+      {0x1.002p0f, 0x3c00},
+      {0x1.006p0f, 0x3c02},
+      {0x1.002002p0f, 0x3c01},
+      {65504.0f, 0x7bff},
+      {65519.996f, 0x7bff},
+      {65520.0f, 0x7c00},
+      {-1e30f, 0xfc00},
+      {INFINITY, 0x7c00},
+      {0.0f, 0},
+      {-0.0f, 0x8000},
+      {0x1p-14f, 0x0400},
+      {0x1.ff8p-15f, 0x03ff},
+      {0x1.ffcp-15f, 0x0400},
+      {-0x1p-24f, 0x8001},
+      {0x1p-25f, 0},
+      {0x1.8p-24f, 2},
+      {0x1.000002p-25f, 1},
+      {0x1p-149f, 0},
+      {0x1.5p-20f, 0x0015},
+      {0x1.ffcp-1f, 0x3bff},
+      {-0x1.554p-2f, 0xb555},
+      {0x1.ffffffp-1f, 0x3c00},
+      {NAN, 0x7fff},
+      {3.140625f, 0x4248},
+      {0x1.004p-14f, 0x0401},
+      {0x1.002p-14f, 0x0400},
+      {1000.25f, 0x63d0},
+      {1000.75f, 0x63d2},
+      {-0x1.8p-25f, 0x8001},
+      {32768.0f, 0x7800},
+  };
+  std::vector<float> in;
+  for (const auto& [value, bits] : cases) in.push_back(value);
+  ASSERT_EQ(in.size(), 32u);
+  SimBuffer<float> input(machine_, "in", in), out(machine_, "out", size_t{96}), unpacked(machine_, "", size_t{32});
+  SimBuffer<uint32_t> packed(machine_, "packed", size_t{32}), halves(machine_, "halves", size_t{32});
+  ASSERT_EQ(
+      RunKernel(machine_, probe::Math, {}, {input.data(), packed.data(), out.data(), halves.data(), unpacked.data()}),
+      "");
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const uint32_t bits = cases[i].second, size = bits & 0x7fff, sign = bits >> 15;
+    EXPECT_EQ(halves[i], bits | cases[(i + 1) % 32].second << 16) << cases[i].first;
+    const double value =
+        size < 0x400 ? std::ldexp(size, -24) : std::ldexp(0x400 + (size & 0x3ff), int(size >> 10) - 25);
+    if (size > 0x7c00) {
+      EXPECT_TRUE(std::isnan(unpacked[i]));
+    } else {
+      EXPECT_EQ(unpacked[i], size == 0x7c00 ? (sign ? -INFINITY : INFINITY) : (sign ? -value : value)) << bits;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, CudaProbeTest, testing::Range(uint64_t{1}, uint64_t{9}));
 
 }  // namespace
 }  // namespace openlora

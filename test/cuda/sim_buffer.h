@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "sim/launch.h"
+#include "cuda/test_machine.h"
 
 namespace openlora {
 
@@ -12,9 +12,9 @@ namespace openlora {
 template <class T>
 class SimBuffer {
  public:
-  SimBuffer(cuda_sim::Machine& machine, std::string name, size_t size)
+  SimBuffer(TestMachine& machine, std::string name, size_t size)
       : machine_(machine), data_(static_cast<T*>(machine.Allocate(std::move(name), size * sizeof(T)))), size_(size) {}
-  SimBuffer(cuda_sim::Machine& machine, std::string name, const std::vector<T>& values)
+  SimBuffer(TestMachine& machine, std::string name, const std::vector<T>& values)
       : SimBuffer(machine, std::move(name), values.size()) {
     if (!values.empty()) std::memcpy(data_, values.data(), values.size() * sizeof(T));
     machine.SetReadOnly(data_, true);
@@ -30,14 +30,14 @@ class SimBuffer {
   std::vector<T> values() const { return {data_, data_ + size_}; }
 
  private:
-  cuda_sim::Machine& machine_;
+  TestMachine& machine_;
   T* data_;
   size_t size_;
 };
 
 // Runs a kernel to its end; the machine's violation, empty if there is none.
 template <class Params>
-std::string RunKernel(cuda_sim::Machine& machine, void (*kernel)(Params), const dev::Shape& shape,
+std::string RunKernel(TestMachine& machine, dev::Kernel<Params> kernel, const dev::Shape& shape,
                       const std::type_identity_t<Params>& params) {
   dev::Launch(kernel, shape, {&machine, 0}, params);
   machine.SynchronizeStream(0);

@@ -19,7 +19,7 @@ namespace openlora {
 // a random order. Kernels may touch no frame that holds no adapter, no page table beyond its end.
 class SimLoraPool {
  public:
-  SimLoraPool(cuda_sim::Machine& machine, const std::vector<SiteShape>& sites, const cases::AdapterValues& values,
+  SimLoraPool(TestMachine& machine, const std::vector<SiteShape>& sites, const cases::AdapterValues& values,
               int32_t tile_columns, uint64_t seed)
       : frame_bytes_(std::max<int64_t>(TileBytes(DType::kBF16, kTileRanks, tile_columns), kFrameBytesMin)) {
     cases::Random random(seed);
@@ -90,7 +90,7 @@ class SimLoraPool {
     }
   }
 
-  lora::Slot TablesOf(cuda_sim::Machine& machine, const TileLayout& layout, const std::vector<uint32_t>& frames) {
+  lora::Slot TablesOf(TestMachine& machine, const TileLayout& layout, const std::vector<uint32_t>& frames) {
     std::vector<lora::Site> sites(layout.sites.size());
     std::vector<lora::Run> runs(layout.runs.size());
     if (!sites.empty()) std::memcpy(sites.data(), layout.sites.data(), sites.size() * sizeof(lora::Site));

@@ -1,22 +1,39 @@
-// Plants each fault of mutations.mjs in a copy of its kernel file, builds openlora_cuda_tests with it and runs the tests of
-// that file: every one must be found. node test/sim/cuda_mutations/run.mjs [build folder], which must hold a built
-// openlora_cuda_tests. Prints those that weren't found and a line `N passed, N failed`.
+// Plants faults, one at a time, in a copy of their kernel file, builds openlora_cuda_tests with it and runs the tests of that
+// file: every one must be found. Those of kernels/<name>.cuh stand in <name>.mjs; every `from` stands once in the file.
+// node test/sim/cuda_mutations/run.mjs [--every n] [--of name] [build folder]; the build folder must hold a built
+// openlora_cuda_tests. --every: of each file the first of every n faults. Prints those that weren't found and a line
+// `N passed, N failed`.
 
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
-import { mutations } from './mutations.mjs';
+import { parseArgs, promisify } from 'node:util';
 
+const { values, positionals } = parseArgs({
+  options: { every: { type: 'string', default: '1' }, of: { type: 'string' } },
+  allowPositionals: true,
+});
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../../../', import.meta.url));
-const build = resolve(process.argv[2] ?? join(root, 'build/release'));
+const build = resolve(positionals[0] ?? join(root, 'build/release'));
 const folder = join(build, 'cuda_mutations');
 const RUN_MS = 60_000;
-/** Which tests run the kernels of a file. */
-const filters = { 'lora.cuh': 'CudaLora*', 'probe.cuh': '*ProbeTest*' };
+
+/** Faults of one file, with the tests that run its kernels. */
+async function mutationsOf(name) {
+  const { mutations } = await import(`./${name}.mjs`);
+  const filter = `*Cuda${name[0].toUpperCase()}${name.slice(1)}*`;
+  return mutations.map((mutation) => ({ ...mutation, file: `cuda/kernels/${name}.cuh`, filter }));
+}
+
+const names = readdirSync(new URL('.', import.meta.url))
+  .map((file) => basename(file, '.mjs'))
+  .filter((name) => name !== 'run' && (values.of === undefined || name === values.of));
+const mutations = (await Promise.all(names.map(mutationsOf))).flatMap((list) =>
+  list.filter((_, index) => index % Number(values.every) === 0),
+);
 
 const compileCommands = JSON.parse(readFileSync(join(build, 'compile_commands.json'), 'utf8'));
 const linkCommand = execFileSync('ninja', ['-C', build, '-t', 'commands', 'openlora_cuda_tests'], { encoding: 'utf8' })
@@ -52,7 +69,7 @@ async function plant(mutation, number) {
   await run('sh', ['-c', compile], { cwd: build });
   const link = replaced(linkCommand, [output, object], ['-o openlora_cuda_tests', `-o ${program}`]);
   await run('sh', ['-c', link], { cwd: build });
-  const filter = `--gtest_filter=${filters[basename(source)]}`;
+  const filter = `--gtest_filter=${mutation.filter}`;
   try {
     await run(program, [filter, '--gtest_fail_fast', '--gtest_brief=1'], { timeout: RUN_MS, killSignal: 'SIGKILL' });
     return undefined;
@@ -70,10 +87,12 @@ const worker = async () => {
   for (let i = next++; i < mutations.length; i = next++) {
     const mutation = mutations[i];
     const found = await plant(mutation, i).catch((error) => {
-      missed.push(`${mutation.kind}: ${mutation.from}\n    ${String(error.stderr ?? error.message).slice(0, 2000)}`);
+      missed.push(
+        `${mutation.file}: ${mutation.kind}: ${mutation.from}\n    ${String(error.stderr ?? error.message).slice(0, 2000)}`,
+      );
       return 'no build';
     });
-    if (!found) missed.push(`${mutation.kind}: ${mutation.from} -> ${mutation.to}`);
+    if (!found) missed.push(`${mutation.file}: ${mutation.kind}: ${mutation.from} -> ${mutation.to}`);
   }
 };
 await Promise.all(Array.from({ length: availableParallelism() }, worker));

@@ -1,0 +1,89 @@
+#include "device/device.cuh"
+#include "kernels/embed.h"
+
+namespace openlora::embed {
+
+// Four columns a thread: 8 bytes of the table, 16 of an aligned row of out.
+template <bool is_f16>
+__device__ __forceinline__ void Gather(const GatherParams& params) {
+  const int groups = dev::CeilDiv(params.hidden, kTableColumns), chunks = dev::CeilDiv(params.hidden, kChunk);
+  const int items = *params.rows * chunks;
+  for (int item = dev::BlockIndex(); item < items; item += dev::GridBlocks()) {
+    const int row = item / chunks, column = item % chunks * kChunk + dev::ThreadIndex() * 4;
+    if (column >= params.hidden) continue;
+    const int token = params.row_token[row];
+    const int64_t group = static_cast<int64_t>(token / kTableRows) * groups + column / kTableColumns;
+    const int64_t at = (group * kTableRows + token % kTableRows) * kTableColumns + column % kTableColumns;
+    const auto pairs = *reinterpret_cast<const dev::Vec8*>(params.table + at);
+    float* const out = params.out + row * params.out_stride + column;
+    dev::Vec16 scaled;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto bits = static_cast<uint16_t>(pairs.w[i / 2] >> i % 2 * 16);
+      scaled.w[i] = dev::FloatToBits(params.scale * (is_f16 ? dev::F16ToFloat(bits) : dev::ToFloat(bits)));
+    }
+    if (params.hidden - column >= 4 && reinterpret_cast<uint64_t>(out) % 16 == 0) {
+      *reinterpret_cast<dev::Vec16*>(out) = scaled;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (column + i < params.hidden) out[i] = dev::BitsToFloat(scaled.w[i]);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) GatherBF16(const GatherParams params) { Gather<false>(params); }
+__global__ void __launch_bounds__(kThreads) GatherF16(const GatherParams params) { Gather<true>(params); }
+
+__device__ __forceinline__ int SegmentOf(const lora::Params& lora, int segments, int entry) {
+  int low = 0, high = segments - 1;  // the last segment that begins at or before the entry
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (lora.segment_start[middle] <= entry) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+// Element (rank, column) of A, which has `ranks`.
+__device__ __forceinline__ float ValueOfA(const lora::Params& lora, const lora::Slot& slot, const lora::Site& site,
+                                          int rank, int column) {
+  const lora::Run run = slot.runs[site.a + rank / lora::kRunRanks];
+  const int in_run = rank % lora::kRunRanks;
+  const int ranks = dev::Min(lora::kRunRanks, site.rank - rank / lora::kRunRanks * lora::kRunRanks);
+  int64_t frame = run.frame, offset = run.offset;
+  int inside = column;
+  if (column >= run.columns_first) {
+    const int index = (column - run.columns_first) / run.columns_each;
+    frame += 1 + index;
+    offset = 0;
+    inside -= run.columns_first + index * run.columns_each;
+  }
+  const uint8_t* const tile = lora.pool + static_cast<int64_t>(slot.frames[frame]) * lora.frame_bytes + offset;
+  const int at = (inside / lora::kGroup * ranks + in_run) * lora::kGroup + inside % lora::kGroup;
+  return dev::ToFloat(reinterpret_cast<const dev::BF16*>(tile)[at]);
+}
+
+// A warp for each entry, a lane for each rank.
+__global__ void __launch_bounds__(kThreads) Shrink(const ShrinkParams params) {
+  const lora::Params& lora = params.lora;
+  const int segments = *lora.segment_count;
+  if (segments == 0) return;
+  const int entries = lora.segment_start[segments], warps = kThreads / 32;
+  for (int entry = dev::BlockIndex() * warps + dev::Warp(); entry < entries; entry += dev::GridBlocks() * warps) {
+    const lora::Slot& slot = lora.slots[lora.segment_slot[SegmentOf(lora, segments, entry)]];
+    const lora::Site site = slot.sites[lora.products[0].site];
+    const int token = params.row_token[lora.entry_row[entry]];
+    const int ranks = dev::CeilDiv(site.rank, lora::kTileRanks) * lora::kTileRanks;
+#pragma unroll 1
+    for (int rank = dev::Lane(); rank < ranks; rank += 32) {
+      const float a = rank < site.rank ? ValueOfA(lora, slot, site, rank, token) : 0.0f;
+      lora.h[static_cast<int64_t>(entry) * lora::kRankMax + rank] = a * params.scale;
+    }
+  }
+}
+
+}  // namespace openlora::embed

@@ -1,0 +1,17 @@
+#pragma once
+
+// TestMachine: what the kernel tests run on. The simulator, or a GPU where the tests are built for one (DEV_GPU_HOST).
+
+#if defined(DEV_GPU_HOST)
+#include "cuda/gpu_test_machine.h"
+#else
+#include "sim/launch.h"
+
+namespace openlora {
+
+using TestMachine = cuda_sim::Machine;
+// Whether machines count accesses and report what no GPU does.
+inline constexpr bool kIsSimulated = true;
+
+}  // namespace openlora
+#endif
