@@ -1,5 +1,6 @@
 // Plants faults, one at a time, in a copy of their kernel file, builds openlora_cuda_tests with it and runs the tests of that
-// file: every one must be found. Those of kernels/<name>.cuh stand in <name>.mjs; every `from` stands once in the file.
+// file: every one must be found. Those of kernels/<name>.cuh, and of the `-inl.h` that it includes, stand in <name>.mjs; every
+// `from` stands once there.
 // node test/sim/cuda_mutations/run.mjs [--every n] [--of name] [build folder]; the build folder must hold a built
 // openlora_cuda_tests. --every: of each file the first of every n faults. Prints those that weren't found and a line
 // `N passed, N failed`.
@@ -24,7 +25,8 @@ const RUN_MS = 60_000;
 /** Faults of one file, with the tests that run its kernels. */
 async function mutationsOf(name) {
   const { mutations } = await import(`./${name}.mjs`);
-  const filter = `*Cuda${name[0].toUpperCase()}${name.slice(1)}*`;
+  const family = name.split('_')[0];
+  const filter = `*Cuda${family[0].toUpperCase()}${family.slice(1)}*`;
   return mutations.map((mutation) => ({ ...mutation, file: `cuda/kernels/${name}.cuh`, filter }));
 }
 
@@ -49,6 +51,12 @@ function replaced(text, ...edits) {
   }, text);
 }
 
+/** A kernel file with its `-inl.h` in place. */
+const textOf = (source) =>
+  readFileSync(source, 'utf8').replace(/#include "(kernels\/[\w]+-inl\.h)"/, (_, path) =>
+    readFileSync(join(root, 'cuda', path), 'utf8').replace('#pragma once', ''),
+  );
+
 /** Whether it was found, and how. */
 async function plant(mutation, number) {
   const source = join(root, mutation.file);
@@ -56,7 +64,7 @@ async function plant(mutation, number) {
   const [copy, object, program] = [join(own, basename(source)), join(own, 'kernel.o'), join(own, 'tests')];
   mkdirSync(own, { recursive: true });
   const { from, to, also = [] } = mutation;
-  writeFileSync(copy, replaced(readFileSync(source, 'utf8'), [from, to], ...also));
+  writeFileSync(copy, replaced(textOf(source), [from, to], ...also));
   const { command } = compileCommands.find(({ file }) => file === source);
   const output = / -o (\S+)/.exec(command)[1];
   const compile = replaced(
