@@ -1,6 +1,6 @@
 // Plants faults, one at a time, in a copy of their kernel file, builds openlora_cuda_tests with it and runs the tests of that
-// file: every one must be found. Those of kernels/<name>.cuh, and of the `-inl.h` that it includes, stand in <name>.mjs; every
-// `from` stands once there.
+// file: every one must be found. Those of kernels/<a_name>.cuh, and of the `-inl.h` that it includes, stand in <a-name>.mjs;
+// every `from` stands once there.
 // node test/sim/cuda_mutations/run.mjs [--every n] [--of name] [build folder]; the build folder must hold a built
 // openlora_cuda_tests. --every: of each file the first of every n faults. Prints those that weren't found and a line
 // `N passed, N failed`.
@@ -25,9 +25,9 @@ const RUN_MS = 60_000;
 /** Faults of one file, with the tests that run its kernels. */
 async function mutationsOf(name) {
   const { mutations } = await import(`./${name}.mjs`);
-  const family = name.split('_')[0];
+  const [family] = name.split('-');
   const filter = `*Cuda${family[0].toUpperCase()}${family.slice(1)}*`;
-  return mutations.map((mutation) => ({ ...mutation, file: `cuda/kernels/${name}.cuh`, filter }));
+  return mutations.map((mutation) => ({ ...mutation, file: `cuda/kernels/${name.replace('-', '_')}.cuh`, filter }));
 }
 
 const names = readdirSync(new URL('.', import.meta.url))
