@@ -25,12 +25,8 @@ if(OPENLORA_SANITIZE)
   add_link_options(${sanitize_flags})
   # What takes most of such a build is left out, or not inlined, where it finds least: in tests undefined behaviour of the
   # test itself, in kernels null pointers and the like.
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # gcc 12 sees bounds in instrumented code that aren't there; the other builds have the warning.
-    set(OPENLORA_SANITIZE_TEST_FLAGS -Wno-array-bounds)
-  endif()
   if(OPENLORA_SANITIZE MATCHES "undefined")
-    list(APPEND OPENLORA_SANITIZE_TEST_FLAGS -fno-sanitize=undefined)
+    set(OPENLORA_SANITIZE_TEST_FLAGS -fno-sanitize=undefined)
     set(OPENLORA_SANITIZE_LEVEL_FLAGS -fno-sanitize=null,object-size,pointer-overflow)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND OPENLORA_SANITIZE MATCHES "address")
