@@ -6,12 +6,15 @@ const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**
 // A worker thread can't run TypeScript.
 const globalSetup = ['test/support/build-workers.ts'];
 
+/** After which a test hangs: the longest take ten seconds, and three or four times that where the machine has other work. */
+const HANG_MS = 120_000;
+
 export default defineConfig({
   test: {
     // vitest would leave one processor alone.
     maxWorkers: availableParallelism(),
     projects: [
-      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: 30_000 } },
+      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: HANG_MS } },
       { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },
       // The property tests of `unit` once more, for OPENLORA_LONG.
