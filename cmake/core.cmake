@@ -55,7 +55,7 @@ if(OPENLORA_SANITIZE STREQUAL "thread")
 endif()
 if(OPENLORA_FUZZ)
   # Kernels are not what is fuzzed: without checks the engine's target is several times as fast, and clang 14 would spend
-  # minutes on those of the wide levels. Tests run all levels under the sanitizers.
+  # minutes on those of the wide levels. Tests run the machine's levels under AddressSanitizer.
   target_compile_options(openlora_level_scalar PRIVATE -fno-sanitize=all -O2)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(avx2_flags -mavx2 -mfma -mf16c)

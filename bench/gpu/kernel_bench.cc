@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -159,15 +160,11 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
   const SimLoraPool pool(machine, all, cases::AdapterValues(static_cast<size_t>(adapters), values), kTileColumns, 2);
 
   const auto n = static_cast<size_t>(adapters);
-  std::vector<int32_t> starts(n + 1), slots(n), rows(n);
-  for (size_t i = 0; i < n; ++i) {
-    starts[i + 1] = static_cast<int32_t>(i) + 1;
-    slots[i] = pool.SlotOf(static_cast<int32_t>(i));
-    rows[i] = static_cast<int32_t>(i);
-  }
-  const SimBuffer<int32_t> count(machine, "count", std::vector<int32_t>{adapters}), start(machine, "starts", starts),
-      slot(machine, "slots", slots), row(machine, "rows", rows);
-  const SimBuffer<float> weight(machine, "weights", std::vector<float>(n, 1.0f));
+  cases::Assignment assignment;
+  for (int32_t i = 0; i < adapters; ++i) assignment.push_back({{i, 1.0f}});
+  std::vector<int32_t> rows(n);
+  std::iota(rows.begin(), rows.end(), 0);
+  const SimEntries entries(machine, pool, assignment, rows);
   const SimBuffer<uint16_t> x(machine, "x", n * kHidden);
   FillRandom(x.data(), x.size());
   const SimBuffer<float> h(machine, "h",
@@ -180,21 +177,13 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
   const int processors = GpuUnderTest().multiprocessors();
   const auto launch = [&] {
     for (int layer = 0; layer < layers; ++layer) {
-      lora::Params params{.x = x.data(),
-                          .x_stride = kHidden,
-                          .in = kHidden,
-                          .product_count = static_cast<int32_t>(sites.size()),
-                          .products = {},
-                          .pool = pool.pool(),
-                          .frame_bytes = pool.frame_bytes(),
-                          .slots = pool.slots(),
-                          .segment_count = count.data(),
-                          .segment_start = start.data(),
-                          .segment_slot = slot.data(),
-                          .entry_row = row.data(),
-                          .entry_weight = weight.data(),
-                          .entries_max = adapters,
-                          .h = h.data()};
+      lora::Params params{};
+      params.x = x.data();
+      params.x_stride = kHidden;
+      params.in = kHidden;
+      params.product_count = static_cast<int32_t>(sites.size());
+      params.h = h.data();
+      entries.SetIn(pool, &params);
       for (size_t p = 0; p < sites.size(); ++p) {
         const auto out = static_cast<int32_t>(sites[p].out);
         params.products[p] = {layer * static_cast<int32_t>(sites.size()) + static_cast<int32_t>(p), out, out,

@@ -52,7 +52,7 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, i
             [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
   const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
                                                          [](const Sequence* s) { return s->is_continuing(); });
-  if (has_prompts) ledger.HoldBack(RowsOfFirstPrompt(ledger));
+  if (has_prompts) ledger.HoldBack(queue_.tenants() > 1 ? RowsOfFirstPrompt(ledger) : 0);
   PlanAdmitted(true, &ledger);
   ledger.Release();
   PlanPrompts(&ledger);

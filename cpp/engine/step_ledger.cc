@@ -33,11 +33,10 @@ bool StepLedger::HoldsMoreThanItsShare(const Sequence& sequence) const {
 }
 
 void StepLedger::HoldBack(int32_t first_rows) {
-  const bool has_tenants = state_.queue->tenants() > 1;
-  const int parts = has_tenants ? 2 : 4;
+  const int parts = state_.queue->tenants() > 1 ? 2 : 4;
   held_back_ = {left_.rows / parts, left_.logit_rows / parts, left_.lora_bytes / parts};
   const int32_t rows_max = left_.rows - std::max(1, left_.rows / 8);
-  if (has_tenants && first_rows <= rows_max) held_back_.rows = std::max(held_back_.rows, first_rows);
+  if (first_rows <= rows_max) held_back_.rows = std::max(held_back_.rows, first_rows);
   left_.rows -= held_back_.rows;
   left_.logit_rows -= held_back_.logit_rows;
   left_.lora_bytes -= held_back_.lora_bytes;

@@ -77,8 +77,8 @@ class StepLedger {
   bool HoldsMoreThanItsShare(const Sequence& sequence) const;
 
   // Keeps a part of each budget for prompts, until Release: a quarter, or where several tenants are at work the half,
-  // so that answers of one don't shut out prompts of another. `first_rows`: what the prompt still needs whose turn
-  // comes first; then it is kept whole as far as that leaves an eighth of the rows, at least one, for answers.
+  // so that answers of one don't shut out prompts of another. `first_rows`: of the prompt whose turn comes first, kept
+  // whole if that leaves an eighth of the rows, at least one, for answers; 0: none.
   void HoldBack(int32_t first_rows);
   void Release();
   // Whether the step may read the sequence's adapters. The first are read whatever they take, and so are those of the

@@ -50,6 +50,8 @@ struct Machine::State {
   std::vector<Captured> graphs;
   Status status;
 
+  cudaStream_t Stream(int index) const { return streams[static_cast<size_t>(index)]; }
+  cudaEvent_t Event(int index) const { return events[static_cast<size_t>(index)]; }
   // Whether all was well until now and this call is: keeps the first error.
   bool Check(cudaError_t error, const char* what) {
     if (status.ok() && error != cudaSuccess) status = ErrorOf(error, what);
@@ -169,7 +171,7 @@ void Machine::Launch(int stream, const dev::Shape& shape, const char* kernel, co
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
-  config.stream = state_->streams[static_cast<size_t>(stream)];
+  config.stream = state_->Stream(stream);
   config.attrs = &cooperative;
   config.numAttrs = shape.is_cooperative ? 1 : 0;
   void* arguments[] = {const_cast<void*>(params)};
@@ -178,33 +180,30 @@ void Machine::Launch(int stream, const dev::Shape& shape, const char* kernel, co
 
 void Machine::Copy(int stream, void* to, const void* from, size_t bytes) {
   if (!state_->status.ok() || bytes == 0) return;
-  state_->Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->streams[static_cast<size_t>(stream)]),
-                "a copy");
+  state_->Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->Stream(stream)), "a copy");
 }
 
 void Machine::Fill(int stream, void* to, uint8_t value, size_t bytes) {
   if (!state_->status.ok() || bytes == 0) return;
-  state_->Check(cudaMemsetAsync(to, value, bytes, state_->streams[static_cast<size_t>(stream)]), "a fill");
+  state_->Check(cudaMemsetAsync(to, value, bytes, state_->Stream(stream)), "a fill");
 }
 
 int Machine::Record(int stream) {
   cudaEvent_t event = nullptr;
   if (state_->Check(cudaEventCreate(&event), "making an event"))
-    state_->Check(cudaEventRecord(event, state_->streams[static_cast<size_t>(stream)]), "recording an event");
+    state_->Check(cudaEventRecord(event, state_->Stream(stream)), "recording an event");
   state_->events.push_back(event);
   return static_cast<int>(state_->events.size()) - 1;
 }
 
 void Machine::Wait(int stream, int event) {
   if (!state_->status.ok()) return;
-  state_->Check(
-      cudaStreamWaitEvent(state_->streams[static_cast<size_t>(stream)], state_->events[static_cast<size_t>(event)], 0),
-      "waiting for an event");
+  state_->Check(cudaStreamWaitEvent(state_->Stream(stream), state_->Event(event), 0), "waiting for an event");
 }
 
 bool Machine::Query(int event) {
   if (!state_->status.ok()) return true;
-  const cudaError_t error = cudaEventQuery(state_->events[static_cast<size_t>(event)]);
+  const cudaError_t error = cudaEventQuery(state_->Event(event));
   if (error == cudaErrorNotReady) return false;
   state_->Check(error, "asking for an event");
   return true;
@@ -212,34 +211,32 @@ bool Machine::Query(int event) {
 
 void Machine::SynchronizeEvent(int event) {
   if (!state_->status.ok()) return;
-  state_->Check(cudaEventSynchronize(state_->events[static_cast<size_t>(event)]), "the device");
+  state_->Check(cudaEventSynchronize(state_->Event(event)), "the device");
 }
 
 void Machine::SynchronizeStream(int stream) {
   if (!state_->status.ok()) return;
-  state_->Check(cudaStreamSynchronize(state_->streams[static_cast<size_t>(stream)]), "the device");
+  state_->Check(cudaStreamSynchronize(state_->Stream(stream)), "the device");
 }
 
 double Machine::MillisecondsBetween(int begin, int end) {
   float milliseconds = 0;
   if (state_->status.ok())
-    state_->Check(cudaEventElapsedTime(&milliseconds, state_->events[static_cast<size_t>(begin)],
-                                       state_->events[static_cast<size_t>(end)]),
+    state_->Check(cudaEventElapsedTime(&milliseconds, state_->Event(begin), state_->Event(end)),
                   "the time between two events");
   return milliseconds;
 }
 
 void Machine::BeginCapture(int stream) {
   if (!state_->status.ok()) return;
-  state_->Check(cudaStreamBeginCapture(state_->streams[static_cast<size_t>(stream)], cudaStreamCaptureModeThreadLocal),
+  state_->Check(cudaStreamBeginCapture(state_->Stream(stream), cudaStreamCaptureModeThreadLocal),
                 "beginning a capture");
 }
 
 int Machine::EndCapture(int stream) {
   State::Captured captured;
   if (state_->status.ok() &&
-      state_->Check(cudaStreamEndCapture(state_->streams[static_cast<size_t>(stream)], &captured.graph),
-                    "ending a capture"))
+      state_->Check(cudaStreamEndCapture(state_->Stream(stream), &captured.graph), "ending a capture"))
     state_->Check(cudaGraphInstantiate(&captured.exec, captured.graph, 0), "making a graph");
   state_->graphs.push_back(captured);
   return static_cast<int>(state_->graphs.size()) - 1;
@@ -247,9 +244,7 @@ int Machine::EndCapture(int stream) {
 
 void Machine::LaunchGraph(int graph, int stream) {
   if (!state_->status.ok()) return;
-  state_->Check(
-      cudaGraphLaunch(state_->graphs[static_cast<size_t>(graph)].exec, state_->streams[static_cast<size_t>(stream)]),
-      "a graph");
+  state_->Check(cudaGraphLaunch(state_->graphs[static_cast<size_t>(graph)].exec, state_->Stream(stream)), "a graph");
 }
 
 }  // namespace openlora::cuda_gpu

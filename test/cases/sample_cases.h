@@ -19,6 +19,9 @@ enum class LogitsKind : uint8_t {
   kMasked,  // normal, two thirds of them -inf
 };
 
+inline constexpr LogitsKind kLogitsKinds[] = {LogitsKind::kPeaked, LogitsKind::kFlat, LogitsKind::kTies,
+                                              LogitsKind::kMasked};
+
 inline const char* NameOf(LogitsKind kind) {
   static constexpr const char* kNames[] = {"peaked", "flat", "ties", "masked"};
   return kNames[static_cast<int>(kind)];

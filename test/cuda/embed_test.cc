@@ -106,49 +106,23 @@ class EmbedRun {
       : machine_(machine),
         data_(data),
         pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1),
+        entries_(machine, pool_, data.assignment, rows),
         y_(machine, "y", rows.size() * static_cast<size_t>(data.shape.outs[0])) {
-    std::map<int32_t, std::vector<std::pair<int32_t, cases::RowAdapter>>> segments;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      row_token_.push_back(data.tokens[static_cast<size_t>(rows[i])]);
-      for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(rows[i])])
-        segments[pool_.SlotOf(entry.adapter)].push_back({static_cast<int32_t>(i), entry});
-    }
-    for (const auto& [slot, entries] : segments) {
-      segment_slot_.push_back(slot);
-      for (const auto& [row, entry] : entries) {
-        entry_row_.push_back(row);
-        entry_weight_.push_back(entry.weight);
-        entry_adapter_.push_back(entry.adapter);
-      }
-      segment_start_.push_back(static_cast<int32_t>(entry_row_.size()));
-    }
+    for (const int32_t row : rows) row_token_.push_back(data.tokens[static_cast<size_t>(row)]);
     y_.Zero();
   }
 
   // The h of each entry goes to `h`.
   std::string Run(int blocks) {
-    const SimBuffer<int32_t> tokens(machine_, "tokens", row_token_), start(machine_, "starts", segment_start_),
-        slot(machine_, "slots of segments", segment_slot_), row(machine_, "entry rows", entry_row_),
-        count(machine_, "segments", std::vector<int32_t>{static_cast<int32_t>(segment_slot_.size())});
-    const SimBuffer<float> weight(machine_, "entry weights", entry_weight_);
-    const SimBuffer<float> h(machine_, "h", entry_row_.size() * lora::kRankMax);
-    embed::ShrinkParams params{.lora = {.x = nullptr,
-                                        .x_stride = 0,
-                                        .in = 1,
-                                        .product_count = 1,
-                                        .products = {},
-                                        .pool = pool_.pool(),
-                                        .frame_bytes = pool_.frame_bytes(),
-                                        .slots = pool_.slots(),
-                                        .segment_count = count.data(),
-                                        .segment_start = start.data(),
-                                        .segment_slot = slot.data(),
-                                        .entry_row = row.data(),
-                                        .entry_weight = weight.data(),
-                                        .entries_max = static_cast<int32_t>(entry_row_.size()),
-                                        .h = h.data()},
-                               .row_token = tokens.data(),
-                               .scale = cases::kEmbedScale};
+    const SimBuffer<int32_t> tokens(machine_, "tokens", row_token_);
+    const SimBuffer<float> h(machine_, "h", entries_.rows().size() * lora::kRankMax);
+    embed::ShrinkParams params{};
+    params.row_token = tokens.data();
+    params.scale = cases::kEmbedScale;
+    params.lora.in = 1;
+    params.lora.product_count = 1;
+    params.lora.h = h.data();
+    entries_.SetIn(pool_, &params.lora);
     const int32_t hidden = data_.shape.outs[0];
     params.lora.products[0] = {ProjectData::SiteOf(0), hidden, hidden, y_.data()};
     dev::Launch(embed::Shrink, {blocks, embed::kThreads}, {&machine_, 0}, params);
@@ -162,10 +136,10 @@ class EmbedRun {
 
   // h is A's column of the token times the scale, and zero behind the rank as far as Expand reads.
   void ExpectH() const {
-    for (size_t e = 0; e < entry_row_.size(); ++e) {
+    for (size_t e = 0; e < entries_.rows().size(); ++e) {
       const cases::SiteValues& site =
-          data_.adapters[static_cast<size_t>(entry_adapter_[e])][static_cast<size_t>(ProjectData::SiteOf(0))];
-      const auto token = static_cast<size_t>(row_token_[static_cast<size_t>(entry_row_[e])]);
+          data_.adapters[static_cast<size_t>(entries_.adapters()[e])][static_cast<size_t>(ProjectData::SiteOf(0))];
+      const auto token = static_cast<size_t>(row_token_[static_cast<size_t>(entries_.rows()[e])]);
       for (int32_t r = 0; r < (site.rank + lora::kTileRanks - 1) / lora::kTileRanks * lora::kTileRanks; ++r) {
         const size_t at = static_cast<size_t>(r) * static_cast<size_t>(data_.shape.in) + token;
         ASSERT_EQ(h_[e * lora::kRankMax + static_cast<size_t>(r)], r < site.rank ? site.a[at] * cases::kEmbedScale : 0)
@@ -178,9 +152,10 @@ class EmbedRun {
   TestMachine& machine_;
   const ProjectData& data_;
   SimLoraPool pool_;
+  SimEntries entries_;
   SimBuffer<float> y_;
-  std::vector<int32_t> row_token_, entry_row_, entry_adapter_, segment_start_ = {0}, segment_slot_;
-  std::vector<float> entry_weight_, h_;
+  std::vector<int32_t> row_token_;
+  std::vector<float> h_;
 };
 
 // scale · Σ w·s·B·A[:, token] of a row, in double. h rounds three times in f32, u each, and to bf16, 2⁻⁸; the sum over

@@ -44,20 +44,8 @@ class LoraRun {
   LoraRun(TestMachine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
       : machine_(machine),
         data_(data),
-        pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1) {
-    // Entries by slot, as the batch makes them.
-    std::map<int32_t, std::vector<std::pair<int32_t, float>>> segments;
-    for (size_t i = 0; i < rows.size(); ++i)
-      for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(rows[i])])
-        segments[pool_.SlotOf(entry.adapter)].push_back({static_cast<int32_t>(i), entry.weight});
-    for (const auto& [slot, entries] : segments) {
-      segment_slot_.push_back(slot);
-      for (const auto& [row, weight] : entries) {
-        entry_row_.push_back(row);
-        entry_weight_.push_back(weight);
-      }
-      segment_start_.push_back(static_cast<int32_t>(entry_row_.size()));
-    }
+        pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1),
+        entries_(machine, pool_, data.assignment, rows) {
     const int32_t in = data.shape.in;
     x_stride_ = (in + 7) / 8 * 8;
     x_.assign(rows.size() * static_cast<size_t>(x_stride_), 0xffff);  // NaN beyond the end of a row
@@ -76,29 +64,15 @@ class LoraRun {
 
   std::string Run() {
     const SimBuffer<uint16_t> x(machine_, "x", x_);
-    const SimBuffer<int32_t> count(machine_, "segment count",
-                                   std::vector<int32_t>{static_cast<int32_t>(segment_slot_.size())});
-    const SimBuffer<int32_t> start(machine_, "segment starts", segment_start_),
-        slot(machine_, "segment slots", segment_slot_);
-    const SimBuffer<int32_t> row(machine_, "entry rows", entry_row_);
-    const SimBuffer<float> weight(machine_, "entry weights", entry_weight_);
     const auto parts = static_cast<size_t>((data_.shape.in + lora::kPart - 1) / lora::kPart);
-    const SimBuffer<float> h(machine_, "h", data_.products() * entry_row_.size() * parts * lora::kRankMax);
-    lora::Params params{.x = x.data(),
-                        .x_stride = x_stride_,
-                        .in = data_.shape.in,
-                        .product_count = static_cast<int32_t>(data_.products()),
-                        .products = {},
-                        .pool = pool_.pool(),
-                        .frame_bytes = pool_.frame_bytes(),
-                        .slots = pool_.slots(),
-                        .segment_count = count.data(),
-                        .segment_start = start.data(),
-                        .segment_slot = slot.data(),
-                        .entry_row = row.data(),
-                        .entry_weight = weight.data(),
-                        .entries_max = static_cast<int32_t>(entry_row_.size()),
-                        .h = h.data()};
+    const SimBuffer<float> h(machine_, "h", data_.products() * entries_.rows().size() * parts * lora::kRankMax);
+    lora::Params params{};
+    params.x = x.data();
+    params.x_stride = x_stride_;
+    params.in = data_.shape.in;
+    params.product_count = static_cast<int32_t>(data_.products());
+    params.h = h.data();
+    entries_.SetIn(pool_, &params);
     for (size_t p = 0; p < data_.products(); ++p)
       params.products[p] = {ProjectData::SiteOf(p), data_.shape.outs[p], data_.shape.outs[p], ys_[p]->data()};
     dev::Launch(lora::Shrink, {kBlocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine_, 0}, params);
@@ -113,8 +87,7 @@ class LoraRun {
   TestMachine& machine_;
   const ProjectData& data_;
   SimLoraPool pool_;
-  std::vector<int32_t> entry_row_, segment_start_ = {0}, segment_slot_;
-  std::vector<float> entry_weight_;
+  SimEntries entries_;
   int64_t x_stride_ = 0;
   std::vector<uint16_t> x_;
   std::vector<std::unique_ptr<SimBuffer<float>>> ys_;

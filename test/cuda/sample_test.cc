@@ -17,7 +17,6 @@ using cases::LogitsKind;
 using cases::SampleCase;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr LogitsKind kKinds[] = {LogitsKind::kPeaked, LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked};
 
 // How the kernels are launched; results must not depend on it.
 struct LaunchSizes {
@@ -141,7 +140,7 @@ Batch BatchOf(int64_t vocabulary, LogitsKind kind, uint64_t draws) {
 TEST(CudaSampleTest, EveryCaseGivesTheReferencesTokenWhateverTheLaunch) {
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
   for (const int64_t vocabulary : {1, 50, 257, 500})
-    for (const LogitsKind kind : kKinds) {
+    for (const LogitsKind kind : cases::kLogitsKinds) {
       const bool is_peaked = kind == LogitsKind::kPeaked, is_flat = kind == LogitsKind::kFlat;
       if ((vocabulary == 1 && !is_peaked) || (vocabulary == 257 && !is_flat) || (vocabulary == 500 && !is_peaked))
         continue;
@@ -177,7 +176,7 @@ TEST(CudaSampleTest, ARowsBitsAreThoseThatItGetsAlone) {
 
 TEST(CudaSampleTest, DrawsTheReferencesTokensOverManyIndices) {
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
-  for (const LogitsKind kind : kKinds) {
+  for (const LogitsKind kind : cases::kLogitsKinds) {
     const int64_t vocabulary = 130;
     cases::Random random(3);
     const std::vector<float> row_logits = RandomLogits(random, vocabulary, kind);

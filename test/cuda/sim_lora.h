@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -113,6 +114,61 @@ class SimLoraPool {
   std::vector<Tables> tables_;
   std::unique_ptr<SimBuffer<uint8_t>> pool_;
   std::unique_ptr<SimBuffer<lora::Slot>> slots_;
+};
+
+// The entries of some rows in device memory, in segments of one slot each, as the engine's batch has them.
+class SimEntries {
+ public:
+  SimEntries(TestMachine& machine, const SimLoraPool& pool, const cases::Assignment& assignment,
+             const std::vector<int32_t>& rows) {
+    struct Entry {
+      int32_t row;
+      cases::RowAdapter use;
+    };
+    std::map<int32_t, std::vector<Entry>> segments;
+    for (size_t i = 0; i < rows.size(); ++i)
+      for (const cases::RowAdapter& use : assignment[static_cast<size_t>(rows[i])])
+        segments[pool.SlotOf(use.adapter)].push_back({static_cast<int32_t>(i), use});
+    std::vector<int32_t> starts = {0}, slots;
+    std::vector<float> weights;
+    for (const auto& [slot, entries] : segments) {
+      slots.push_back(slot);
+      for (const Entry& entry : entries) {
+        rows_.push_back(entry.row);
+        adapters_.push_back(entry.use.adapter);
+        weights.push_back(entry.use.weight);
+      }
+      starts.push_back(static_cast<int32_t>(rows_.size()));
+    }
+    count_ = std::make_unique<SimBuffer<int32_t>>(machine, "segment count",
+                                                  std::vector<int32_t>{static_cast<int32_t>(slots.size())});
+    start_ = std::make_unique<SimBuffer<int32_t>>(machine, "segment starts", starts);
+    slot_ = std::make_unique<SimBuffer<int32_t>>(machine, "segment slots", slots);
+    row_ = std::make_unique<SimBuffer<int32_t>>(machine, "entry rows", rows_);
+    weight_ = std::make_unique<SimBuffer<float>>(machine, "entry weights", weights);
+  }
+
+  // By entry: its row, counted within `rows`, and its adapter.
+  const std::vector<int32_t>& rows() const { return rows_; }
+  const std::vector<int32_t>& adapters() const { return adapters_; }
+
+  // Where a launch finds them, and their adapters.
+  void SetIn(const SimLoraPool& pool, lora::Params* params) const {
+    params->pool = pool.pool();
+    params->frame_bytes = pool.frame_bytes();
+    params->slots = pool.slots();
+    params->segment_count = count_->data();
+    params->segment_start = start_->data();
+    params->segment_slot = slot_->data();
+    params->entry_row = row_->data();
+    params->entry_weight = weight_->data();
+    params->entries_max = static_cast<int32_t>(rows_.size());
+  }
+
+ private:
+  std::vector<int32_t> rows_, adapters_;
+  std::unique_ptr<SimBuffer<int32_t>> count_, start_, slot_, row_;
+  std::unique_ptr<SimBuffer<float>> weight_;
 };
 
 }  // namespace openlora

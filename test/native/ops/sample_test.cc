@@ -14,7 +14,6 @@ using cases::LogitsKind;
 using cases::SampleCase;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr LogitsKind kKinds[] = {LogitsKind::kPeaked, LogitsKind::kFlat, LogitsKind::kTies, LogitsKind::kMasked};
 
 void ExpectSame(const SampleResult& actual, const SampleResult& expected, double tolerance) {
   ASSERT_EQ(actual.token, expected.token);
@@ -38,7 +37,7 @@ TEST(Sample, ChoosesTheTokensOfTheReferenceOnEveryLevelAndThreadCount) {
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
   const std::vector<int64_t> few = {1, 17, 257, 1023}, all = {1, 2, 15, 16, 17, 255, 256, 257, 1023, 1025, 5000};
   for (const int64_t vocabulary : IsSmall() ? few : all)
-    for (const LogitsKind kind : kKinds)
+    for (const LogitsKind kind : cases::kLogitsKinds)
       for (const SampleCase& c : cases::SampleCases()) {
         SCOPED_TRACE(Describe(c, vocabulary, kind));
         cases::Random random(static_cast<uint64_t>(vocabulary) * 8 + static_cast<uint64_t>(kind));
@@ -62,7 +61,7 @@ TEST(Sample, ChoosesTheTokensOfTheReferenceOnEveryLevelAndThreadCount) {
 
 TEST(Sample, GivesARowTheSameResultAloneAndInAnyBatchToTheBit) {
   const int64_t vocabulary = IsSmall() ? 700 : 3000;
-  for (const LogitsKind kind : kKinds) {
+  for (const LogitsKind kind : cases::kLogitsKinds) {
     cases::Random random(5);
     std::vector<float> logits;
     std::vector<SampleRow> rows;
@@ -89,13 +88,14 @@ TEST(Sample, GivesARowTheSameResultAloneAndInAnyBatchToTheBit) {
 
 TEST(Sample, FindsTheReferencesTokenInAVocabularyOf152Thousand) {
   const std::unique_ptr<Ops> reference = CreateReferenceOps();
-  for (const LogitsKind kind : kKinds) {
+  for (const LogitsKind kind : cases::kLogitsKinds) {
     cases::Random random(9);
     const std::vector<float> logits = RandomLogits(random, 151936, kind);
     const cases::SampleLists lists = RandomLists(random, 151936);
     size_t place = 0;
     for (const SampleCase& c : cases::SampleCases()) {
-      if (IsSmall() && place++ % std::size(kKinds) != static_cast<size_t>(kind)) continue;  // each case on one kind
+      if (IsSmall() && place++ % std::size(cases::kLogitsKinds) != static_cast<size_t>(kind))
+        continue;  // each case on one kind
       SCOPED_TRACE(Describe(c, 151936, kind));
       const SampleRow row = RowOf(c, 1, 2, lists);
       ExpectSame(SampleOne(CpuOpsFor(SimdLevel::kAuto, 1), logits, row), SampleOne(*reference, logits, row),

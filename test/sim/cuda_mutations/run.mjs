@@ -7,10 +7,10 @@
 
 import { execFile, execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { allOf } from '../../../scripts/check-steps/run.mjs';
 
 const { values, positionals } = parseArgs({
   options: { every: { type: 'string', default: '1' }, of: { type: 'string' } },
@@ -89,21 +89,17 @@ async function plant(mutation, number) {
 }
 
 const began = performance.now();
-let next = 0;
 const missed = [];
-const worker = async () => {
-  for (let i = next++; i < mutations.length; i = next++) {
-    const mutation = mutations[i];
-    const found = await plant(mutation, i).catch((error) => {
-      missed.push(
-        `${mutation.file}: ${mutation.kind}: ${mutation.from}\n    ${String(error.stderr ?? error.message).slice(0, 2000)}`,
-      );
-      return 'no build';
-    });
-    if (!found) missed.push(`${mutation.file}: ${mutation.kind}: ${mutation.from} -> ${mutation.to}`);
-  }
-};
-await Promise.all(Array.from({ length: availableParallelism() }, worker));
+await allOf(
+  mutations.map((mutation, number) => async () => {
+    const about = `${mutation.file}: ${mutation.kind}: ${mutation.from}`;
+    try {
+      if (!(await plant(mutation, number))) missed.push(`${about} -> ${mutation.to}`);
+    } catch (error) {
+      missed.push(`${about}\n    ${String(error.stderr ?? error.message).slice(0, 2000)}`);
+    }
+  }),
+);
 for (const text of missed) console.log(`not found: ${text}`);
 console.log(`${((performance.now() - began) / 1000).toFixed(0)} s`);
 console.log(`${mutations.length - missed.length} passed, ${missed.length} failed`);
