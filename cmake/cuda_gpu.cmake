@@ -19,7 +19,7 @@ target_link_libraries(openlora_cuda_gpu PUBLIC "${cuda_runtime}" Threads::Thread
   PRIVATE openlora_core openlora_warnings)
 
 file(GLOB cuda_gpu_test_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/cuda/*_test.cc")
-list(FILTER cuda_gpu_test_sources EXCLUDE REGEX "/machine_test\\.cc$") # of the simulator
+list(FILTER cuda_gpu_test_sources EXCLUDE REGEX "/(machine|decoder)_test\\.cc$") # of the simulator
 # Without GoogleTest: test/gpu/gtest/gtest.h is what they need of it.
 add_executable(openlora_gpu_tests "${PROJECT_SOURCE_DIR}/test/gpu/main.cc" ${cuda_gpu_test_sources})
 target_include_directories(openlora_gpu_tests PRIVATE

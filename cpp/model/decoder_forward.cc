@@ -18,7 +18,8 @@ class Decoder {
   Decoder(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch, const DecoderBuffers& buffers,
           Ops* ops)
       : config_(config), weights_(weights), batch_(batch), ops_(*ops), b_(buffers) {
-    for (TensorView* view : {&b_.x, &b_.normed, &b_.qkv, &b_.context, &b_.gate_up, &b_.cos_sin[0], &b_.cos_sin[1]})
+    for (TensorView* view :
+         {&b_.x, &b_.normed, &b_.added, &b_.qkv, &b_.context, &b_.gate_up, &b_.cos_sin[0], &b_.cos_sin[1]})
       view->rows = batch.rows.rows;
     b_.last.rows = b_.logits.rows = static_cast<int64_t>(batch.logit_rows.size());
     q_ = Columns(b_.qkv, 0, config.q_dim());
@@ -29,6 +30,7 @@ class Decoder {
   }
 
   void Begin() {
+    ops_.BeginStep(batch_);
     ops_.Embed({batch_.rows.row_token, batch_.rows.rows, &weights_.embed(), config_.embedding_scale, b_.x,
                 EmbedSite(config_), &batch_.entries, &batch_.pages});
     for (size_t i = 0; i < config_.ropes.size(); ++i) {
@@ -71,9 +73,11 @@ class Decoder {
   void Head() {
     if (batch_.logit_rows.empty()) return;
     ops_.GatherRows(b_.x, batch_.logit_rows, b_.last);
-    ops_.RmsNorm(b_.last, weights_.final_norm(), config_.hidden, config_.norm_eps, b_.last);
+    TensorView normed = b_.normed;
+    normed.rows = b_.last.rows;
+    ops_.RmsNorm(b_.last, weights_.final_norm(), config_.hidden, config_.norm_eps, normed);
     const std::array products{Product{&weights_.head(), b_.logits, HeadSite(config_), false}};
-    ops_.Project({b_.last, products, &batch_.logit_entries, &batch_.pages});
+    ops_.Project({normed, products, &batch_.logit_entries, &batch_.pages});
     if (config_.logit_soft_cap > 0) ops_.SoftCap(b_.logits, config_.logit_soft_cap);
   }
 
@@ -97,14 +101,14 @@ class Decoder {
     if (rope >= 0) ops_.Rope(x, heads, config_.head_dim, b_.cos_sin[rope]);
   }
 
-  // b_.x += scale * norm(product of x). Nobody reads b_.normed any more.
+  // b_.x += scale * norm(product of x).
   void AddToResidual(const TensorView& x, Product product, const float* gain, const Gate* gate = nullptr) {
     const bool is_plain = gain == nullptr && config_.residual_scale == 1;
-    product.out = is_plain ? b_.x : b_.normed;
+    product.out = is_plain ? b_.x : b_.added;
     product.accumulates = is_plain;
     Project(x, std::array{product}, gate);
-    if (gain != nullptr) ops_.RmsNorm(b_.normed, gain, config_.hidden, config_.norm_eps, b_.normed);
-    if (!is_plain) ops_.AddScaled(b_.normed, config_.residual_scale, b_.x);
+    if (gain != nullptr) ops_.RmsNorm(b_.added, gain, config_.hidden, config_.norm_eps, b_.added);
+    if (!is_plain) ops_.AddScaled(b_.added, config_.residual_scale, b_.x);
   }
 
   const ModelConfig& config_;
@@ -115,45 +119,54 @@ class Decoder {
   TensorView q_, k_, v_, gate_, up_;  // columns of b_.qkv and b_.gate_up
 };
 
-// Each(view, rows, cols) for every buffer.
+// Each(view, dtype, rows, cols) for every buffer of its own.
 template <typename Each>
-void ForEachBuffer(const ModelConfig& config, int64_t rows, int64_t logit_rows, DecoderBuffers* buffers,
+void ForEachBuffer(const ModelConfig& config, DType input, int64_t rows, int64_t logit_rows, DecoderBuffers* buffers,
                    const Each& each) {
-  each(&buffers->x, rows, config.hidden);
-  each(&buffers->normed, rows, config.hidden);
-  each(&buffers->qkv, rows, config.q_dim() + 2 * config.kv_dim());
-  each(&buffers->context, rows, config.q_dim());
-  each(&buffers->gate_up, rows, 2 * config.intermediate);
-  for (size_t i = 0; i < config.ropes.size(); ++i) each(&buffers->cos_sin[i], rows, config.rotary_dim());
-  each(&buffers->last, logit_rows, config.hidden);
-  each(&buffers->logits, logit_rows, config.vocab);
+  constexpr DType kF32 = DType::kF32;
+  each(&buffers->x, kF32, rows, config.hidden);
+  each(&buffers->normed, input, rows, config.hidden);
+  if (input != kF32 && (config.has_post_norms || config.residual_scale != 1))
+    each(&buffers->added, kF32, rows, config.hidden);
+  each(&buffers->qkv, kF32, rows, config.q_dim() + 2 * config.kv_dim());
+  each(&buffers->context, input, rows, config.q_dim());
+  each(&buffers->gate_up, kF32, rows, 2 * config.intermediate);
+  for (size_t i = 0; i < config.ropes.size(); ++i) each(&buffers->cos_sin[i], kF32, rows, config.rotary_dim());
+  each(&buffers->last, kF32, logit_rows, config.hidden);
+  each(&buffers->logits, kF32, logit_rows, config.vocab);
 }
 
 // Rows and buffers begin at multiples of 64 bytes. A stride that is a multiple of 4 KiB puts the same column of all
 // rows into one set of the L1 cache, so such strides get one line more.
-int64_t StrideOf(int64_t cols) {
-  const int64_t stride = (cols + 15) / 16 * 16;
-  return stride % 1024 == 0 && stride > 0 ? stride + 16 : stride;
+int64_t StrideOf(DType dtype, int64_t cols) {
+  const auto line = static_cast<int64_t>(64 / SizeOf(dtype));
+  const int64_t stride = (cols + line - 1) / line * line;
+  return stride % (64 * line) == 0 && stride > 0 ? stride + line : stride;
 }
 
 }  // namespace
 
-int64_t DecoderBufferBytes(const ModelConfig& config, int32_t rows, int32_t logit_rows) {
+int64_t DecoderBufferBytes(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows) {
   DecoderBuffers unused;
   int64_t bytes = 0;
-  ForEachBuffer(config, rows, logit_rows, &unused,
-                [&](TensorView*, int64_t count, int64_t cols) { bytes += count * StrideOf(cols) * 4; });
+  ForEachBuffer(config, input, rows, logit_rows, &unused,
+                [&](TensorView*, DType dtype, int64_t count, int64_t cols) {
+                  bytes += count * StrideOf(dtype, cols) * static_cast<int64_t>(SizeOf(dtype));
+                });
   return bytes;
 }
 
-DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, int32_t rows, int32_t logit_rows, void* memory) {
+DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows,
+                                  void* memory) {
   DecoderBuffers buffers;
-  float* next = static_cast<float*>(memory);
-  ForEachBuffer(config, rows, logit_rows, &buffers, [&](TensorView* view, int64_t count, int64_t cols) {
-    const int64_t stride = StrideOf(cols);
-    *view = {next, DType::kF32, count, cols, stride};
-    next += count * stride;
-  });
+  auto* next = static_cast<uint8_t*>(memory);
+  ForEachBuffer(config, input, rows, logit_rows, &buffers,
+                [&](TensorView* view, DType dtype, int64_t count, int64_t cols) {
+                  const int64_t stride = StrideOf(dtype, cols);
+                  *view = {next, dtype, count, cols, stride};
+                  next += count * stride * static_cast<int64_t>(SizeOf(dtype));
+                });
+  if (input == DType::kF32) buffers.added = buffers.normed;
   return buffers;
 }
 

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <span>
 
 #include "model/model_config.h"
 #include "model/model_weights.h"
@@ -10,22 +9,13 @@
 
 namespace openlora {
 
-// One step's input, laid out by the engine.
-struct BatchView {
-  RowsView rows;
-  EntriesView entries;
-  KvView kv;
-  AdapterPages pages;
-  std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
-  EntriesView logit_entries;            // the entries of those rows, numbered as in logit_rows
-};
-
-// Activations of a step of up to T rows, f32, in the memory of the ops' device.
+// Activations of a step of up to T rows in the memory of the ops' device; f32 where nothing else is said.
 struct DecoderBuffers {
   TensorView x;                   // [T, H] the residual stream
-  TensorView normed;              // [T, H]
+  TensorView normed;              // [T, H] Ops::input_dtype()
+  TensorView added;               // [T, H] on its way to x; in the memory of `normed` if that is f32
   TensorView qkv;                 // [T, (heads + 2 kv_heads) * head_dim]
-  TensorView context;             // [T, heads * head_dim]
+  TensorView context;             // [T, heads * head_dim] Ops::input_dtype()
   TensorView gate_up;             // [T, 2 * intermediate]
   TensorView cos_sin[kRopesMax];  // [T, rotary_dim]
   TensorView last;                // [logit rows, H]
@@ -33,8 +23,9 @@ struct DecoderBuffers {
 };
 
 // Bytes that buffers for `rows` rows and `logit_rows` rows of logits need, and the views over such memory.
-int64_t DecoderBufferBytes(const ModelConfig& config, int32_t rows, int32_t logit_rows);
-DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, int32_t rows, int32_t logit_rows, void* memory);
+int64_t DecoderBufferBytes(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows);
+DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows,
+                                  void* memory);
 
 // Computes the batch: KV of all rows is appended, buffers.logits holds a row for each of logit_rows. Returns early,
 // with unusable results, when `is_aborted` is set.

@@ -72,6 +72,10 @@ struct SlotPages {
   const SitePages* sites = nullptr;  // [sites of the base]
   const TileRun* runs = nullptr;
   const uint32_t* frames = nullptr;  // numbers within the pool, in the adapter's order
+  // For who copies the three: how long the other two are, and which load of all the adapter came with.
+  uint32_t run_count = 0;
+  uint32_t frame_count = 0;
+  uint64_t load = 0;
 };
 
 struct AdapterPages {

@@ -17,6 +17,33 @@ namespace openlora {
 // rows, their count, where a prompt was cut into chunks, or the number of threads — bit for bit. So each output is one
 // fixed f32 expression: sums over `in` run in ascending order in one chain (see cpu/README.md for the exceptions).
 
+// One step's input, laid out by the engine.
+struct BatchView {
+  RowsView rows;
+  EntriesView entries;
+  KvView kv;
+  AdapterPages pages;
+  std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  EntriesView logit_entries;            // the entries of those rows, numbered as in logit_rows
+};
+
+// What no step of an engine exceeds.
+struct StepLimits {
+  int32_t rows = 0;        // T
+  int32_t context = 0;     // positions of a sequence
+  int32_t logit_rows = 0;  // of Head
+  int32_t hidden = 0;
+  int32_t project_in = 0;  // the largest `in` of a Project
+  int32_t vocab = 0;
+  int32_t sites = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  WeightFormat weights = DType::kF32;
+  DType kv = DType::kF32;
+  DType adapters = DType::kF32;
+};
+
 // A matrix of the base, packed by an Ops for its own use.
 struct Weight {
   WeightFormat format = DType::kF32;
@@ -45,7 +72,7 @@ struct Gate {
 };
 
 struct ProjectArgs {
-  TensorView x;                          // [T, in] f32
+  TensorView x;                          // [T, in] f32, or Ops::input_dtype()
   std::span<const Product> products;     // share x; at most 3
   const EntriesView* entries = nullptr;  // null or empty: base only, costs nothing
   const AdapterPages* pages = nullptr;
@@ -66,7 +93,7 @@ struct EmbedArgs {
 
 struct AttentionArgs {
   TensorView q;    // [T, heads * head_dim] f32
-  TensorView out;  // the same shape
+  TensorView out;  // the same shape, Ops::input_dtype()
   RowsView rows;
   KvView kv;
   int32_t layer = 0;
@@ -166,9 +193,16 @@ class Ops {
                          void* tile) const = 0;
 
   // --- a step ---
+  // What the products of a step read: RmsNorm and Attention write it for them.
+  virtual DType input_dtype() const { return DType::kF32; }
+  // Before the first step. An error: this model, or so much memory, isn't possible.
+  virtual Status Reserve(const StepLimits&) { return Ok(); }
+  // Before the first op of a step. All that views of later ops point to is that of `batch`, and stays until the step's
+  // Synchronize.
+  virtual void BeginStep(const BatchView&) {}
   virtual void Embed(const EmbedArgs& args) = 0;
   // out[t,:] = x[t,:] / sqrt(mean(x²) + eps) * gain; [T, dim], T rows of `groups` vectors each when x is [T, groups *
-  // dim].
+  // dim]. `out`: f32, x itself too, or input_dtype().
   virtual void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) = 0;
   // y = x·Wᵀ (+ bias) + Σ_a w_a · (x·A_aᵀ)·B_aᵀ for each product.
   virtual void Project(const ProjectArgs& args) = 0;

@@ -6,17 +6,11 @@
 #include <string>
 
 #include "base/status.h"
+#include "device/errors.h"
 #include "device/shape.h"
 #include "gpu/images.h"
 
 namespace openlora::cuda_gpu {
-
-// No library of NVIDIA's driver, or one too old for this build.
-inline constexpr char kErrCudaDriver[] = "ERR_CUDA_DRIVER";
-// No such device, or one that no image runs on.
-inline constexpr char kErrCudaDevice[] = "ERR_CUDA_DEVICE";
-// A call or a kernel failed. Nothing of this process can use the device afterwards.
-inline constexpr char kErrCudaFailed[] = "ERR_CUDA_FAILED";
 
 inline constexpr int kArchitectureMin = 80;
 

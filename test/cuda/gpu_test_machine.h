@@ -25,7 +25,7 @@ inline cuda_gpu::Machine& GpuUnderTest() {
     if (status.ok()) status = cuda_gpu::Machine::Open({.is_managed = true}, images, &opened);
     if (!status.ok()) {
       std::printf("skipped: %s: %s\n", status.code(), status.message().c_str());
-      std::exit(status.code() == std::string(cuda_gpu::kErrCudaDriver) ? 77 : 1);
+      std::exit(status.code() == std::string(kErrCudaDriver) ? 77 : 1);
     }
     std::printf("on %s, compute capability %.1f\n", opened->name().c_str(), opened->architecture() / 10.0);
     return opened;

@@ -1,0 +1,29 @@
+#pragma once
+
+// CudaMachine: what the ops launch kernels on. The simulator, or a GPU where DEV_GPU_HOST is defined.
+
+#if defined(DEV_GPU_HOST)
+#include "gpu/launch.h"
+#else
+#include "sim/launch.h"
+#endif
+
+#include "base/status.h"
+#include "device/errors.h"
+
+namespace openlora {
+
+#if defined(DEV_GPU_HOST)
+using CudaMachine = cuda_gpu::Machine;
+inline Status StatusOf(const CudaMachine& machine) { return machine.status(); }
+inline int MultiprocessorsOf(const CudaMachine& machine) { return machine.multiprocessors(); }
+#else
+using CudaMachine = cuda_sim::Machine;
+inline Status StatusOf(const CudaMachine& machine) {
+  return machine.violation().empty() ? Ok() : Status(kErrCudaFailed, machine.violation());
+}
+// As few as there can be with several blocks: each costs a fiber for each thread.
+inline int MultiprocessorsOf(const CudaMachine&) { return 2; }
+#endif
+
+}  // namespace openlora

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "ops/context.h"
+
+namespace openlora {
+
+// Arrays for one step, put together in host memory and copied at once. Where an array stands depends on the capacities
+// of those before it alone.
+class Staging {
+ public:
+  Staging(CudaContext& context, const char* name) : context_(context), name_(name) {}
+  ~Staging() {
+    if (device_ != nullptr) context_.Free(device_);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  template <class T>
+  struct Place {
+    size_t offset = 0;
+  };
+
+  // Nothing may read what was there any more.
+  void Clear() { used_ = 0; }
+  // Room for `capacity` values, or for all of them.
+  template <class T>
+  Place<T> Add(std::span<const T> values, size_t capacity = 0) {
+    static_assert(alignof(T) <= kAlignment);
+    const size_t begin = (used_ + kAlignment - 1) / kAlignment * kAlignment;
+    used_ = begin + std::max(values.size(), capacity) * sizeof(T);
+    if (host_.size() < used_) host_.resize(std::max(used_, 2 * host_.size()));
+    if (!values.empty()) std::memcpy(host_.data() + begin, values.data(), values.size_bytes());
+    return {begin};
+  }
+  template <class T>
+  Place<T> AddOne(const T& value) {
+    return Add(std::span<const T>(&value, 1));
+  }
+  Status Upload() {
+    if (device_bytes_ < used_) {
+      if (device_ != nullptr) context_.Free(device_);
+      device_ = nullptr;
+      device_bytes_ = host_.size();
+      OPENLORA_RETURN_IF_ERROR(context_.Allocate(name_, device_bytes_, &device_));
+    }
+    context_.Copy(device_, host_.data(), used_);
+    return Ok();
+  }
+  // Once it is uploaded.
+  template <class T>
+  const T* At(Place<T> place) const {
+    return reinterpret_cast<const T*>(static_cast<const uint8_t*>(device_) + place.offset);
+  }
+
+ private:
+  static constexpr size_t kAlignment = 16;
+  CudaContext& context_;
+  const char* name_;
+  std::vector<uint8_t> host_;
+  size_t used_ = 0;
+  void* device_ = nullptr;
+  size_t device_bytes_ = 0;
+};
+
+}  // namespace openlora
