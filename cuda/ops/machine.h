@@ -17,6 +17,7 @@ namespace openlora {
 using CudaMachine = cuda_gpu::Machine;
 inline Status StatusOf(const CudaMachine& machine) { return machine.status(); }
 inline int MultiprocessorsOf(const CudaMachine& machine) { return machine.multiprocessors(); }
+inline constexpr bool kIsSimulated = false;
 #else
 using CudaMachine = cuda_sim::Machine;
 inline Status StatusOf(const CudaMachine& machine) {
@@ -24,6 +25,7 @@ inline Status StatusOf(const CudaMachine& machine) {
 }
 // As few as there can be with several blocks: each costs a fiber for each thread.
 inline int MultiprocessorsOf(const CudaMachine&) { return 2; }
+inline constexpr bool kIsSimulated = true;
 #endif
 
 }  // namespace openlora

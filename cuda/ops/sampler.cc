@@ -14,6 +14,11 @@ static_assert(sizeof(sample::Result) == sizeof(SampleResult) && sizeof(sample::B
 constexpr int64_t kBinBytes = sample::kBins * static_cast<int64_t>(sizeof(sample::Bin));
 constexpr int64_t kChunkBytes = static_cast<int64_t>(sizeof(uint64_t) + sizeof(sample::Mass)) + kBinBytes;
 
+// Results don't depend on these; the simulator's time does.
+constexpr int kThreads = kIsSimulated ? 64 : sample::kThreads;
+constexpr int kFinishThreads = kIsSimulated ? 64 : sample::kFinishThreads;
+constexpr int32_t kListMax = kIsSimulated ? 2 * sample::kListMin : sample::kListMax;
+
 }  // namespace
 
 CudaSampler::~CudaSampler() {
@@ -61,7 +66,7 @@ Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> 
                               .stride = logits.stride,
                               .vocabulary = static_cast<int32_t>(logits.cols),
                               .chunk = sample::kChunk,
-                              .list_max = sample::kListMax,
+                              .list_max = kListMax,
                               .rows_max = rows_max_,
                               .row_count = staging_.At(count_at),
                               .rows = staging_.At(table_at),
@@ -75,9 +80,9 @@ Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> 
                               .results = static_cast<sample::Result*>(results_memory_)};
   const int pieces = static_cast<int>(count * chunks_);
   const int blocks = std::min(pieces, context_.multiprocessors() * kBlocksOfSm);
-  context_.Launch(sample::Scan, {blocks, sample::kThreads, sample::kScanSharedBytes}, params);
-  context_.Launch(sample::Weigh, {blocks, sample::kThreads, sample::kWeighSharedBytes}, params);
-  context_.Launch(sample::Finish, {count, sample::kFinishThreads, sample::kFinishSharedBytes}, params);
+  context_.Launch(sample::Scan, {blocks, kThreads, sample::kScanSharedBytes}, params);
+  context_.Launch(sample::Weigh, {blocks, kThreads, sample::kWeighSharedBytes}, params);
+  context_.Launch(sample::Finish, {count, kFinishThreads, sample::kFinishSharedBytes}, params);
   results_ = results;
   host_results_.resize(rows.size());
   context_.Copy(host_results_.data(), results_memory_, rows.size() * sizeof(sample::Result));
