@@ -157,7 +157,8 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
   for (const SiteShape& site : sites) one.push_back(cases::RandomSite(random, site, kRank, DType::kBF16));
   std::vector<cases::SiteValues> values;
   for (int layer = 0; layer < layers; ++layer) values.insert(values.end(), one.begin(), one.end());
-  const SimLoraPool pool(machine, all, cases::AdapterValues(static_cast<size_t>(adapters), values), kTileColumns, 2);
+  const SimLoraPool pool(machine, all, cases::AdapterValues(static_cast<size_t>(adapters), values), DType::kBF16,
+                         kTileColumns, 2);
 
   const auto n = static_cast<size_t>(adapters);
   cases::Assignment assignment;
@@ -190,8 +191,8 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
                               ys[p]->data()};
       }
       const int blocks = processors * lora::kBlocksOfSm;
-      dev::Launch(lora::Shrink, {blocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine, 0}, params);
-      dev::Launch(lora::Expand, {blocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine, 0}, params);
+      dev::Launch(lora::ShrinkBF16, {blocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine, 0}, params);
+      dev::Launch(lora::ExpandBF16, {blocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine, 0}, params);
     }
   };
   Report("lora qkv r16, distinct adapters " + std::to_string(adapters), bytes * adapters, TimeOf(launch) / layers,

@@ -59,10 +59,7 @@ bool FairQueue::CameFirst::operator()(const Sequence* a, const Sequence* b) cons
 
 Flow* FairQueue::FlowOf(const Sequence& sequence) {
   std::unique_ptr<Tenant>& tenant = tenants_[sequence.request.tenant];
-  if (tenant == nullptr) {
-    tenant = std::make_unique<Tenant>();
-    tenant->key.number = tenants_made_++;
-  }
+  if (tenant == nullptr) tenant = std::make_unique<Tenant>();
   const int64_t adapter = sequence.adapters.empty() ? 0 : sequence.adapters[0]->handle;
   std::unique_ptr<Flow>& flow = tenant->flows[adapter];
   if (flow == nullptr) {
@@ -98,6 +95,7 @@ void FairQueue::Remove(Sequence* sequence) {
 void FairQueue::Admit(Sequence* sequence) {
   Dequeue(sequence);
   ++admissions_;
+  if (!sequence->is_in_turn) return;
   const Flow& flow = *sequence->flow;
   virtual_time_ = std::max(virtual_time_, flow.tenant->served);
   flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
@@ -108,8 +106,11 @@ void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
 void FairQueue::Return(Sequence* sequence) {
   Flow* flow = sequence->flow;
   Tenant* tenant = flow->tenant;
-  if (tenant->order.empty()) tenant->served = std::max(tenant->served, virtual_time_);
   Unlink(flow);
+  if (tenant->order.empty()) {
+    tenant->served = std::max(tenant->served, virtual_time_);
+    tenant->key.since = sequence->arrival;
+  }
   if (flow->waiting.empty()) flow->served = std::max(flow->served, tenant->virtual_time);
   flow->waiting.insert(sequence);
   waiting_.insert(sequence);
@@ -269,6 +270,8 @@ Sequence* FairQueue::Visit::Next() {
   state_->last = next;
   return next;
 }
+
+bool FairQueue::Visit::IsInTurn() const { return state_->tenant != nullptr; }
 
 void FairQueue::Visit::SkipFlow() { state_->skipped_flows.insert(state_->last->flow); }
 

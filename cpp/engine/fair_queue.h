@@ -17,10 +17,10 @@ namespace openlora {
 // Waiting sequences in the order in which they are to be served. Service is shared equally among tenants and, within a
 // tenant, among the adapters that its requests name (by the first of them; the base alone is one more): whoever has had
 // least goes first. Service is counted, not requests: Sheng et al., "Fairness in Serving Large Language Models", OSDI
-// 2024, arXiv:2401.00588. Who comes back from idleness starts at the virtual time, the counter of whoever was admitted
-// last, so that nobody saves up service: Goyal et al., "Start-time Fair Queuing", SIGCOMM 1996. Within a tenant
-// priority goes before fairness among adapters. Of kTurns admissions one is for whoever has waited longest, so that
-// neither a low priority nor newcomers without end keep anyone waiting for ever: with n before it in the order of
+// 2024, arXiv:2401.00588. Who comes back from idleness starts at the virtual time, the counter of whoever was last
+// admitted in turn, so that nobody saves up service: Goyal et al., "Start-time Fair Queuing", SIGCOMM 1996. Within a
+// tenant priority goes before fairness among adapters. Of kTurns admissions one is for whoever has waited longest, so
+// that neither a low priority nor newcomers without end keep anyone waiting for ever: with n before it in the order of
 // arrival, nobody waits for more than kTurns (n + 1) admissions. Engine thread only; every change is O(log waiting).
 class FairQueue {
  public:
@@ -63,6 +63,8 @@ class FairQueue {
     ~Visit();
     // Null when nobody is left.
     Sequence* Next();
+    // Whether it was its tenant's turn, of the one that Next gave last: it isn't there because it waited longest.
+    bool IsInTurn() const;
     // To the one that Next gave last; it counts as admitted.
     void Charge(double cost);
     // Nothing more of the flow, or of the tenant, of the one that Next gave last, but for whoever goes first of all.
@@ -88,7 +90,7 @@ class FairQueue {
   };
   struct TenantKey {
     double served = 0;
-    uint64_t number = 0;
+    uint64_t since = UINT64_MAX;  // arrival of the sequence with which it came back: equals go by it
     std::partial_ordering operator<=>(const TenantKey& other) const = default;
   };
   struct GoesFirst {
@@ -112,7 +114,6 @@ class FairQueue {
   double served_max_ = 0;
   uint64_t admissions_ = 0;
   int64_t tenants_busy_ = 0;
-  uint64_t tenants_made_ = 0;
   size_t tenants_kept_max_ = 64;
 
   friend struct Flow;

@@ -150,6 +150,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
   while (Sequence* sequence = visit.Next()) {
     if (!ledger->CanRun(*sequence)) continue;
     plan_begun(sequence);
+    sequence->is_in_turn = visit.IsInTurn();
     const Turn turn = PlanWaiting(sequence, ledger);
     if (turn == Turn::kBlocksAll) break;
     if (turn == Turn::kBlocksTenant) {
@@ -165,6 +166,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
   // way.
   for (Sequence* sequence : reserved_) {
     if (ledger->IsVisited(sequence) || !AreResident(*sequence) || !ledger->CanRun(*sequence)) continue;
+    sequence->is_in_turn = false;
     if (PlanWaiting(sequence, ledger) == Turn::kBlocksAll) return;
   }
 }

@@ -80,10 +80,12 @@ void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint6
   ++adapters_resident_;
   if (adapter->pins == 0) order_->Add(&adapter->eviction);
   ++loads_;
-  slots_[static_cast<size_t>(adapter->slot)] = {
-      adapter->layout.sites.data(),    adapter->layout.runs.data(),
-      adapter->frames.data(),          static_cast<uint32_t>(adapter->layout.runs.size()),
-      static_cast<uint32_t>(adapter->frames.size()), loads_};
+  slots_[static_cast<size_t>(adapter->slot)] = {adapter->layout.sites.data(),
+                                                adapter->layout.runs.data(),
+                                                adapter->frames.data(),
+                                                static_cast<uint32_t>(adapter->layout.runs.size()),
+                                                static_cast<uint32_t>(adapter->frames.size()),
+                                                loads_};
 }
 
 void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {

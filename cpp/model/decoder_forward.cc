@@ -149,10 +149,9 @@ int64_t StrideOf(DType dtype, int64_t cols) {
 int64_t DecoderBufferBytes(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows) {
   DecoderBuffers unused;
   int64_t bytes = 0;
-  ForEachBuffer(config, input, rows, logit_rows, &unused,
-                [&](TensorView*, DType dtype, int64_t count, int64_t cols) {
-                  bytes += count * StrideOf(dtype, cols) * static_cast<int64_t>(SizeOf(dtype));
-                });
+  ForEachBuffer(config, input, rows, logit_rows, &unused, [&](TensorView*, DType dtype, int64_t count, int64_t cols) {
+    bytes += count * StrideOf(dtype, cols) * static_cast<int64_t>(SizeOf(dtype));
+  });
   return bytes;
 }
 

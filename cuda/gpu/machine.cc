@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <map>
+#include <mutex>
 #include <vector>
 
 namespace openlora::cuda_gpu {
@@ -19,7 +20,8 @@ Status ErrorOf(cudaError_t error, const char* what) {
                cudaGetErrorName(error), static_cast<int>(error));
 }
 
-// Names the driver's version, which is what is missing most often.
+}  // namespace
+
 Status CheckDriver() {
   int driver = 0, runtime = 0;
   (void)cudaDriverGetVersion(&driver);
@@ -32,8 +34,6 @@ Status CheckDriver() {
   return Error(kErrCudaDriver, "the NVIDIA driver has CUDA %d.%d, and this build needs %d.0 or later (%s)",
                driver / 1000, driver % 1000 / 10, runtime / 1000, cudaGetErrorString(error));
 }
-
-}  // namespace
 
 struct Machine::State {
   struct Captured {
@@ -48,15 +48,19 @@ struct Machine::State {
   std::vector<cudaStream_t> streams;
   std::vector<cudaEvent_t> events;
   std::vector<Captured> graphs;
+  mutable std::mutex mutex;  // of status
   Status status;
 
   cudaStream_t Stream(int index) const { return streams[static_cast<size_t>(index)]; }
   cudaEvent_t Event(int index) const { return events[static_cast<size_t>(index)]; }
   // Whether all was well until now and this call is: keeps the first error.
   bool Check(cudaError_t error, const char* what) {
+    const std::lock_guard lock(mutex);
     if (status.ok() && error != cudaSuccess) status = ErrorOf(error, what);
     return status.ok();
   }
+  // Whether all was well until now; the calling thread's device is this one from now on.
+  bool Enter() { return Check(cudaSetDevice(options.device), "choosing the device"); }
 
   Status Load(const std::string& stem, const Module& module);
 };
@@ -124,14 +128,18 @@ Machine::~Machine() {
 int Machine::architecture() const { return state_->properties.major * 10 + state_->properties.minor; }
 int Machine::multiprocessors() const { return state_->properties.multiProcessorCount; }
 std::string Machine::name() const { return state_->properties.name; }
-const Status& Machine::status() const { return state_->status; }
+Status Machine::status() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->status;
+}
 
 Status Machine::MemoryBytes(size_t* free, size_t* total) {
+  if (!state_->Enter()) return status();
   return ErrorOf(cudaMemGetInfo(free, total), "asking for free memory");
 }
 
 void* Machine::Allocate(const std::string& name, size_t bytes) {
-  if (!state_->status.ok()) return nullptr;
+  if (!state_->Enter()) return nullptr;
   void* memory = nullptr;
   const size_t wanted = bytes == 0 ? 1 : bytes;
   const cudaError_t error = state_->options.is_managed ? cudaMallocManaged(&memory, wanted, cudaMemAttachGlobal)
@@ -148,7 +156,9 @@ void* Machine::Allocate(const std::string& name, size_t bytes) {
   return memory;
 }
 
-void Machine::Free(void* memory) { state_->Check(cudaFree(memory), "freeing memory"); }
+void Machine::Free(void* memory) {
+  if (state_->Enter()) state_->Check(cudaFree(memory), "freeing memory");
+}
 
 int Machine::MakeStream() {
   cudaStream_t stream = nullptr;
@@ -158,9 +168,10 @@ int Machine::MakeStream() {
 }
 
 void Machine::Launch(int stream, const dev::Shape& shape, const char* kernel, const void* params) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   const auto found = state_->kernels.find(kernel);
   if (found == state_->kernels.end()) {
+    const std::lock_guard lock(state_->mutex);
     state_->status = Error(kErrInternal, "no image has a kernel %s", kernel);
     return;
   }
@@ -179,12 +190,12 @@ void Machine::Launch(int stream, const dev::Shape& shape, const char* kernel, co
 }
 
 void Machine::Copy(int stream, void* to, const void* from, size_t bytes) {
-  if (!state_->status.ok() || bytes == 0) return;
+  if (bytes == 0 || !state_->Enter()) return;
   state_->Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->Stream(stream)), "a copy");
 }
 
 void Machine::Fill(int stream, void* to, uint8_t value, size_t bytes) {
-  if (!state_->status.ok() || bytes == 0) return;
+  if (bytes == 0 || !state_->Enter()) return;
   state_->Check(cudaMemsetAsync(to, value, bytes, state_->Stream(stream)), "a fill");
 }
 
@@ -197,12 +208,12 @@ int Machine::Record(int stream) {
 }
 
 void Machine::Wait(int stream, int event) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   state_->Check(cudaStreamWaitEvent(state_->Stream(stream), state_->Event(event), 0), "waiting for an event");
 }
 
 bool Machine::Query(int event) {
-  if (!state_->status.ok()) return true;
+  if (!state_->Enter()) return true;
   const cudaError_t error = cudaEventQuery(state_->Event(event));
   if (error == cudaErrorNotReady) return false;
   state_->Check(error, "asking for an event");
@@ -210,32 +221,32 @@ bool Machine::Query(int event) {
 }
 
 void Machine::SynchronizeEvent(int event) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   state_->Check(cudaEventSynchronize(state_->Event(event)), "the device");
 }
 
 void Machine::SynchronizeStream(int stream) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   state_->Check(cudaStreamSynchronize(state_->Stream(stream)), "the device");
 }
 
 double Machine::MillisecondsBetween(int begin, int end) {
   float milliseconds = 0;
-  if (state_->status.ok())
+  if (state_->Enter())
     state_->Check(cudaEventElapsedTime(&milliseconds, state_->Event(begin), state_->Event(end)),
                   "the time between two events");
   return milliseconds;
 }
 
 void Machine::BeginCapture(int stream) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   state_->Check(cudaStreamBeginCapture(state_->Stream(stream), cudaStreamCaptureModeThreadLocal),
                 "beginning a capture");
 }
 
 int Machine::EndCapture(int stream) {
   State::Captured captured;
-  if (state_->status.ok() &&
+  if (state_->Enter() &&
       state_->Check(cudaStreamEndCapture(state_->Stream(stream), &captured.graph), "ending a capture"))
     state_->Check(cudaGraphInstantiate(&captured.exec, captured.graph, 0), "making a graph");
   state_->graphs.push_back(captured);
@@ -243,7 +254,7 @@ int Machine::EndCapture(int stream) {
 }
 
 void Machine::LaunchGraph(int graph, int stream) {
-  if (!state_->status.ok()) return;
+  if (!state_->Enter()) return;
   state_->Check(cudaGraphLaunch(state_->graphs[static_cast<size_t>(graph)].exec, state_->Stream(stream)), "a graph");
 }
 

@@ -21,8 +21,11 @@ struct Options {
   bool is_managed = false;
 };
 
+// ERR_CUDA_DRIVER where no device can be used, with the driver's version, which is what is missing most often.
+Status CheckDriver();
+
 // A GPU through the CUDA runtime, with the calls of cuda_sim::Machine. The first error is kept, and nothing runs after
-// it. One thread at a time.
+// it. Several threads may allocate, free, launch, copy, fill and synchronise streams; all else is for one at a time.
 class Machine {
  public:
   static Status Open(const Options& options, const Images& images, std::unique_ptr<Machine>* machine);
@@ -57,7 +60,7 @@ class Machine {
   int EndCapture(int stream);
   void LaunchGraph(int graph, int stream);
 
-  const Status& status() const;
+  Status status() const;
 
  private:
   struct State;

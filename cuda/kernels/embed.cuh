@@ -49,6 +49,7 @@ __device__ __forceinline__ int SegmentOf(const lora::Params& lora, int segments,
 }
 
 // Element (rank, column) of A, which has `ranks`.
+template <bool is_f16>
 __device__ __forceinline__ float ValueOfA(const lora::Params& lora, const lora::Slot& slot, const lora::Site& site,
                                           int rank, int column) {
   const lora::Run run = slot.runs[site.a + rank / lora::kRunRanks];
@@ -64,11 +65,13 @@ __device__ __forceinline__ float ValueOfA(const lora::Params& lora, const lora::
   }
   const uint8_t* const tile = lora.pool + static_cast<int64_t>(slot.frames[frame]) * lora.frame_bytes + offset;
   const int at = (inside / lora::kGroup * ranks + in_run) * lora::kGroup + inside % lora::kGroup;
-  return dev::ToFloat(reinterpret_cast<const dev::BF16*>(tile)[at]);
+  const uint16_t bits = reinterpret_cast<const uint16_t*>(tile)[at];
+  return is_f16 ? dev::F16ToFloat(bits) : dev::ToFloat(bits);
 }
 
 // A warp for each entry, a lane for each rank.
-__global__ void __launch_bounds__(kThreads) Shrink(const ShrinkParams params) {
+template <bool is_f16>
+__device__ __forceinline__ void ShrinkAll(const ShrinkParams& params) {
   const lora::Params& lora = params.lora;
   const int segments = *lora.segment_count;
   if (segments == 0) return;
@@ -80,10 +83,12 @@ __global__ void __launch_bounds__(kThreads) Shrink(const ShrinkParams params) {
     const int ranks = dev::CeilDiv(site.rank, lora::kTileRanks) * lora::kTileRanks;
 #pragma unroll 1
     for (int rank = dev::Lane(); rank < ranks; rank += 32) {
-      const float a = rank < site.rank ? ValueOfA(lora, slot, site, rank, token) : 0.0f;
+      const float a = rank < site.rank ? ValueOfA<is_f16>(lora, slot, site, rank, token) : 0.0f;
       lora.h[static_cast<int64_t>(entry) * lora::kRankMax + rank] = a * params.scale;
     }
   }
 }
+__global__ void __launch_bounds__(kThreads) ShrinkBF16(const ShrinkParams params) { ShrinkAll<false>(params); }
+__global__ void __launch_bounds__(kThreads) ShrinkF16(const ShrinkParams params) { ShrinkAll<true>(params); }
 
 }  // namespace openlora::embed

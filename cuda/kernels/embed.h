@@ -34,4 +34,5 @@ struct ShrinkParams {
 
 DEV_KERNEL(embed, GatherBF16, GatherParams)
 DEV_KERNEL(embed, GatherF16, GatherParams)
-DEV_KERNEL(embed, Shrink, ShrinkParams)
+DEV_KERNEL(embed, ShrinkBF16, ShrinkParams)
+DEV_KERNEL(embed, ShrinkF16, ShrinkParams)

@@ -7,7 +7,16 @@
 
 namespace openlora::lora {
 
-using dev::BF16;
+using Bits16 = uint16_t;  // bf16 or f16
+
+template <bool is_f16>
+__device__ __forceinline__ void Mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (is_f16) {
+    dev::MmaF16(sums, a, b0, b1);
+  } else {
+    dev::MmaBF16(sums, a, b0, b1);
+  }
+}
 
 // The work of a batch: segment by segment, its items in the order (row group, product, part).
 struct Work {
@@ -128,8 +137,8 @@ inline constexpr int kStages = 3;
 inline constexpr int kStageGroups = 2;
 
 struct alignas(128) ShrinkShared {
-  BF16 a[kWarps][kStages][kStageGroups][kTileRanks][kGroup];  // each warp has its quarter and its ring
-  BF16 x[kWarps][kStages][kStageGroups][kRows][kGroup];
+  Bits16 a[kWarps][kStages][kStageGroups][kTileRanks][kGroup];  // each warp has its quarter and its ring
+  Bits16 x[kWarps][kStages][kStageGroups][kRows][kGroup];
   float sum[kWarps][kTileRanks][kRows];
   Work work;
 };
@@ -140,9 +149,9 @@ struct ShrinkItem {
   Item item;
   Slot slot;
   Site site;
-  int rank0;          // the first of its ranks
-  int column0;        // its first column
-  const BF16* x_row;  // of the lane's entry
+  int rank0;            // the first of its ranks
+  int column0;          // its first column
+  const Bits16* x_row;  // of the lane's entry
 };
 
 // Copies two groups of A and of x into a stage of the warp's ring.
@@ -170,6 +179,7 @@ __device__ __forceinline__ void FetchShrink(const Params& params, ShrinkShared& 
   }
 }
 
+template <bool is_f16>
 __device__ __forceinline__ void ShrinkOne(const Params& params, ShrinkShared& shared, const ShrinkItem& work) {
   const int warp = dev::Warp(), lane = dev::Lane(), group = lane / 4, pair = lane % 4;
   const int quarter = work.column0 + warp * kQuarter;
@@ -194,8 +204,8 @@ __device__ __forceinline__ void ShrinkOne(const Params& params, ShrinkShared& sh
       const auto x = *reinterpret_cast<const dev::Vec16*>(&shared.x[warp][stage][q][group][pair * 8]);
       const uint32_t a0[4] = {low.w[0], high.w[0], low.w[1], high.w[1]};
       const uint32_t a1[4] = {low.w[2], high.w[2], low.w[3], high.w[3]};
-      dev::MmaBF16(sums, a0, x.w[0], x.w[1]);
-      dev::MmaBF16(sums, a1, x.w[2], x.w[3]);
+      Mma<is_f16>(sums, a0, x.w[0], x.w[1]);
+      Mma<is_f16>(sums, a1, x.w[2], x.w[3]);
     }
   }
   dev::CopyAsyncWait<0>();
@@ -213,7 +223,8 @@ __device__ __forceinline__ void ShrinkOne(const Params& params, ShrinkShared& sh
   dev::SyncBlock();  // sums and rings are free again
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocksOfSm) Shrink(const Params params) {
+template <bool is_f16>
+__device__ __forceinline__ void ShrinkAll(const Params& params) {
   auto& shared = dev::Shared<ShrinkShared>();
   const int segments = *params.segment_count;
   if (segments == 0) return;
@@ -228,13 +239,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfSm) Shrink(const Params par
     work.column0 = work.item.part % parts * kPart;
     const int row = dev::Min(dev::Lane() / 4, work.item.rows - 1);
     work.x_row = params.x + params.entry_row[work.item.entry + row] * params.x_stride;
-    ShrinkOne(params, shared, work);
+    ShrinkOne<is_f16>(params, shared, work);
   }
 }
+__global__ void __launch_bounds__(kThreads, kBlocksOfSm) ShrinkBF16(const Params params) { ShrinkAll<false>(params); }
+__global__ void __launch_bounds__(kThreads, kBlocksOfSm) ShrinkF16(const Params params) { ShrinkAll<true>(params); }
 
 struct alignas(128) ExpandShared {
-  BF16 b[kStages][kTileRanks][kChunkOuts + 8];  // eight rows of ldmatrix fall into different banks
-  BF16 h[kRows][kRankMax + 8];
+  Bits16 b[kStages][kTileRanks][kChunkOuts + 8];  // eight rows of ldmatrix fall into different banks
+  Bits16 h[kRows][kRankMax + 8];
   float y[kRows][kChunkOuts + 4];
   Work work;
 };
@@ -267,7 +280,9 @@ __device__ __forceinline__ void FetchExpand(const Params& params, ExpandShared& 
   }
 }
 
-// h of the item's rows as bf16: what the parts of the shrink give, times scale and weight; ranks beyond are zero there.
+// h of the item's rows in 16 bits: what the parts of the shrink give, times scale and weight; ranks beyond are zero
+// there.
+template <bool is_f16>
 __device__ __forceinline__ void LoadH(const Params& params, ExpandShared& shared, const ExpandItem& work) {
   const int parts = dev::CeilDiv(params.in, kPart);
   const int ranks = dev::CeilDiv(work.site.rank, kTileRanks) * kTileRanks;
@@ -282,7 +297,7 @@ __device__ __forceinline__ void LoadH(const Params& params, ExpandShared& shared
       for (int part = 1; part < parts; ++part) h += params.h[at + static_cast<int64_t>(part) * kRankMax];
       h = h * work.site.scale * params.entry_weight[entry];
     }
-    shared.h[row][rank] = static_cast<BF16>(dev::PackBF16(h, 0));
+    shared.h[row][rank] = static_cast<Bits16>(is_f16 ? dev::PackF16(h, 0) : dev::PackBF16(h, 0));
   }
 }
 
@@ -295,6 +310,7 @@ __device__ __forceinline__ void StoreExpand(const Params& params, ExpandShared& 
   }
 }
 
+template <bool is_f16>
 __device__ __forceinline__ void ExpandOne(const Params& params, ExpandShared& shared, const ExpandItem& work) {
   const int warp = dev::Warp(), lane = dev::Lane(), group = lane / 4, pair = lane % 4;
   const int tiles = dev::CeilDiv(work.site.rank, kTileRanks);
@@ -303,7 +319,7 @@ __device__ __forceinline__ void ExpandOne(const Params& params, ExpandShared& sh
     dev::CopyAsyncCommit();
   };
   for (int t = 0; t < kStages - 1; ++t) fetch(t);
-  LoadH(params, shared, work);
+  LoadH<is_f16>(params, shared, work);
   float sums[4][4] = {};
   for (int t = 0; t < tiles; ++t) {
     dev::CopyAsyncWait<kStages - 2>();
@@ -316,7 +332,7 @@ __device__ __forceinline__ void ExpandOne(const Params& params, ExpandShared& sh
       uint32_t a[4];
       const int rank = lane / 16 * 8 + lane % 8, out = warp * 64 + m * 16 + lane / 8 % 2 * 8;
       dev::LoadMatrix4Trans(a, &shared.b[t % kStages][rank][out]);
-      dev::MmaBF16(sums[m], a, h0, h1);
+      Mma<is_f16>(sums[m], a, h0, h1);
     }
   }
   dev::CopyAsyncWait<0>();
@@ -329,7 +345,8 @@ __device__ __forceinline__ void ExpandOne(const Params& params, ExpandShared& sh
   // No barrier: what the next item writes to, its loop reads after one.
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocksOfSm) Expand(const Params params) {
+template <bool is_f16>
+__device__ __forceinline__ void ExpandAll(const Params& params) {
   auto& shared = dev::Shared<ExpandShared>();
   const int segments = *params.segment_count;
   if (segments == 0) return;
@@ -340,8 +357,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfSm) Expand(const Params par
     work.slot = params.slots[params.segment_slot[work.item.segment]];
     work.site = work.slot.sites[params.products[work.item.product].site];
     work.out0 = work.item.part * kChunkOuts;
-    ExpandOne(params, shared, work);
+    ExpandOne<is_f16>(params, shared, work);
   }
 }
+__global__ void __launch_bounds__(kThreads, kBlocksOfSm) ExpandBF16(const Params params) { ExpandAll<false>(params); }
+__global__ void __launch_bounds__(kThreads, kBlocksOfSm) ExpandF16(const Params params) { ExpandAll<true>(params); }
 
 }  // namespace openlora::lora

@@ -5,7 +5,8 @@
 // y[t,:] += w · scale · (x[t,:]·Aᵀ)·Bᵀ for every entry (row t, adapter, weight w) of a batch and up to three products
 // that share x. Shrink is x·Aᵀ, into h; expand multiplies by scale and w, in f32, and by B. Ranks 1 to 256, exact.
 //
-// A tile, of A and of B alike, is [columns / 32][ranks][32] bf16, padded with zeros to whole groups of 32; `columns`
+// In bf16, or in f16 (x, A, B, and h before it is multiplied by B), as the kernels' names say. A tile, of A and of B
+// alike, is [columns / 32][ranks][32], padded with zeros to whole groups of 32; `columns`
 // are of `in` for A, of `out` for B. Tiles are found through the pages: ops/batch_view.h has the same structs for the
 // host.
 
@@ -51,7 +52,7 @@ struct Product {
 };
 
 struct Params {
-  const uint16_t* x;  // [T, in] bf16, rows aligned to 16 bytes
+  const uint16_t* x;  // [T, in] in 16 bits, rows aligned to 16 bytes
   int64_t x_stride;   // elements
   int32_t in;
   int32_t product_count;
@@ -74,5 +75,7 @@ inline constexpr int kExpandSharedBytes = 39'040;
 
 }  // namespace openlora::lora
 
-DEV_KERNEL(lora, Shrink, Params)
-DEV_KERNEL(lora, Expand, Params)
+DEV_KERNEL(lora, ShrinkBF16, Params)
+DEV_KERNEL(lora, ShrinkF16, Params)
+DEV_KERNEL(lora, ExpandBF16, Params)
+DEV_KERNEL(lora, ExpandF16, Params)

@@ -9,9 +9,9 @@
 namespace openlora {
 
 struct AttentionShape {
-  int32_t group = 1;        // query heads of a KV head
+  int32_t group = 1;  // query heads of a KV head
   int32_t prefill_warps = 1;
-  int32_t places = 0;       // partial results that there is room for
+  int32_t places = 0;  // partial results that there is room for
 };
 
 // Who attends the rows of a step, the same in all its layers. Sequences with so few rows that they are one tile go to

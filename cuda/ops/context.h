@@ -10,54 +10,54 @@
 
 namespace openlora {
 
-// The machine of an engine with its two streams: one that computes, and one for what any thread copies meanwhile. Calls
-// of one context are taken one at a time.
+// The machine of an engine with its two streams: one that computes, and one for what any thread copies meanwhile.
 class CudaContext {
  public:
   explicit CudaContext(std::unique_ptr<CudaMachine> machine)
       : machine_(std::move(machine)), copies_(machine_->MakeStream()) {}
 
   int multiprocessors() const { return multiprocessors_; }
+  CudaMachine& machine() const { return *machine_; }
 
   // ERR_OUT_OF_MEMORY, or the machine's error.
   Status Allocate(const char* name, size_t bytes, void** memory) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     *memory = machine_->Allocate(name, bytes);
     if (*memory != nullptr) return Ok();
     OPENLORA_RETURN_IF_ERROR(StatusOf(*machine_));
     return Error(kErrOutOfMemory, "the device has no %zu bytes for %s", bytes, name);
   }
   void Free(void* memory) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     machine_->Free(memory);
   }
 
   // On the stream that computes.
   template <class Params>
   void Launch(dev::Kernel<Params> kernel, const dev::Shape& shape, const std::type_identity_t<Params>& params) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     dev::Launch(kernel, shape, dev::Stream{machine_.get(), kCompute}, params);
   }
   // Host memory on either side stays as it is until Synchronize.
   void Copy(void* to, const void* from, size_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     machine_->Copy(kCompute, to, from, bytes);
   }
   Status Synchronize() {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     machine_->SynchronizeStream(kCompute);
     return StatusOf(*machine_);
   }
 
   // Done on return; any thread.
   Status Upload(void* to, const void* from, size_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     machine_->Copy(copies_, to, from, bytes);
     machine_->SynchronizeStream(copies_);
     return StatusOf(*machine_);
   }
   Status Fill(void* to, uint8_t value, size_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = Lock();
     machine_->Fill(copies_, to, value, bytes);
     machine_->SynchronizeStream(copies_);
     return StatusOf(*machine_);
@@ -65,6 +65,11 @@ class CudaContext {
 
  private:
   static constexpr int kCompute = 0;
+  // The simulator takes one call at a time.
+  std::unique_lock<std::mutex> Lock() {
+    return kIsSimulated ? std::unique_lock(mutex_) : std::unique_lock(mutex_, std::defer_lock);
+  }
+
   std::unique_ptr<CudaMachine> machine_;
   int copies_;
   int multiprocessors_ = MultiprocessorsOf(*machine_);

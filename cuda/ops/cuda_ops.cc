@@ -50,12 +50,14 @@ void CudaOps::PackVector(const SourceView& source, float offset, float scale, fl
   Note(context_->Upload(packed, values_.data(), values_.size() * sizeof(float)));
 }
 
-void CudaOps::PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType, void* tile) const {
-  PackCudaTile(values, stride, 1, ranks, columns, static_cast<uint16_t*>(tile));
+void CudaOps::PackTileA(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                        void* tile) const {
+  PackCudaTile(values, stride, 1, ranks, columns, dtype, static_cast<uint16_t*>(tile));
 }
 
-void CudaOps::PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType, void* tile) const {
-  PackCudaTile(values, 1, stride, ranks, columns, static_cast<uint16_t*>(tile));
+void CudaOps::PackTileB(const float* values, int64_t stride, int32_t ranks, int32_t columns, DType dtype,
+                        void* tile) const {
+  PackCudaTile(values, 1, stride, ranks, columns, dtype, static_cast<uint16_t*>(tile));
 }
 
 int64_t CudaOps::KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const {

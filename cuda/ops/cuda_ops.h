@@ -84,8 +84,8 @@ class CudaOps final : public Ops {
   std::map<const float*, void*> constants_;  // by where they are in host memory
   void* input_ = nullptr;                    // [T, input_stride_] 16 bits
   int64_t input_stride_ = 0;
-  void* lora_ = nullptr;                     // lora::Params::h
-  void* partials_ = nullptr;                 // of attention
+  void* lora_ = nullptr;      // lora::Params::h
+  void* partials_ = nullptr;  // of attention
   AttentionShape attention_shape_;
   std::unique_ptr<AttentionKernels> attention_;
   bool is_head_ = false;

@@ -44,10 +44,10 @@ void CudaOps::Embed(const EmbedArgs& args) {
     shrink.lora.product_count = 1;
     shrink.lora.products[0] = {args.site, static_cast<int32_t>(table.in), args.out.stride, args.out.f32()};
     const int blocks = Blocks(wave.entries, lora::kBlocksOfSm);
-    context_->Launch(embed::Shrink, {blocks, embed::kThreads}, shrink);
+    context_->Launch(is_f16() ? embed::ShrinkF16 : embed::ShrinkBF16, {blocks, embed::kThreads}, shrink);
     const int64_t items = wave.entries * ((table.in + lora::kChunkOuts - 1) / lora::kChunkOuts);
-    context_->Launch(lora::Expand, {Blocks(items, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes},
-                     shrink.lora);
+    context_->Launch(is_f16() ? lora::ExpandF16 : lora::ExpandBF16,
+                     {Blocks(items, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes}, shrink.lora);
   }
   if (!step_.waves(false).empty()) CountLora(args.entries, args.pages, args.site, 1, table.in);
 }
@@ -154,9 +154,12 @@ void CudaOps::Project(const ProjectArgs& args) {
   for (size_t p = 0; p < args.products.size(); ++p) {
     const Product& product = args.products[p];
     const Weight& weight = *product.weight;
-    linear.products[p] = {static_cast<const uint16_t*>(weight.data), weight.bias,
-                          product.out.f32(),                         product.out.stride,
-                          static_cast<int32_t>(weight.out),          product.accumulates ? 1 : 0};
+    linear.products[p] = {static_cast<const uint16_t*>(weight.data),
+                          weight.bias,
+                          product.out.f32(),
+                          product.out.stride,
+                          static_cast<int32_t>(weight.out),
+                          product.accumulates ? 1 : 0};
     counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
     outs += weight.out;
   }
@@ -186,11 +189,11 @@ void CudaOps::Project(const ProjectArgs& args) {
     }
     // Of ranks up to 16; others take their blocks several times.
     const int64_t shrinks = int64_t{wave.entries} * lora.product_count * ((in + lora::kPart - 1) / lora::kPart);
-    context_->Launch(lora::Shrink, {Blocks(shrinks, lora::kBlocksOfSm), lora::kThreads, lora::kShrinkSharedBytes},
-                     lora);
+    context_->Launch(is_f16() ? lora::ShrinkF16 : lora::ShrinkBF16,
+                     {Blocks(shrinks, lora::kBlocksOfSm), lora::kThreads, lora::kShrinkSharedBytes}, lora);
     const int64_t expands = wave.entries * (outs / lora::kChunkOuts + lora.product_count);
-    context_->Launch(lora::Expand, {Blocks(expands, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes},
-                     lora);
+    context_->Launch(is_f16() ? lora::ExpandF16 : lora::ExpandBF16,
+                     {Blocks(expands, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes}, lora);
   }
   if (waves.empty()) return;
   for (const Product& product : args.products)
@@ -243,10 +246,9 @@ attention::Cache CudaOps::CacheOf(const KvView& kv, int32_t layer) const {
 void CudaOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
                        int32_t layer) {
   if (!error_.ok()) return;
-  context_->Launch(attention_->append,
-                   {Blocks(int64_t{rows.rows} * kv.kv_heads, kElementwiseBlocksOfSm), attention::kThreads},
-                   {k.f32(), v.f32(), k.stride, v.stride, RowCount(), step_.row_pos(), step_.row_sequence(),
-                    CacheOf(kv, layer)});
+  context_->Launch(
+      attention_->append, {Blocks(int64_t{rows.rows} * kv.kv_heads, kElementwiseBlocksOfSm), attention::kThreads},
+      {k.f32(), v.f32(), k.stride, v.stride, RowCount(), step_.row_pos(), step_.row_sequence(), CacheOf(kv, layer)});
 }
 
 void CudaOps::Attention(const AttentionArgs& args) {
@@ -307,12 +309,9 @@ void CudaOps::AddScaled(const TensorView& x, float scale, const TensorView& out)
 
 void CudaOps::SoftCap(const TensorView& x, float cap) {
   if (!error_.ok()) return;
-  context_->Launch(elementwise::SoftCap, {Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
-                   {.rows = RowCount(),
-                    .columns = static_cast<int32_t>(x.cols),
-                    .cap = cap,
-                    .x = x.f32(),
-                    .x_stride = x.stride});
+  context_->Launch(
+      elementwise::SoftCap, {Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
+      {.rows = RowCount(), .columns = static_cast<int32_t>(x.cols), .cap = cap, .x = x.f32(), .x_stride = x.stride});
 }
 
 void CudaOps::GatherRows(const TensorView& x, std::span<const int32_t>, const TensorView& out) {

@@ -36,8 +36,7 @@ Status CudaSampler::Reserve(int32_t rows, int32_t vocabulary) {
                            &results_memory_);
 }
 
-Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> rows,
-                           std::span<SampleResult> results) {
+Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) {
   table_.clear();
   bias_.clear();
   seen_.clear();
@@ -100,8 +99,7 @@ Status CudaSampler::ReserveSaved() {
 }
 
 void CudaSampler::Finish() {
-  if (!results_.empty())
-    std::memcpy(static_cast<void*>(results_.data()), host_results_.data(), results_.size_bytes());
+  if (!results_.empty()) std::memcpy(static_cast<void*>(results_.data()), host_results_.data(), results_.size_bytes());
   results_ = {};
 }
 

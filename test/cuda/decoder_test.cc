@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/sim_engine.h"
@@ -12,13 +14,40 @@
 namespace openlora {
 namespace {
 
-constexpr int64_t kRequests = 8;
+// What the families add to CudaTinyConfig.
+std::vector<std::pair<const char*, ModelConfig>> Families() {
+  ModelConfig windows = CudaTinyConfig();  // Mistral, Gemma 3, SmolLM3
+  windows.ropes.push_back(windows.ropes[0]);
+  for (float& frequency : windows.ropes[1].inv_freq) frequency /= 3;
+  windows.layer_options = {{13, 1}, {0, -1}};
+  ModelConfig gemma = CudaTinyConfig();
+  gemma.has_post_norms = true;
+  gemma.qk_norm = QkNorm::kHead;
+  gemma.activation = Activation::kGeluTanh;
+  gemma.attention_soft_cap = 2;
+  gemma.logit_soft_cap = 5;
+  gemma.embedding_scale = 3;
+  gemma.norm_offset = 0.25f;
+  ModelConfig olmo = CudaTinyConfig();
+  olmo.has_pre_norms = false;
+  olmo.has_post_norms = true;
+  olmo.qk_norm = QkNorm::kAll;
+  ModelConfig phi = CudaTinyConfig();  // some sequences cross its switch while they run
+  phi.is_fused = true;
+  phi.rope_switch = 40;
+  phi.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.04f, 0.008f, 0.001f, 0.0001f};
+  ModelConfig granite = CudaTinyConfig();
+  granite.residual_scale = 0.3f;
+  granite.logit_scale = 1.7f;
+  return {{"llama", CudaTinyConfig()}, {"windows", windows}, {"gemma", gemma}, {"olmo", olmo}, {"phi", phi},
+          {"granite", granite}};
+}
 
-// Logprobs of every request's prompt, each by itself.
+// Logprobs of the requests' prompts, each request by itself.
 std::vector<float> Scores(const TestFolder& folder, WeightFormat dtype, const ModelConfig& model,
                           const EngineVariant& variant, int64_t count) {
   EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, dtype, model);
-  options.kv_dtype = options.adapter_dtype = DType::kBF16;
+  options.kv_dtype = options.adapter_dtype = dtype.dtype();
   options.pool_bytes = 1 << 20;
   variant.SetIn(&options);
   CoreDriver driver(std::move(options));
@@ -44,29 +73,79 @@ double RmsOfDifference(const std::vector<float>& a, const std::vector<float>& b)
   return std::sqrt(sum / static_cast<double>(a.size()));
 }
 
-// Beside a CPU that multiplies the same weights by x as it is: what rounding inputs, q and the softmax's weights to
-// bf16 costs, here and on a CPU that does the same (bf16-dot, which leaves adapters' inputs alone).
-TEST(CudaDecoderTest, IsAsNearToExactInputsAsTheCpusBF16Dots) {
-  const TestFolder folder("cuda-parity");
+// `exact` is a CPU that multiplies the same weights by x as it is. What rounding inputs, q and the softmax's weights to
+// bf16 costs, here and on a CPU that does so too (bf16-dot; adapters' inputs stay as they are there, hence the 2).
+TEST(CudaDecoderTest, EveryFamilyIsAsNearToExactInputsAsTheCpusBF16Dots) {
+  for (const auto& [name, model] : Families()) {
+    SCOPED_TRACE(name);
+    const TestFolder folder("cuda-parity");
+    constexpr int64_t kCount = 8;
+    const std::vector<float> exact = Scores(folder, DType::kBF16, model, {}, kCount);
+    const std::vector<float> dots = Scores(folder, WeightFormat::kBF16Dot, model, {}, kCount);
+    const std::vector<float> cuda =
+        Scores(folder, DType::kBF16, model, {.open_backend = OpensCudaSim(DType::kBF16, 3)}, kCount);
+    EXPECT_LE(RmsOfDifference(cuda, exact), 2 * RmsOfDifference(dots, exact));
+  }
+}
+
+// f16 has three bits more than bf16: an eighth of the error, and as much again for chance.
+TEST(CudaDecoderTest, InF16TheErrorIsAnEighth) {
+  const TestFolder folder("cuda-f16");
   const ModelConfig model = CudaTinyConfig();
-  const std::vector<float> exact = Scores(folder, DType::kBF16, model, {}, 16);
-  const std::vector<float> dots = Scores(folder, WeightFormat::kBF16Dot, model, {}, 16);
-  const std::vector<float> cuda =
-      Scores(folder, DType::kBF16, model, {.open_backend = OpensCudaSim(DType::kBF16, 3)}, 16);
-  EXPECT_LE(RmsOfDifference(cuda, exact), 2 * RmsOfDifference(dots, exact));
+  constexpr int64_t kCount = 8;
+  const auto error = [&](DType dtype) {
+    return RmsOfDifference(Scores(folder, dtype, model, {}, kCount),
+                           Scores(folder, dtype, model, {.open_backend = OpensCudaSim(dtype, 4)}, kCount));
+  };
+  EXPECT_LE(error(DType::kF16), error(DType::kBF16) / 8 * 2);
+}
+
+// With short answers: the simulator takes its time.
+std::vector<Request> ShortRequests(int64_t count) {
+  std::vector<Request> requests = Requests(count);
+  for (Request& request : requests) {
+    request.max_tokens = std::min(request.max_tokens, 8);
+    request.min_tokens = std::min(request.min_tokens, request.max_tokens);
+  }
+  return requests;
 }
 
 TEST(CudaDecoderTest, MixedEqualsAlone) {
-  const TestFolder folder("cuda-mixed");
-  const std::vector<Request> requests = Requests(kRequests);
-  const EngineVariant variant{.open_backend = OpensCudaSim(DType::kBF16, 1)};
-  const std::vector<Answer> alone = Alone(folder, DType::kBF16, CudaTinyConfig(), variant, requests);
-  ExpectSame(folder, alone,
-             {.seed = 5,
-              .dtype = DType::kBF16,
-              .model = CudaTinyConfig(),
-              .variant = {.open_backend = OpensCudaSim(DType::kBF16, 2)},
-              .requests = requests});
+  for (const auto& [name, model] : Families()) {
+    SCOPED_TRACE(name);
+    const bool is_first = std::string(name) == "llama";
+    const TestFolder folder("cuda-mixed");
+    const std::vector<Request> requests = ShortRequests(is_first ? 8 : 3);
+    const DType dtype = std::string(name) == "windows" ? DType::kF16 : DType::kBF16;
+    const std::vector<Answer> alone = Alone(folder, dtype, model, {.open_backend = OpensCudaSim(dtype, 1)}, requests);
+    for (uint64_t seed = 2; seed < (is_first ? 4u : 3u); ++seed)
+      ExpectSame(folder, alone,
+                 {.seed = seed,
+                  .max_batch_tokens = seed == 2 ? 61 : 17,
+                  .dtype = dtype,
+                  .model = model,
+                  .variant = {.open_backend = OpensCudaSim(dtype, seed)},
+                  .requests = requests});
+  }
+}
+
+// Adapters come and go, frames are used again, sequences lose their KV and compute it anew.
+TEST(CudaDecoderTest, MixedEqualsAloneUnderEvictionReloadAndPreemption) {
+  const TestFolder folder("cuda-pressure");
+  const std::vector<Request> requests = ShortRequests(12);
+  const ModelConfig model = CudaTinyConfig();
+  const std::vector<Answer> alone =
+      Alone(folder, DType::kBF16, model, {.open_backend = OpensCudaSim(DType::kBF16, 1)}, requests);
+  const EngineStats stats = ExpectSame(folder, alone,
+                                       {.seed = 6,
+                                        .max_batch_tokens = 32,
+                                        .pool_bytes = 40 * 4096,
+                                        .dtype = DType::kBF16,
+                                        .model = model,
+                                        .variant = {.open_backend = OpensCudaSim(DType::kBF16, 7)},
+                                        .requests = requests});
+  EXPECT_GT(stats.adapter_evictions, 0u);
+  EXPECT_GT(stats.preemptions, 0u);
 }
 
 }  // namespace

@@ -78,12 +78,13 @@ TEST(CudaEmbedTest, AlignedRowsMoveFourColumnsAtATime) {
   }
 }
 
-// Of the shared list, the Embeds whose adapters are bf16, and ranks and tile widths for which a run of A has several
-// tiles.
+// Of the shared list, the Embeds whose adapters are bf16 or f16, and ranks and tile widths for which a run of A has
+// several tiles.
 std::vector<ProjectCase> EmbedCases() {
   std::vector<ProjectCase> list;
   for (const ProjectCase& c : cases::ProjectCases())
-    if (c.is_embed && c.adapter_dtype == DType::kBF16 && c.adapters_per_row == 1) list.push_back(c);
+    if (c.is_embed && c.adapters_per_row == 1 && (c.adapter_dtype == DType::kBF16 || c.adapter_dtype == DType::kF16))
+      list.push_back(c);
   for (const int32_t tile_columns : {32, 96, 512})
     for (const cases::AdapterMix mix : {cases::AdapterMix::kUniform, cases::AdapterMix::kDistinct})
       list.push_back({.name = "tiles",
@@ -105,7 +106,8 @@ class EmbedRun {
   EmbedRun(TestMachine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
       : machine_(machine),
         data_(data),
-        pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1),
+        pool_(machine, data.sites, data.adapters, data.shape.adapter_dtype, data.shape.tile_columns,
+              data.shape.seed + 1),
         entries_(machine, pool_, data.assignment, rows),
         y_(machine, "y", rows.size() * static_cast<size_t>(data.shape.outs[0])) {
     for (const int32_t row : rows) row_token_.push_back(data.tokens[static_cast<size_t>(row)]);
@@ -125,8 +127,10 @@ class EmbedRun {
     entries_.SetIn(pool_, &params.lora);
     const int32_t hidden = data_.shape.outs[0];
     params.lora.products[0] = {ProjectData::SiteOf(0), hidden, hidden, y_.data()};
-    dev::Launch(embed::Shrink, {blocks, embed::kThreads}, {&machine_, 0}, params);
-    dev::Launch(lora::Expand, {blocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine_, 0}, params.lora);
+    const bool is_f16 = data_.shape.adapter_dtype == DType::kF16;
+    dev::Launch(is_f16 ? embed::ShrinkF16 : embed::ShrinkBF16, {blocks, embed::kThreads}, {&machine_, 0}, params);
+    dev::Launch(is_f16 ? lora::ExpandF16 : lora::ExpandBF16, {blocks, lora::kThreads, lora::kExpandSharedBytes},
+                {&machine_, 0}, params.lora);
     machine_.SynchronizeStream(0);
     h_ = h.values();
     return machine_.violation();
@@ -158,9 +162,11 @@ class EmbedRun {
   std::vector<float> h_;
 };
 
-// scale · Σ w·s·B·A[:, token] of a row, in double. h rounds three times in f32, u each, and to bf16, 2⁻⁸; the sum over
-// ranks is a chain.
+// scale · Σ w·s·B·A[:, token] of a row, in double. h rounds three times in f32, u each, and to bf16, 2⁻⁸, or to f16,
+// 2⁻¹¹ or, below 2⁻¹⁴, 2⁻²⁵; the sum over ranks is a chain.
 void ExpectDelta(const ProjectData& data, int32_t row, const float* y) {
+  const bool is_f16 = data.shape.adapter_dtype == DType::kF16;
+  const double rounding = is_f16 ? 0x1p-11 : 0x1p-8, denormal = is_f16 ? 0x1p-25 : 0;
   for (int32_t o = 0; o < data.shape.outs[0]; ++o) {
     double wanted = 0, tolerance = 0;
     for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(row)]) {
@@ -168,10 +174,10 @@ void ExpectDelta(const ProjectData& data, int32_t row, const float* y) {
           data.adapters[static_cast<size_t>(entry.adapter)][static_cast<size_t>(ProjectData::SiteOf(0))];
       for (int32_t r = 0; r < site.rank; ++r) {
         const auto at = static_cast<size_t>(r * data.shape.in + data.tokens[static_cast<size_t>(row)]);
-        const double product = double{site.a[at]} * site.b[static_cast<size_t>(o * site.rank + r)] *
-                               double{site.scale} * entry.weight * cases::kEmbedScale;
+        const double b = site.b[static_cast<size_t>(o * site.rank + r)];
+        const double product = double{site.a[at]} * b * double{site.scale} * entry.weight * cases::kEmbedScale;
         wanted += product;
-        tolerance += std::abs(product) * (0x1p-8 + kUnitRoundoff * (3 + site.rank));
+        tolerance += std::abs(product) * (rounding + kUnitRoundoff * (3 + site.rank)) + std::abs(b) * denormal;
       }
     }
     ASSERT_NEAR(y[o], wanted, tolerance) << "row " << row << " column " << o;

@@ -19,11 +19,13 @@ using cases::ProjectData;
 
 constexpr int kBlocks = 3;  // fewer than there are items: each block takes several
 
-// Of the shared list, those whose adapters are bf16, and more columns than one part of a shrink has.
+// Of the shared list, those whose adapters are bf16 or f16, and more columns than one part of a shrink has.
+bool IsKernelDType(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
+
 std::vector<ProjectCase> LoraCases() {
   std::vector<ProjectCase> list;
   for (const ProjectCase& c : cases::ProjectCases())
-    if (c.mix != cases::AdapterMix::kNone && c.adapter_dtype == DType::kBF16 && c.adapters_per_row == 1)
+    if (c.mix != cases::AdapterMix::kNone && IsKernelDType(c.adapter_dtype) && c.adapters_per_row == 1)
       list.push_back(c);
   for (const int32_t in : {2048, 2080, 4100})
     list.push_back({.name = "parts",
@@ -44,15 +46,16 @@ class LoraRun {
   LoraRun(TestMachine& machine, const ProjectData& data, const std::vector<int32_t>& rows)
       : machine_(machine),
         data_(data),
-        pool_(machine, data.sites, data.adapters, data.shape.tile_columns, data.shape.seed + 1),
+        pool_(machine, data.sites, data.adapters, data.shape.adapter_dtype, data.shape.tile_columns,
+              data.shape.seed + 1),
         entries_(machine, pool_, data.assignment, rows) {
     const int32_t in = data.shape.in;
     x_stride_ = (in + 7) / 8 * 8;
     x_.assign(rows.size() * static_cast<size_t>(x_stride_), 0xffff);  // NaN beyond the end of a row
     for (size_t i = 0; i < rows.size(); ++i)
       for (int32_t c = 0; c < in; ++c)
-        x_[i * static_cast<size_t>(x_stride_) + static_cast<size_t>(c)] =
-            FloatToBF16(data.x[static_cast<size_t>(rows[i]) * static_cast<size_t>(in) + static_cast<size_t>(c)]);
+        StoreFromFloat(x_.data(), data.shape.adapter_dtype, static_cast<int64_t>(i) * x_stride_ + c,
+                       data.x[static_cast<size_t>(rows[i]) * static_cast<size_t>(in) + static_cast<size_t>(c)]);
     for (size_t p = 0; p < data.products(); ++p) {
       const auto out = static_cast<size_t>(data.shape.outs[p]);
       ys_.push_back(std::make_unique<SimBuffer<float>>(machine, "y", rows.size() * out));
@@ -75,8 +78,11 @@ class LoraRun {
     entries_.SetIn(pool_, &params);
     for (size_t p = 0; p < data_.products(); ++p)
       params.products[p] = {ProjectData::SiteOf(p), data_.shape.outs[p], data_.shape.outs[p], ys_[p]->data()};
-    dev::Launch(lora::Shrink, {kBlocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine_, 0}, params);
-    dev::Launch(lora::Expand, {kBlocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine_, 0}, params);
+    const bool is_f16 = data_.shape.adapter_dtype == DType::kF16;
+    dev::Launch(is_f16 ? lora::ShrinkF16 : lora::ShrinkBF16, {kBlocks, lora::kThreads, lora::kShrinkSharedBytes},
+                {&machine_, 0}, params);
+    dev::Launch(is_f16 ? lora::ExpandF16 : lora::ExpandBF16, {kBlocks, lora::kThreads, lora::kExpandSharedBytes},
+                {&machine_, 0}, params);
     machine_.SynchronizeStream(0);
     return machine_.violation();
   }
@@ -95,13 +101,13 @@ class LoraRun {
 
 ProjectData DataOf(const ProjectCase& c) {
   ProjectData data(c);
-  for (float& value : data.x) value = cases::Rounded(value, DType::kBF16);
+  for (float& value : data.x) value = cases::Rounded(value, c.adapter_dtype);
   return data;
 }
 
 // y and how far from it a row of a product may be, in double. Errors: of h = x·a_r, a chain of f32 sums,
-// u·chain·‖x‖·‖a_r‖; its product with scale and weight, 2u, and its rounding to bf16, 2⁻⁸; of the sum over ranks
-// another chain; of y one.
+// u·chain·‖x‖·‖a_r‖; its product with scale and weight, 2u, and its rounding to bf16, 2⁻⁸, or to f16, 2⁻¹¹ or, below
+// 2⁻¹⁴, 2⁻²⁵; of the sum over ranks another chain; of y one.
 struct Wanted {
   std::vector<double> y, tolerance;
 };
@@ -109,6 +115,8 @@ Wanted WantedOf(const ProjectData& data, size_t product, int32_t row) {
   const int32_t in = data.shape.in, out = data.shape.outs[product];
   Wanted wanted{std::vector<double>(static_cast<size_t>(out)), std::vector<double>(static_cast<size_t>(out))};
   const float* const x = &data.x[static_cast<size_t>(row) * static_cast<size_t>(in)];
+  const bool is_f16 = data.shape.adapter_dtype == DType::kF16;
+  const double rounding = is_f16 ? 0x1p-11 : 0x1p-8, denormal = is_f16 ? 0x1p-25 : 0;
   for (int32_t o = 0; o < out; ++o)
     wanted.y[static_cast<size_t>(o)] = data.initial[product][static_cast<size_t>(row * out + o)];
   for (const cases::RowAdapter& entry : data.assignment[static_cast<size_t>(row)]) {
@@ -120,11 +128,11 @@ Wanted WantedOf(const ProjectData& data, size_t product, int32_t row) {
       for (int32_t c = 0; c < in; ++c) h += double{x[c]} * a[c];
       const double factor = double{site.scale} * entry.weight;
       const double error = kUnitRoundoff * ChainError(in) * Norm(x, in) * Norm(a, in) +
-                           std::abs(h) * (0x1p-8 + kUnitRoundoff * (2 + ChainError(site.rank)));
+                           std::abs(h) * (rounding + kUnitRoundoff * (2 + ChainError(site.rank)));
       for (int32_t o = 0; o < out; ++o) {
-        const double b = site.b[static_cast<size_t>(o * site.rank + r)] * factor;
-        wanted.y[static_cast<size_t>(o)] += h * b;
-        wanted.tolerance[static_cast<size_t>(o)] += std::abs(b) * error;
+        const double b = site.b[static_cast<size_t>(o * site.rank + r)];
+        wanted.y[static_cast<size_t>(o)] += h * b * factor;
+        wanted.tolerance[static_cast<size_t>(o)] += std::abs(b) * (std::abs(factor) * error + denormal);
       }
     }
   }

@@ -12,8 +12,7 @@ namespace openlora {
 // A backend whose kernels run on the simulator.
 inline std::function<Status(Backend*)> OpensCudaSim(DType dtype, uint64_t seed) {
   return [dtype, seed](Backend* backend) {
-    auto context =
-        std::make_shared<CudaContext>(std::make_unique<CudaMachine>(cuda_sim::Options{.seed = seed}));
+    auto context = std::make_shared<CudaContext>(std::make_unique<CudaMachine>(cuda_sim::Options{.seed = seed}));
     backend->simd = "cuda-sim";
     backend->device = std::make_unique<CudaDevice>(context);
     backend->ops = std::make_unique<CudaOps>(context, dtype);

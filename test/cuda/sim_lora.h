@@ -16,13 +16,14 @@
 
 namespace openlora {
 
-// Adapters in device memory as the kernels want them: frames in a random order, every second of them nobody's, slots in
-// a random order. Kernels may touch no frame that holds no adapter, no page table beyond its end.
+// Adapters in device memory as the kernels want them, in bf16 or f16: frames in a random order, every second of them
+// nobody's, slots in a random order. Kernels may touch no frame that holds no adapter, no page table beyond its end.
 class SimLoraPool {
  public:
   SimLoraPool(TestMachine& machine, const std::vector<SiteShape>& sites, const cases::AdapterValues& values,
-              int32_t tile_columns, uint64_t seed)
-      : frame_bytes_(std::max<int64_t>(TileBytes(DType::kBF16, kTileRanks, tile_columns), kFrameBytesMin)) {
+              DType dtype, int32_t tile_columns, uint64_t seed)
+      : dtype_(dtype),
+        frame_bytes_(std::max<int64_t>(TileBytes(DType::kBF16, kTileRanks, tile_columns), kFrameBytesMin)) {
     cases::Random random(seed);
     for (const auto& of_adapter : values) Plan(sites, of_adapter);
     size_t frames = 1;
@@ -62,7 +63,7 @@ class SimLoraPool {
     for (size_t site = 0; site < sites.size(); ++site)
       if (values[site].rank > 0)
         manifest.sites.push_back({static_cast<int32_t>(site), values[site].rank, values[site].scale, {}, {}});
-    layouts_.push_back(PlanTiles(manifest, sites, {nullptr, DType::kBF16, frame_bytes_}));
+    layouts_.push_back(PlanTiles(manifest, sites, {nullptr, dtype_, frame_bytes_}));
   }
 
   void Fill(const TileLayout& layout, const std::vector<uint32_t>& frames, const std::vector<SiteShape>& sites,
@@ -87,7 +88,7 @@ class SimLoraPool {
       end = std::min(columns, place.column_end);
       uint8_t* const tile = pool_->data() + frames[static_cast<size_t>(place.frame)] * frame_bytes_ + place.offset;
       PackCudaTile(values + begin * column_step, rank_step, column_step, ranks, static_cast<int32_t>(end - begin),
-                   reinterpret_cast<uint16_t*>(tile));
+                   dtype_, reinterpret_cast<uint16_t*>(tile));
     }
   }
 
@@ -108,6 +109,7 @@ class SimLoraPool {
     std::unique_ptr<SimBuffer<lora::Run>> runs;
     std::unique_ptr<SimBuffer<uint32_t>> frames;
   };
+  DType dtype_;
   int64_t frame_bytes_;
   std::vector<TileLayout> layouts_;  // by adapter
   std::vector<int32_t> slot_of_;     // likewise

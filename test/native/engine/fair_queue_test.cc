@@ -28,7 +28,8 @@ class FairQueueTest : public testing::Test {
     return sequences_.back().get();
   }
   // As the scheduler does it for one that gets rows and is served `cost` at once.
-  void Serve(Sequence* sequence, double cost) {
+  void Serve(Sequence* sequence, double cost, bool is_in_turn = true) {
+    sequence->is_in_turn = is_in_turn;
     queue_.Admit(sequence);
     sequence->is_admitted = true;
     queue_.Charge(*sequence, cost);
@@ -150,8 +151,40 @@ TEST_F(FairQueueTest, NobodySavesUpServiceWhileIdle) {
   }
   for (int i = 0; i < 3; ++i) Add("a");
   for (int i = 0; i < 3; ++i) Add("b");
-  // a's last admission was at 1020, where b starts: once before a, then in turn.
-  EXPECT_EQ(Order(6, 10), "b a b a b a ");
+  // Both start where a is.
+  EXPECT_EQ(Order(6, 10), "a b a b a b ");
+}
+
+TEST_F(FairQueueTest, TenantsWithEqualServiceGoInTheOrderInWhichTheyCameBack) {
+  Sequence* first = Add("a");
+  Sequence* second = Add("b");
+  Serve(first, 10);
+  Serve(second, 10);
+  Serve(Add("c"), 5);
+  Serve(Add("d"), 20);
+  Serve(Add("d"), 1);  // all others have had less than where it began
+  Add("c");
+  Add("b");
+  Add("a");
+  EXPECT_EQ(Order(3, 1), "c b a ");
+}
+
+TEST_F(FairQueueTest, TheTurnOfWhoeverWaitedLongestPutsNoNewcomerBehindOthers) {
+  Serve(Add("flood", 1), 100);
+  Sequence* oldest = Add("flood", 1);
+  Serve(Add("slow"), 10);
+  Add("slow");
+  Serve(oldest, 50, false);
+  Add("new");
+  EXPECT_EQ(Order(2, 10), "new slow ");
+  // Nor an adapter of the tenant.
+  Serve(Add("many", 2), 500);
+  Sequence* its_oldest = Add("many", 2);
+  Serve(Add("many", 3), 10);
+  Add("many", 3);
+  Serve(its_oldest, 50, false);
+  Add("many", 4);
+  EXPECT_EQ(Order(5, 1), "new slow many4 many3 end");
 }
 
 TEST_F(FairQueueTest, IdleTenantsAndAdaptersAreForgotten) {

@@ -260,6 +260,36 @@ TEST_F(QuietTenantTest, HasItsPromptInOneStepWhereItFitsIntoOneBesideAnswers) {
   EXPECT_EQ(waits[waits.size() * 3 / 4], 1);  // some turns are of whoever has waited longest
 }
 
+// Four ordinary tenants ask for rather more than half of the rows there are, at random. A prompt takes most of a step.
+TEST_F(QuietTenantTest, WaitsForTwoPromptsOfOthersAtMostBesideAFlood) {
+  constexpr Size kOf{32, 12};
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = 48;
+  Open(options);
+  uint64_t draws = 0;
+  const auto step = [&] {
+    while (Waiting("flood") < 36) Submit("flood", {}, 0, kOf);
+    for (int tenant = 0; tenant < 4; ++tenant)
+      if (PhiloxUniform(9, draws++) < 0.145) Submit("ordinary " + std::to_string(tenant), {}, 0, kOf);
+    Step();
+  };
+  std::vector<int> waits;
+  for (int i = 0; i < BySize(60, 400, 400) && !HasFatalFailure(); ++i) {
+    for (int idle = 0; idle < 2; ++idle) step();
+    Submit("quiet", {}, 0, kOf);
+    const int64_t id = requests_["quiet"].back();
+    int wait = 0;
+    while (driver_->answer(id).end.empty() && !HasFatalFailure()) {
+      if (driver_->answer(id).tokens.empty()) ++wait;
+      step();
+    }
+    waits.push_back(wait);
+  }
+  std::sort(waits.begin(), waits.end());
+  EXPECT_LE(waits[waits.size() * 9 / 10], 2);
+  EXPECT_LE(waits[waits.size() * 99 / 100], 3);
+}
+
 TEST_F(QuietTenantTest, WaitsNotMuchLongerBesideAFloodWhereMemoryIsShort) {
   EngineOptions options = TinyOptions(folder_);
   options.pool_bytes = 16 * 2 * (4 << 10);

@@ -21,9 +21,9 @@ inline constexpr int kAdapters = 8;
 inline constexpr int32_t kRanks[kAdapters] = {1, 3, 4, 8, 9, 16, 17, 32};
 inline constexpr int32_t kInt8Ranks[kAdapters] = {1, 3, 8, 16, 64, 9, 5, 24};
 
-// By default 64 requests, 32 under sanitizers: eight adapters and the base alone mixed, half of them sampled at temperature 1,
-// lengths from 1 to 60, half of them with penalties or biases. Two thirds begin like others, so that they find one
-// another's KV.
+// By default 64 requests, 32 under sanitizers: eight adapters and the base alone mixed, half of them sampled at
+// temperature 1, lengths from 1 to 60, half of them with penalties or biases. Two thirds begin like others, so that
+// they find one another's KV.
 inline std::vector<Request> Requests(int64_t count = BySize(32, 64, 64)) {
   std::vector<Request> requests;
   for (int64_t id = 1; id <= count; ++id) {

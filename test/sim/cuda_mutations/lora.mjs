@@ -76,8 +76,8 @@ export const mutations = [
   { kind: 'fragment', from: '[stage][q][group + 8][pair * 8]', to: '[stage][q][group][pair * 8]' },
   {
     kind: 'fragment',
-    from: 'dev::MmaBF16(sums, a1, x.w[2], x.w[3]);',
-    to: 'dev::MmaBF16(sums, a1, x.w[3], x.w[2]);',
+    from: 'Mma<is_f16>(sums, a1, x.w[2], x.w[3]);',
+    to: 'Mma<is_f16>(sums, a1, x.w[3], x.w[2]);',
   },
   {
     kind: 'fragment',
@@ -94,8 +94,8 @@ export const mutations = [
   },
   {
     kind: 'fragment',
-    from: 'BF16 b[kStages][kTileRanks][kChunkOuts + 8];',
-    to: 'BF16 b[kStages][kTileRanks][kChunkOuts + 4];',
+    from: 'Bits16 b[kStages][kTileRanks][kChunkOuts + 8];',
+    to: 'Bits16 b[kStages][kTileRanks][kChunkOuts + 4];',
     also: [['static_assert(sizeof(ExpandShared) == kExpandSharedBytes);', '']],
   },
   // The page table.
@@ -187,8 +187,8 @@ export const mutations = [
   },
   {
     kind: 'divergence',
-    from: 'dev::MmaBF16(sums[m], a, h0, h1);',
-    to: 'if (lane != 3) dev::MmaBF16(sums[m], a, h0, h1);',
+    from: 'Mma<is_f16>(sums[m], a, h0, h1);',
+    to: 'if (lane != 3) Mma<is_f16>(sums[m], a, h0, h1);',
   },
   // Who does what.
   {
