@@ -10,7 +10,8 @@ find_library(cuda_runtime NAMES libcudart_static.a REQUIRED NO_DEFAULT_PATH
 find_path(cuda_include NAMES cuda_runtime_api.h REQUIRED NO_DEFAULT_PATH
   PATHS "${OPENLORA_CUDA_TOOLKIT}" PATH_SUFFIXES include targets/x86_64-linux/include targets/sbsa-linux/include)
 
-file(GLOB cuda_gpu_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/gpu/*.cc")
+# The machine, and the op table that launches kernels on it.
+file(GLOB cuda_gpu_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/gpu/*.cc" "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc")
 add_library(openlora_cuda_gpu STATIC ${cuda_gpu_sources})
 target_compile_definitions(openlora_cuda_gpu PUBLIC DEV_GPU_HOST)
 target_include_directories(openlora_cuda_gpu PUBLIC "${PROJECT_SOURCE_DIR}/cuda" "${PROJECT_SOURCE_DIR}/cpp")
@@ -19,7 +20,7 @@ target_link_libraries(openlora_cuda_gpu PUBLIC "${cuda_runtime}" Threads::Thread
   PRIVATE openlora_core openlora_warnings)
 
 file(GLOB cuda_gpu_test_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/cuda/*_test.cc")
-list(FILTER cuda_gpu_test_sources EXCLUDE REGEX "/(machine|decoder)_test\\.cc$") # of the simulator
+list(FILTER cuda_gpu_test_sources EXCLUDE REGEX "/machine_test\\.cc$") # of the simulator
 # Without GoogleTest: test/gpu/gtest/gtest.h is what they need of it.
 add_executable(openlora_gpu_tests "${PROJECT_SOURCE_DIR}/test/gpu/main.cc" ${cuda_gpu_test_sources})
 target_include_directories(openlora_gpu_tests PRIVATE

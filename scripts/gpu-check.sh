@@ -66,7 +66,7 @@ check build build || exit 1
 
 export OPENLORA_CUDA_IMAGES=${images:-build/gpu/cuda_images}
 tests=build/gpu/openlora_gpu_tests
-names='Probe Elementwise Embed Linear Lora Attention Sample'
+names='Probe Elementwise Embed Linear Lora Attention Sample Decoder'
 
 test_kernels() {
   local name tool

@@ -95,8 +95,9 @@ void FairQueue::Remove(Sequence* sequence) {
 void FairQueue::Admit(Sequence* sequence) {
   Dequeue(sequence);
   ++admissions_;
-  if (!sequence->is_in_turn) return;
   const Flow& flow = *sequence->flow;
+  sequence->turn = sequence->is_in_turn ? flow.tenant->served : std::min(flow.tenant->served, virtual_time_);
+  if (!sequence->is_in_turn) return;
   virtual_time_ = std::max(virtual_time_, flow.tenant->served);
   flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
 }
@@ -165,10 +166,17 @@ int64_t FairQueue::SequencesOf(const std::string& tenant) const {
   return found == tenants_.end() ? 0 : found->second->sequences;
 }
 
-bool FairQueue::HasHadLess(const Sequence& a, const Sequence& b) {
-  const Flow &x = *a.flow, &y = *b.flow;
-  if (x.tenant != y.tenant) return x.tenant->key < y.tenant->key;
-  return FlowKey{a.request.priority, x.served, a.arrival} < FlowKey{b.request.priority, y.served, b.arrival};
+bool FairQueue::GoesBefore(const Sequence& a, const Sequence& b) {
+  const auto key = [](const Sequence& s) {
+    TenantKey of_tenant = s.flow->tenant->key;
+    if (s.is_admitted && !s.is_continuing()) of_tenant.served = s.turn;
+    return of_tenant;
+  };
+  const TenantKey x = key(a), y = key(b);
+  if (x != y) return x < y;
+  if (a.flow->tenant != b.flow->tenant) return a.arrival < b.arrival;
+  return FlowKey{a.request.priority, a.flow->served, a.arrival} <
+         FlowKey{b.request.priority, b.flow->served, b.arrival};
 }
 
 struct FairQueue::Visit::State {

@@ -52,8 +52,9 @@ class FairQueue {
   int64_t tenants_known() const { return static_cast<int64_t>(tenants_.size()); }
   // Of `tenant`, waiting or not.
   int64_t SequencesOf(const std::string& tenant) const;
-  // Whether of two sequences that have rows `a` has had less.
-  static bool HasHadLess(const Sequence& a, const Sequence& b);
+  // Whether `a` has had less: its tenant now, or, of a prompt that has begun, when that was admitted. What is charged
+  // for its first rows puts it behind nobody.
+  static bool GoesBefore(const Sequence& a, const Sequence& b);
 
   // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit
   // alone. The queue stays as it is meanwhile.

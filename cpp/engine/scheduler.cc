@@ -49,7 +49,7 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, i
   StepLedger ledger({pool_, kv_, order_, &queue_, &reserved_, &admitted_}, budget, is_ready, &plan);
   in_turn_ = admitted_;
   std::sort(in_turn_.begin(), in_turn_.end(),
-            [](const Sequence* a, const Sequence* b) { return FairQueue::HasHadLess(*a, *b); });
+            [](const Sequence* a, const Sequence* b) { return FairQueue::GoesBefore(*a, *b); });
   const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
                                                          [](const Sequence* s) { return s->is_continuing(); });
   if (has_prompts) ledger.HoldBack(queue_.tenants() > 1 ? RowsOfFirstPrompt(ledger) : 0);
@@ -74,7 +74,7 @@ int32_t Scheduler::RowsOfFirstPrompt(const StepLedger& ledger) const {
   });
   const Sequence* first = begun == in_turn_.end() ? nullptr : *begun;
   const Sequence* waiting = FairQueue::Visit(queue_).Next();
-  if (waiting != nullptr && (first == nullptr || FairQueue::HasHadLess(*waiting, *first))) first = waiting;
+  if (waiting != nullptr && (first == nullptr || FairQueue::GoesBefore(*waiting, *first))) first = waiting;
   if (first == nullptr || !ledger.CanRun(*first) || !AreResident(*first)) return 0;
   return first->known() - first->computed;
 }
@@ -142,7 +142,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
   const auto plan_begun = [&](const Sequence* until) {
     for (; begun < in_turn_.size(); ++begun) {
       Sequence* sequence = in_turn_[begun];
-      if (until != nullptr && until->flow->tenant != sequence->flow->tenant && FairQueue::HasHadLess(*until, *sequence))
+      if (until != nullptr && until->flow->tenant != sequence->flow->tenant && FairQueue::GoesBefore(*until, *sequence))
         return;
       PlanIf(!sequence->is_continuing(), sequence, ledger);
     }

@@ -30,7 +30,6 @@ class Decoder {
   }
 
   void Begin() {
-    ops_.BeginStep(batch_);
     ops_.Embed({batch_.rows.row_token, batch_.rows.rows, &weights_.embed(), config_.embedding_scale, b_.x,
                 EmbedSite(config_), &batch_.entries, &batch_.pages});
     for (size_t i = 0; i < config_.ropes.size(); ++i) {
@@ -171,6 +170,7 @@ DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, DType input, int32_
 
 void DecoderForward(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch,
                     const DecoderBuffers& buffers, Ops* ops, const std::atomic<bool>& is_aborted) {
+  if (ops->BeginStep(batch)) return;
   Decoder decoder(config, weights, batch, buffers, ops);
   decoder.Begin();
   for (int32_t layer = 0; layer < config.layers; ++layer) {
@@ -178,6 +178,7 @@ void DecoderForward(const ModelConfig& config, const ModelWeights& weights, cons
     decoder.Layer(layer);
   }
   decoder.Head();
+  ops->EndStep();
 }
 
 }  // namespace openlora

@@ -198,8 +198,10 @@ class Ops {
   // Before the first step. An error: this model, or so much memory, isn't possible.
   virtual Status Reserve(const StepLimits&) { return Ok(); }
   // Before the first op of a step. All that views of later ops point to is that of `batch`, and stays until the step's
-  // Synchronize.
-  virtual void BeginStep(const BatchView&) {}
+  // Synchronize. True: a step of this shape is on record, and runs; the ops up to EndStep aren't called.
+  virtual bool BeginStep(const BatchView&) { return false; }
+  // After the op that gives the logits.
+  virtual void EndStep() {}
   virtual void Embed(const EmbedArgs& args) = 0;
   // out[t,:] = x[t,:] / sqrt(mean(x²) + eps) * gain; [T, dim], T rows of `groups` vectors each when x is [T, groups *
   // dim]. `out`: f32, x itself too, or input_dtype().

@@ -8,8 +8,13 @@
 namespace openlora::dev {
 
 struct Stream {
-  cuda_gpu::Machine* machine = nullptr;
-  int index = 0;
+  Stream(cuda_gpu::Machine* of, int at) : machine(of), index(at) {}
+  // Of what stands for a machine in tests.
+  template <class Wrapper>
+  Stream(Wrapper* of, int at) : Stream(&of->gpu(), at) {}
+
+  cuda_gpu::Machine* machine;
+  int index;
 };
 
 // The parameters are copied now.

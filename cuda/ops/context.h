@@ -43,6 +43,19 @@ class CudaContext {
     const auto lock = Lock();
     machine_->Copy(kCompute, to, from, bytes);
   }
+  // What is launched and copied in between isn't done but kept, to be done as often as asked for.
+  void BeginCapture() {
+    const auto lock = Lock();
+    machine_->BeginCapture(kCompute);
+  }
+  int EndCapture() {
+    const auto lock = Lock();
+    return machine_->EndCapture(kCompute);
+  }
+  void LaunchGraph(int graph) {
+    const auto lock = Lock();
+    machine_->LaunchGraph(graph, kCompute);
+  }
   Status Synchronize() {
     const auto lock = Lock();
     machine_->SynchronizeStream(kCompute);

@@ -17,6 +17,8 @@ namespace {
 
 // Of partial results of attention: what doesn't fit is attended by Prefill, row after row.
 constexpr int64_t kPartialBytesMax = 64 << 20;
+// Shapes of steps of which graphs are kept.
+constexpr size_t kRecordsMax = 256;
 
 }  // namespace
 
@@ -101,14 +103,51 @@ Status CudaOps::Reserve(const StepLimits& limits) {
   return context_->Allocate("partial results of attention", static_cast<size_t>(places * place_floats * 4), &partials_);
 }
 
-void CudaOps::BeginStep(const BatchView& batch) {
+// The second step of a shape is recorded: shapes that come once aren't worth it, and all that has to be there before
+// has been made in the first.
+bool CudaOps::BeginStep(const BatchView& batch) {
   is_head_ = false;
-  if (error_.ok()) Note(step_.Upload(batch, attention_shape_));
+  counted_ = {};
+  batch_ = &batch;
+  if (!error_.ok()) return false;
+  Note(step_.Upload(batch, attention_shape_));
+  const auto found = records_.find(step_.shape());
+  if (!error_.ok() || (found == records_.end() && records_.size() >= kRecordsMax)) return false;
+  Record& record = found == records_.end() ? records_[step_.shape()] : found->second;
+  if (record.graph >= 0) {
+    context_->LaunchGraph(record.graph);
+    ++replays_;
+    Count(record);
+    return true;
+  }
+  if (record.was_seen) {
+    captured_ = &record;
+    context_->BeginCapture();
+  }
+  record.was_seen = true;
+  return false;
+}
+
+void CudaOps::EndStep() {
+  Count(counted_);
+  EndCapture(true);
+}
+
+void CudaOps::EndCapture(bool is_whole) {
+  if (captured_ == nullptr) return;
+  const int graph = context_->EndCapture();
+  if (is_whole) {
+    *captured_ = counted_;
+    captured_->graph = graph;
+    ++captures_;
+    context_->LaunchGraph(graph);
+  }
+  captured_ = nullptr;
 }
 
 Status CudaOps::Synchronize() {
-  const Status done = context_->Synchronize();
-  Note(done);
+  EndCapture(false);  // the step was given up
+  Note(context_->Synchronize());
   if (error_.ok()) sampler_.Finish();
   return error_;
 }
@@ -128,15 +167,21 @@ const float* CudaOps::OnDevice(std::span<const float> constants) {
   return static_cast<const float*>(memory);
 }
 
-// As the reference counts them: an adapter's tiles once for each segment.
-void CudaOps::CountLora(const EntriesView* entries, const AdapterPages* pages, int32_t site, int64_t in, int64_t out) {
-  for (int32_t s = 0; s < entries->segments; ++s) {
-    const SitePages& of_site = pages->slots[entries->segment_slot[s]].sites[site];
-    ++counters_.page_table_reads;
-    if (of_site.rank == 0) continue;
-    ++counters_.lora_ops;
-    counters_.lora_bytes_read +=
-        static_cast<uint64_t>(TileBytes(dtype_, of_site.rank, in) + TileBytes(dtype_, of_site.rank, out));
+// An adapter's tiles once for each segment; of an embedding's A a column for each entry.
+void CudaOps::Count(const Record& record) {
+  counters_.weight_bytes_read +=
+      record.weight_bytes + record.weight_bytes_of_row * static_cast<uint64_t>(batch_->rows.rows);
+  for (const Record::Site& site : record.sites) {
+    const EntriesView& entries = site.is_of_logits ? batch_->logit_entries : batch_->entries;
+    for (int32_t s = 0; s < entries.segments; ++s) {
+      const SitePages& pages = batch_->pages.slots[entries.segment_slot[s]].sites[site.site];
+      ++counters_.page_table_reads;
+      if (pages.rank == 0) continue;
+      ++counters_.lora_ops;
+      const int64_t count = entries.segment_start[s + 1] - entries.segment_start[s];
+      const int64_t a_bytes = site.in > 1 ? TileBytes(dtype_, pages.rank, site.in) : count * pages.rank * 2;
+      counters_.lora_bytes_read += static_cast<uint64_t>(a_bytes + TileBytes(dtype_, pages.rank, site.out));
+    }
   }
 }
 

@@ -39,7 +39,8 @@ class CudaOps final : public Ops {
   DType input_dtype() const override { return dtype_; }
   // ERR_CUDA_UNSUPPORTED: the kernels have no such shape or dtype.
   Status Reserve(const StepLimits& limits) override;
-  void BeginStep(const BatchView& batch) override;
+  bool BeginStep(const BatchView& batch) override;
+  void EndStep() override;
   void Embed(const EmbedArgs& args) override;
   void RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) override;
   void Project(const ProjectArgs& args) override;
@@ -56,22 +57,43 @@ class CudaOps final : public Ops {
   void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override;
   Status Synchronize() override;
 
+  // Steps that ran from a record, and records made.
+  uint64_t replays() const { return replays_; }
+  uint64_t captures() const { return captures_; }
+
  private:
+  // A shape of steps that has come before.
+  struct Record {
+    int graph = -1;  // none yet
+    bool was_seen = false;
+    // What the counters count: adapters' sites, and weights beside the embedding's.
+    struct Site {
+      bool is_of_logits;
+      int32_t site;
+      int64_t in, out;  // in = 1: the embedding
+    };
+    std::vector<Site> sites;
+    uint64_t weight_bytes = 0;
+    uint64_t weight_bytes_of_row = 0;  // of the embedding
+  };
+
   bool is_f16() const { return dtype_ == DType::kF16; }
   // Keeps the first error.
   void Note(const Status& status) {
     if (error_.ok()) error_ = status;
   }
   Status CheckLimits(const StepLimits& limits) const;
-  // How many rows an op has, on the device: those of the batch, or, from GatherRows on, its logit rows.
+  // How many rows an op has, on the device and at most: those of the batch, or, from GatherRows on, its logit rows.
   const int32_t* RowCount() const { return is_head_ ? step_.logit_count() : step_.row_count(); }
+  int32_t Rows() const { return is_head_ ? step_.shape().logit_rows : step_.shape().rows; }
   // Of a persistent grid over so many items.
   int Blocks(int64_t items, int blocks_of_sm) const;
   const float* OnDevice(std::span<const float> constants);
   // x of a Project in 16 bits.
   TensorView InputOf(const ProjectArgs& args);
   lora::Params LoraParams(const LoraOnDevice& wave, const AdapterPages& pages) const;
-  void CountLora(const EntriesView* entries, const AdapterPages* pages, int32_t site, int64_t in, int64_t out);
+  void Count(const Record& record);
+  void EndCapture(bool is_whole);
   attention::Cache CacheOf(const KvView& kv, int32_t layer) const;
 
   std::shared_ptr<CudaContext> context_;
@@ -89,6 +111,12 @@ class CudaOps final : public Ops {
   AttentionShape attention_shape_;
   std::unique_ptr<AttentionKernels> attention_;
   bool is_head_ = false;
+  std::map<StepShape, Record> records_;
+  Record counted_;              // of the step whose ops are called
+  Record* captured_ = nullptr;  // the record that is being made
+  uint64_t replays_ = 0;
+  uint64_t captures_ = 0;
+  const BatchView* batch_ = nullptr;
   std::vector<uint16_t> packing_;  // host, of Pack
   std::vector<float> values_;      // host, of Pack and PackVector
 };

@@ -18,16 +18,14 @@ constexpr int kElementwiseBlocksOfSm = 4;
 
 uint16_t* Bits(const TensorView& view) { return static_cast<uint16_t*>(view.data); }
 
-int64_t ChunksOf(const TensorView& view) {
-  return view.rows * ((view.cols + elementwise::kChunk - 1) / elementwise::kChunk);
-}
+int64_t ChunksOf(const TensorView& view) { return (view.cols + elementwise::kChunk - 1) / elementwise::kChunk; }
 
 }  // namespace
 
 void CudaOps::Embed(const EmbedArgs& args) {
   if (!error_.ok()) return;
   const Weight& table = *args.table;  // [V, H]
-  counters_.weight_bytes_read += static_cast<uint64_t>(args.rows * table.in * 2);
+  counted_.weight_bytes_of_row = static_cast<uint64_t>(table.in * 2);
   const embed::GatherParams gather{.rows = step_.row_count(),
                                    .row_token = step_.row_token(),
                                    .hidden = static_cast<int32_t>(table.in),
@@ -35,7 +33,7 @@ void CudaOps::Embed(const EmbedArgs& args) {
                                    .table = static_cast<const uint16_t*>(table.data),
                                    .out = args.out.f32(),
                                    .out_stride = args.out.stride};
-  const int64_t chunks = args.rows * ((table.in + embed::kChunk - 1) / embed::kChunk);
+  const int64_t chunks = Rows() * ((table.in + embed::kChunk - 1) / embed::kChunk);
   context_->Launch(is_f16() ? embed::GatherF16 : embed::GatherBF16,
                    {Blocks(chunks, kElementwiseBlocksOfSm), embed::kThreads}, gather);
   for (const LoraOnDevice& wave : step_.waves(false)) {
@@ -43,13 +41,13 @@ void CudaOps::Embed(const EmbedArgs& args) {
     shrink.lora.in = 1;
     shrink.lora.product_count = 1;
     shrink.lora.products[0] = {args.site, static_cast<int32_t>(table.in), args.out.stride, args.out.f32()};
-    const int blocks = Blocks(wave.entries, lora::kBlocksOfSm);
+    const int blocks = Blocks(Rows(), lora::kBlocksOfSm);
     context_->Launch(is_f16() ? embed::ShrinkF16 : embed::ShrinkBF16, {blocks, embed::kThreads}, shrink);
-    const int64_t items = wave.entries * ((table.in + lora::kChunkOuts - 1) / lora::kChunkOuts);
+    const int64_t items = Rows() * ((table.in + lora::kChunkOuts - 1) / lora::kChunkOuts);
     context_->Launch(is_f16() ? lora::ExpandF16 : lora::ExpandBF16,
                      {Blocks(items, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes}, shrink.lora);
   }
-  if (!step_.waves(false).empty()) CountLora(args.entries, args.pages, args.site, 1, table.in);
+  counted_.sites.push_back({false, args.site, 1, table.in});
 }
 
 void CudaOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float eps, const TensorView& out) {
@@ -59,7 +57,7 @@ void CudaOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float
     const auto groups = static_cast<int32_t>(x.cols / dim);
     const int64_t warps = elementwise::kThreads / 32;
     context_->Launch(elementwise::HeadNorm,
-                     {Blocks((x.rows * groups + warps - 1) / warps, kElementwiseBlocksOfSm), elementwise::kThreads},
+                     {Blocks((Rows() * groups + warps - 1) / warps, kElementwiseBlocksOfSm), elementwise::kThreads},
                      {.rows = RowCount(),
                       .dim = static_cast<int32_t>(dim),
                       .eps = eps,
@@ -73,7 +71,7 @@ void CudaOps::RmsNorm(const TensorView& x, const float* gain, int64_t dim, float
                                                          : is_f16()               ? elementwise::RmsNormF16
                                                                                   : elementwise::RmsNormBF16;
   const int threads = elementwise::NormThreads(static_cast<int>(dim));
-  context_->Launch(kernel, {Blocks(x.rows, kElementwiseBlocksOfSm), threads, elementwise::kNormSharedBytes},
+  context_->Launch(kernel, {Blocks(Rows(), kElementwiseBlocksOfSm), threads, elementwise::kNormSharedBytes},
                    {.rows = RowCount(),
                     .dim = static_cast<int32_t>(dim),
                     .eps = eps,
@@ -92,7 +90,7 @@ TensorView CudaOps::InputOf(const ProjectArgs& args) {
   if (args.gate == nullptr && x.dtype == dtype_) return x;
   OPENLORA_CHECK(x.dtype == DType::kF32 && x.cols <= limits_.project_in);
   const TensorView input{input_, dtype_, x.rows, x.cols, input_stride_};
-  const dev::Shape shape{Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads};
+  const dev::Shape shape{Blocks(Rows() * ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads};
   if (args.gate == nullptr) {
     context_->Launch(is_f16() ? elementwise::CopyRowsF16 : elementwise::CopyRowsBF16, shape,
                      {.rows = RowCount(),
@@ -145,7 +143,7 @@ void CudaOps::Project(const ProjectArgs& args) {
   linear::Params linear{.x = Bits(x),
                         .x_stride = x.stride,
                         .rows = RowCount(),
-                        .rows_max = static_cast<int32_t>(x.rows),
+                        .rows_max = Rows(),
                         .in = in,
                         .product_count = static_cast<int32_t>(args.products.size()),
                         .tiles_each = 1,
@@ -160,10 +158,11 @@ void CudaOps::Project(const ProjectArgs& args) {
                           product.out.stride,
                           static_cast<int32_t>(weight.out),
                           product.accumulates ? 1 : 0};
-    counters_.weight_bytes_read += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
+    counted_.weight_bytes += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
+    counted_.sites.push_back({is_head_, product.site, in, weight.out});
     outs += weight.out;
   }
-  if (x.rows <= kStreamRowsMax) {
+  if (Rows() <= kStreamRowsMax) {
     linear.tiles_each = StreamTilesEach(linear, linear.rows_max, context_->multiprocessors());
     const int64_t items = outs / (linear.tiles_each * linear::kTileOuts) + linear.product_count;
     context_->Launch(is_f16() ? linear::StreamF16 : linear::StreamBF16,
@@ -171,12 +170,11 @@ void CudaOps::Project(const ProjectArgs& args) {
                      linear);
   } else {
     const int64_t tiles = outs / (linear::kGemmTiles * linear::kTileOuts) + linear.product_count;
-    const int64_t items = tiles * ((x.rows + linear::kGemmRows - 1) / linear::kGemmRows);
+    const int64_t items = tiles * ((Rows() + linear::kGemmRows - 1) / linear::kGemmRows);
     context_->Launch(is_f16() ? linear::GemmF16 : linear::GemmBF16,
                      {Blocks(items, linear::kGemmBlocksOfSm), linear::kGemmThreads, linear::kGemmSharedBytes}, linear);
   }
-  const std::vector<LoraOnDevice>& waves = step_.waves(is_head_);
-  for (const LoraOnDevice& wave : waves) {
+  for (const LoraOnDevice& wave : step_.waves(is_head_)) {
     lora::Params lora = LoraParams(wave, *args.pages);
     lora.x = Bits(x);
     lora.x_stride = x.stride;
@@ -188,19 +186,16 @@ void CudaOps::Project(const ProjectArgs& args) {
                           product.out.f32()};
     }
     // Of ranks up to 16; others take their blocks several times.
-    const int64_t shrinks = int64_t{wave.entries} * lora.product_count * ((in + lora::kPart - 1) / lora::kPart);
+    const int64_t shrinks = int64_t{Rows()} * lora.product_count * ((in + lora::kPart - 1) / lora::kPart);
     context_->Launch(is_f16() ? lora::ShrinkF16 : lora::ShrinkBF16,
                      {Blocks(shrinks, lora::kBlocksOfSm), lora::kThreads, lora::kShrinkSharedBytes}, lora);
-    const int64_t expands = wave.entries * (outs / lora::kChunkOuts + lora.product_count);
+    const int64_t expands = Rows() * (outs / lora::kChunkOuts + lora.product_count);
     context_->Launch(is_f16() ? lora::ExpandF16 : lora::ExpandBF16,
                      {Blocks(expands, lora::kBlocksOfSm), lora::kThreads, lora::kExpandSharedBytes}, lora);
   }
-  if (waves.empty()) return;
-  for (const Product& product : args.products)
-    CountLora(args.entries, args.pages, product.site, in, product.weight->out);
 }
 
-void CudaOps::RopeTable(const RowsView& rows, const RopeFrequencies& rope, const TensorView& cos_sin) {
+void CudaOps::RopeTable(const RowsView&, const RopeFrequencies& rope, const TensorView& cos_sin) {
   const elementwise::RopeTableParams params{.rows = RowCount(),
                                             .row_pos = step_.row_pos(),
                                             .row_is_long = step_.row_is_long(),
@@ -211,14 +206,14 @@ void CudaOps::RopeTable(const RowsView& rows, const RopeFrequencies& rope, const
                                             .cos_sin = cos_sin.f32(),
                                             .cos_sin_stride = cos_sin.stride};
   if (!error_.ok()) return;
-  const int64_t angles = rows.rows * static_cast<int64_t>(rope.inv_freq.size());
+  const int64_t angles = Rows() * static_cast<int64_t>(rope.inv_freq.size());
   context_->Launch(elementwise::RopeTable,
                    {Blocks(angles / elementwise::kThreads + 1, kElementwiseBlocksOfSm), elementwise::kThreads}, params);
 }
 
 void CudaOps::Rope(const TensorView& x, int32_t heads, int32_t head_dim, const TensorView& cos_sin) {
   if (!error_.ok()) return;
-  context_->Launch(elementwise::Rope, {Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
+  context_->Launch(elementwise::Rope, {Blocks(Rows() * ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
                    {.rows = RowCount(),
                     .heads = heads,
                     .head_dim = head_dim,
@@ -243,17 +238,16 @@ attention::Cache CudaOps::CacheOf(const KvView& kv, int32_t layer) const {
           .head_dim = kv.head_dim};
 }
 
-void CudaOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
-                       int32_t layer) {
+void CudaOps::KvAppend(const TensorView& k, const TensorView& v, const RowsView&, const KvView& kv, int32_t layer) {
   if (!error_.ok()) return;
   context_->Launch(
-      attention_->append, {Blocks(int64_t{rows.rows} * kv.kv_heads, kElementwiseBlocksOfSm), attention::kThreads},
+      attention_->append, {Blocks(int64_t{Rows()} * kv.kv_heads, kElementwiseBlocksOfSm), attention::kThreads},
       {k.f32(), v.f32(), k.stride, v.stride, RowCount(), step_.row_pos(), step_.row_sequence(), CacheOf(kv, layer)});
 }
 
 void CudaOps::Attention(const AttentionArgs& args) {
   if (!error_.ok()) return;
-  const AttentionPlan& plan = step_.plan();
+  const StepShape& shape = step_.shape();
   const int64_t of_heads = int64_t{attention_shape_.places} * args.heads;
   attention::Params params{.q = args.q.f32(),
                            .out = Bits(args.out),
@@ -273,22 +267,21 @@ void CudaOps::Attention(const AttentionArgs& args) {
                            .merge_row = step_.merge_row(),
                            .partial_sums = static_cast<float*>(partials_),
                            .partial_out = static_cast<float*>(partials_) + 2 * of_heads};
-  const auto blocks_for = [&](const std::vector<attention::Item>& items) {
-    return Blocks(static_cast<int64_t>(items.size()) * args.kv.kv_heads, kElementwiseBlocksOfSm);
+  const auto blocks_for = [&](int32_t items) {
+    return Blocks(int64_t{items} * args.kv.kv_heads, kElementwiseBlocksOfSm);
   };
-  if (!plan.prefill.empty())
-    context_->Launch(attention_->prefill,
-                     {blocks_for(plan.prefill), attention_->prefill_warps * 32, attention_->prefill_shared_bytes},
-                     params);
-  if (plan.decode.empty()) return;
+  if (shape.prefill_items > 0)
+    context_->Launch(
+        attention_->prefill,
+        {blocks_for(shape.prefill_items), attention_->prefill_warps * 32, attention_->prefill_shared_bytes}, params);
+  if (shape.decode_items == 0) return;
   params.item_count = step_.decode_count();
   params.items = step_.decode();
   context_->Launch(attention_->decode,
-                   {blocks_for(plan.decode), attention::kDecodeWarps * 32, attention_->decode_shared_bytes}, params);
-  context_->Launch(
-      attention_->merge,
-      {Blocks(static_cast<int64_t>(plan.merge_row.size()) * args.heads, kElementwiseBlocksOfSm), attention::kThreads},
-      params);
+                   {blocks_for(shape.decode_items), attention::kDecodeWarps * 32, attention_->decode_shared_bytes},
+                   params);
+  context_->Launch(attention_->merge,
+                   {Blocks(int64_t{Rows()} * args.heads, kElementwiseBlocksOfSm), attention::kThreads}, params);
 }
 
 void CudaOps::GatedActivation(Activation, const TensorView&, const TensorView&) {
@@ -297,7 +290,8 @@ void CudaOps::GatedActivation(Activation, const TensorView&, const TensorView&) 
 
 void CudaOps::AddScaled(const TensorView& x, float scale, const TensorView& out) {
   if (!error_.ok()) return;
-  context_->Launch(elementwise::AddScaled, {Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
+  context_->Launch(elementwise::AddScaled,
+                   {Blocks(Rows() * ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
                    {.rows = RowCount(),
                     .columns = static_cast<int32_t>(x.cols),
                     .scale = scale,
@@ -310,14 +304,15 @@ void CudaOps::AddScaled(const TensorView& x, float scale, const TensorView& out)
 void CudaOps::SoftCap(const TensorView& x, float cap) {
   if (!error_.ok()) return;
   context_->Launch(
-      elementwise::SoftCap, {Blocks(ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
+      elementwise::SoftCap, {Blocks(Rows() * ChunksOf(x), kElementwiseBlocksOfSm), elementwise::kThreads},
       {.rows = RowCount(), .columns = static_cast<int32_t>(x.cols), .cap = cap, .x = x.f32(), .x_stride = x.stride});
 }
 
 void CudaOps::GatherRows(const TensorView& x, std::span<const int32_t>, const TensorView& out) {
   is_head_ = true;
   if (!error_.ok()) return;
-  context_->Launch(elementwise::CopyRowsF32, {Blocks(ChunksOf(out), kElementwiseBlocksOfSm), elementwise::kThreads},
+  context_->Launch(elementwise::CopyRowsF32,
+                   {Blocks(Rows() * ChunksOf(out), kElementwiseBlocksOfSm), elementwise::kThreads},
                    {.rows = RowCount(),
                     .index = step_.logit_row(),
                     .columns = static_cast<int32_t>(x.cols),

@@ -19,7 +19,21 @@ struct LoraOnDevice {
   const int32_t* segment_slot = nullptr;  // into StepArrays::slots
   const int32_t* entry_row = nullptr;
   const float* entry_weight = nullptr;
-  int32_t entries = 0;
+};
+
+// Steps of one shape have the same launches, of the same parameters: what differs stands in device memory. Sizes are
+// powers of two that hold what there is, 0 for nothing.
+struct StepShape {
+  const void* arrays = nullptr;  // where they are
+  int32_t rows = 0;
+  int32_t logit_rows = 0;
+  int32_t decode_items = 0;
+  int32_t prefill_items = 0;
+  int32_t slots = 0;
+  int32_t waves = 0;  // exactly
+  int32_t logit_waves = 0;
+
+  auto operator<=>(const StepShape&) const = default;
 };
 
 // What the kernels of a step read beside tensors: the batch's arrays, who attends which rows, the waves of its entries
@@ -35,9 +49,7 @@ class StepArrays {
   }
   Status Upload(const BatchView& batch, const AttentionShape& shape);
 
-  int32_t rows() const { return rows_; }
-  int32_t logit_rows() const { return logit_rows_; }
-  const AttentionPlan& plan() const { return plan_; }
+  const StepShape& shape() const { return shape_; }
   const std::vector<LoraOnDevice>& waves(bool is_of_logits) const { return is_of_logits ? logit_waves_ : waves_; }
 
   const int32_t* row_count() const { return staging_.At(counts_); }
@@ -64,7 +76,6 @@ class StepArrays {
   struct StagedWave {
     Place<int32_t> count, start, slot, row;
     Place<float> weight;
-    int32_t entries;
   };
 
   Status AddWaves(const EntriesView& entries, int32_t rows, const AdapterPages& pages, std::vector<lora::Slot>* slots,
@@ -76,8 +87,7 @@ class StepArrays {
   size_t rows_max_ = 0;
   int32_t sites_ = 0;
   AttentionPlan plan_;
-  int32_t rows_ = 0;
-  int32_t logit_rows_ = 0;
+  StepShape shape_;
   std::vector<LoraOnDevice> waves_;
   std::vector<LoraOnDevice> logit_waves_;
   Place<int32_t> counts_, row_token_, row_pos_, row_sequence_, logit_row_, row_place_, merge_row_;

@@ -1,4 +1,4 @@
-// Whole models through the engine on the simulated GPU.
+// Whole models through the engine, on the simulator or on a GPU.
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/sim_engine.h"
+#include "cuda/cuda_engine.h"
 #include "engine/mixed_run.h"
 
 namespace openlora {
@@ -83,7 +83,7 @@ TEST(CudaDecoderTest, EveryFamilyIsAsNearToExactInputsAsTheCpusBF16Dots) {
     const std::vector<float> exact = Scores(folder, DType::kBF16, model, {}, kCount);
     const std::vector<float> dots = Scores(folder, WeightFormat::kBF16Dot, model, {}, kCount);
     const std::vector<float> cuda =
-        Scores(folder, DType::kBF16, model, {.open_backend = OpensCudaSim(DType::kBF16, 3)}, kCount);
+        Scores(folder, DType::kBF16, model, {.open_backend = OpensCuda(DType::kBF16, 3)}, kCount);
     EXPECT_LE(RmsOfDifference(cuda, exact), 2 * RmsOfDifference(dots, exact));
   }
 }
@@ -95,7 +95,7 @@ TEST(CudaDecoderTest, InF16TheErrorIsAnEighth) {
   constexpr int64_t kCount = 8;
   const auto error = [&](DType dtype) {
     return RmsOfDifference(Scores(folder, dtype, model, {}, kCount),
-                           Scores(folder, dtype, model, {.open_backend = OpensCudaSim(dtype, 4)}, kCount));
+                           Scores(folder, dtype, model, {.open_backend = OpensCuda(dtype, 4)}, kCount));
   };
   EXPECT_LE(error(DType::kF16), error(DType::kBF16) / 8 * 2);
 }
@@ -117,16 +117,47 @@ TEST(CudaDecoderTest, MixedEqualsAlone) {
     const TestFolder folder("cuda-mixed");
     const std::vector<Request> requests = ShortRequests(is_first ? 8 : 3);
     const DType dtype = std::string(name) == "windows" ? DType::kF16 : DType::kBF16;
-    const std::vector<Answer> alone = Alone(folder, dtype, model, {.open_backend = OpensCudaSim(dtype, 1)}, requests);
+    const std::vector<Answer> alone = Alone(folder, dtype, model, {.open_backend = OpensCuda(dtype, 1)}, requests);
     for (uint64_t seed = 2; seed < (is_first ? 4u : 3u); ++seed)
       ExpectSame(folder, alone,
                  {.seed = seed,
                   .max_batch_tokens = seed == 2 ? 61 : 17,
                   .dtype = dtype,
                   .model = model,
-                  .variant = {.open_backend = OpensCudaSim(dtype, seed)},
+                  .variant = {.open_backend = OpensCuda(dtype, seed)},
                   .requests = requests});
   }
+}
+
+// Ops of a CPU and of this one count the same, whether steps are called op by op or run from a record.
+TEST(CudaDecoderTest, StepsOfOneShapeAreRecordedAndCountTheSame) {
+  const TestFolder folder("cuda-records");
+  const CudaOps* ops = nullptr;
+  const auto stats_of = [&](const EngineVariant& variant) {
+    EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, DType::kBF16, CudaTinyConfig());
+    options.pool_bytes = 1 << 20;
+    variant.SetIn(&options);
+    CoreDriver driver(std::move(options));
+    EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
+    RegisterAll(folder, CudaTinyConfig(), &driver);
+    // One after another: two entries in each step, of other adapters and ranks each time.
+    for (int64_t id = 1; id <= 3; ++id) {
+      driver.core().Submit(MakeRequest(id, {static_cast<int32_t>(id), 2, 3}, 10, {{id, 1.0f}, {id + 4, 0.5f}}));
+      driver.Run();
+      EXPECT_EQ(driver.answer(id).end, "length");
+    }
+    if (ops != nullptr) {
+      EXPECT_LE(ops->captures(), 3u);  // steps of the prompt, of one row, of one row at another place of the arrays
+      EXPECT_EQ(ops->replays() + 2 * ops->captures(), driver.core().Stats().steps);
+    }
+    return driver.core().Stats();
+  };
+  const EngineStats cpu = stats_of({});
+  const EngineStats cuda = stats_of({.open_backend = OpensCuda(DType::kBF16, 8, &ops)});
+  EXPECT_EQ(cuda.steps, cpu.steps);
+  EXPECT_EQ(cuda.lora_bytes_read, cpu.lora_bytes_read);
+  EXPECT_EQ(cuda.lora_ops, cpu.lora_ops);
+  EXPECT_EQ(cuda.page_table_reads, cpu.page_table_reads);
 }
 
 // Adapters come and go, frames are used again, sequences lose their KV and compute it anew.
@@ -135,14 +166,14 @@ TEST(CudaDecoderTest, MixedEqualsAloneUnderEvictionReloadAndPreemption) {
   const std::vector<Request> requests = ShortRequests(12);
   const ModelConfig model = CudaTinyConfig();
   const std::vector<Answer> alone =
-      Alone(folder, DType::kBF16, model, {.open_backend = OpensCudaSim(DType::kBF16, 1)}, requests);
+      Alone(folder, DType::kBF16, model, {.open_backend = OpensCuda(DType::kBF16, 1)}, requests);
   const EngineStats stats = ExpectSame(folder, alone,
                                        {.seed = 6,
                                         .max_batch_tokens = 32,
                                         .pool_bytes = 40 * 4096,
                                         .dtype = DType::kBF16,
                                         .model = model,
-                                        .variant = {.open_backend = OpensCudaSim(DType::kBF16, 7)},
+                                        .variant = {.open_backend = OpensCuda(DType::kBF16, 7)},
                                         .requests = requests});
   EXPECT_GT(stats.adapter_evictions, 0u);
   EXPECT_GT(stats.preemptions, 0u);

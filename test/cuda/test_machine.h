@@ -5,13 +5,11 @@
 #if defined(DEV_GPU_HOST)
 #include "cuda/gpu_test_machine.h"
 #else
-#include "sim/launch.h"
+#include "ops/machine.h"
 
 namespace openlora {
 
-using TestMachine = cuda_sim::Machine;
-// Whether machines count accesses and report what no GPU does.
-inline constexpr bool kIsSimulated = true;
+using TestMachine = CudaMachine;
 
 }  // namespace openlora
 #endif

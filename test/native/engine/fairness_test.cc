@@ -290,6 +290,23 @@ TEST_F(QuietTenantTest, WaitsForTwoPromptsOfOthersAtMostBesideAFlood) {
   EXPECT_LE(waits[waits.size() * 99 / 100], 3);
 }
 
+// Every step a tenant comes that has had nothing yet, with a prompt that takes as many rows as there are.
+TEST_F(FairnessTest, APromptThatHasBegunIsPassedByNobodyWhoComesLater) {
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = 16;
+  Open(options);
+  Submit("long", {}, 0, {48, 2});
+  const int64_t id = requests_["long"].back();
+  int wait = 0;
+  for (; driver_->answer(id).tokens.empty() && wait < 40; ++wait) {
+    Step();
+    Submit("new " + std::to_string(wait), {}, 0, {16, 2});
+  }
+  EXPECT_LE(wait, 4);  // an eighth of the rows is for answers
+  while (!AllEnded()) Step();
+  ExpectAllWhole();
+}
+
 TEST_F(QuietTenantTest, WaitsNotMuchLongerBesideAFloodWhereMemoryIsShort) {
   EngineOptions options = TinyOptions(folder_);
   options.pool_bytes = 16 * 2 * (4 << 10);
