@@ -13,6 +13,15 @@ endif()
 
 add_library(openlora_addon MODULE ${addon_sources})
 target_link_libraries(openlora_addon PRIVATE openlora_measure openlora_core openlora_napi openlora_warnings)
+# What of CUDA is in it: cmake/cuda_gpu.cmake, or a word that there is none.
+target_include_directories(openlora_addon PRIVATE "${PROJECT_SOURCE_DIR}")
+if(OPENLORA_CUDA_TOOLKIT)
+  target_link_libraries(openlora_addon PRIVATE openlora_cuda_gpu)
+else()
+  target_sources(openlora_addon PRIVATE "${PROJECT_SOURCE_DIR}/cuda/none/backend.cc")
+  set_source_files_properties("${PROJECT_SOURCE_DIR}/cuda/none/backend.cc" PROPERTIES
+    INCLUDE_DIRECTORIES "${PROJECT_SOURCE_DIR}/cuda")
+endif()
 # cmake-js would have it in a folder Release.
 set_target_properties(openlora_addon PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_NAME openlora
   LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" LIBRARY_OUTPUT_DIRECTORY_RELEASE "${CMAKE_BINARY_DIR}")

@@ -76,6 +76,7 @@ class EngineCore {
   Status OpenWeights(OpenedEvent* opened);
   Status PackWeights();
   OnLoadProgress Reporting(LoadPhase phase);
+  Status ChoosePool();
   Status ChooseContext(int64_t frames);
   Status CheckRequest(const Request& request) const;
   Status CheckTenant(const Request& request) const;

@@ -121,6 +121,11 @@ Status EngineCore::OpenMemory() {
   if (options_.max_batch_tokens < 1 || options_.max_queued < 1 || options_.pool_bytes < 0 || options_.max_context < 0 ||
       options_.max_queued_per_tenant < 0 || options_.batch_lora_bytes < 0 || !(options_.max_step_ms >= 0))
     return Status(kErrLimits, "maxBatchTokens and maxQueued must be at least 1, all other limits at least 0");
+  const int32_t rows = options_.max_batch_tokens;
+  const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
+  const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
+  buffer_bytes_ = DecoderBufferBytes(model, ops.input_dtype(), rows, logit_rows);
+  OPENLORA_RETURN_IF_ERROR(ChoosePool());
   frame_tokens_ = ChooseFrameTokens(ops, options_.kv_dtype, model);
   const auto kv_bytes =
       static_cast<uint64_t>(ops.KvBytes(options_.kv_dtype, model.kv_heads, model.head_dim, frame_tokens_));
@@ -141,9 +146,6 @@ Status EngineCore::OpenMemory() {
                                           backend_.device.get());
   host_ = std::make_unique<HostTier>(options_.host_adapter_bytes);
   upload_bytes_ = std::max(kUploadBytesMin, weights_.bytes() / kUploadShare);
-  const int32_t rows = options_.max_batch_tokens;
-  const auto logit_fit = static_cast<int32_t>(kLogitBytesMax / (int64_t{4} * model.vocab));
-  const int32_t logit_rows = std::min(rows, std::max(kLogitRowsMin, logit_fit));
   SchedulerLimits limits;
   limits.budget.rows = rows;
   pace_ = StepPace(rows, options_.max_step_ms);
@@ -151,12 +153,23 @@ Status EngineCore::OpenMemory() {
   limits.weight_bytes = std::max<int64_t>(1, weights_.bytes());
   limits.budget.lora_bytes = options_.batch_lora_bytes > 0 ? options_.batch_lora_bytes : 2 * limits.weight_bytes;
   scheduler_ = std::make_unique<Scheduler>(limits, &pool_, kv_.get(), residency_.get(), &eviction_);
-  buffer_bytes_ = DecoderBufferBytes(model, ops.input_dtype(), rows, logit_rows);
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
   buffers_ = MakeDecoderBuffers(model, ops.input_dtype(), rows, logit_rows, buffer_memory_);
   StepLimits step = LimitsOf(options_, rows, logit_rows);
   step.context = max_context_;
   return ops.Reserve(step);
+}
+
+// Of a device of its own, where nobody said how much: a tenth of what is free stays for others, and for what ops need.
+Status EngineCore::ChoosePool() {
+  if (options_.pool_bytes > 0 || backend_.device->is_host()) return Ok();
+  const int64_t free = backend_.device->FreeBytes(), needed = weights_.bytes() + buffer_bytes_;
+  options_.pool_bytes = free - free / 10 - needed;
+  if (options_.pool_bytes <= 0)
+    return Error(kErrOutOfMemory, "the base needs %lld bytes and a tenth of the device's stays free, it has %lld",
+                 static_cast<long long>(needed), static_cast<long long>(free));
+  if (options_.pinned_adapter_bytes == 0) options_.pinned_adapter_bytes = options_.pool_bytes / 2;
+  return Ok();
 }
 
 // A token takes two operations for each weight of the layers; those of attention, as many again at some thousands of

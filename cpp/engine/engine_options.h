@@ -39,11 +39,11 @@ struct EngineOptions {
   WeightFormat dtype = DType::kF32;
   DType kv_dtype = DType::kF32;
   DType adapter_dtype = DType::kF32;
-  int64_t pool_bytes = 0;
+  int64_t pool_bytes = 0;            // 0: nine tenths of what the device has free, less what else is needed there
   std::string adapter_dir;           // of pack files; empty: adapters are loaded from their sources each time
   int64_t adapter_disk_bytes = 0;    // that they may take
   int64_t host_adapter_bytes = 0;    // of them in the page cache
-  int64_t pinned_adapter_bytes = 0;  // of frames
+  int64_t pinned_adapter_bytes = 0;  // of frames; 0 beside pool_bytes = 0: half of them
   int32_t max_context = 0;           // 0: the model's, or what the pool holds
   int32_t max_batch_tokens = 256;
   double max_step_ms = 0;  // that a step of several requests should take at most (StepPace); 0: as long as it takes

@@ -169,7 +169,7 @@ int64_t FairQueue::SequencesOf(const std::string& tenant) const {
 bool FairQueue::GoesBefore(const Sequence& a, const Sequence& b) {
   const auto key = [](const Sequence& s) {
     TenantKey of_tenant = s.flow->tenant->key;
-    if (s.is_admitted && !s.is_continuing()) of_tenant.served = s.turn;
+    if (s.is_admitted && !s.is_continuing() && s.steps_passed >= kStepsPassed) of_tenant.served = s.turn;
     return of_tenant;
   };
   const TenantKey x = key(a), y = key(b);

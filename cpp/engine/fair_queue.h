@@ -25,6 +25,7 @@ namespace openlora {
 class FairQueue {
  public:
   static constexpr uint64_t kTurns = 8;
+  static constexpr int32_t kStepsPassed = 4;
 
   FairQueue() = default;
   FairQueue(const FairQueue&) = delete;
@@ -52,8 +53,8 @@ class FairQueue {
   int64_t tenants_known() const { return static_cast<int64_t>(tenants_.size()); }
   // Of `tenant`, waiting or not.
   int64_t SequencesOf(const std::string& tenant) const;
-  // Whether `a` has had less: its tenant now, or, of a prompt that has begun, when that was admitted. What is charged
-  // for its first rows puts it behind nobody.
+  // Whether `a` has had less: its tenant now, or, of a prompt that others have passed for kStepsPassed steps since it
+  // began, when that was admitted. Else newcomers without end could pass it for ever.
   static bool GoesBefore(const Sequence& a, const Sequence& b);
 
   // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit

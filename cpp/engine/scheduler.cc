@@ -316,6 +316,8 @@ void Scheduler::Preempt(Sequence* sequence, uint64_t step) {
 }
 
 void Scheduler::Charge(const StepPlan& plan) {
+  for (Sequence* sequence : admitted_) ++sequence->steps_passed;
+  for (const PlannedRows& planned : plan.rows) planned.sequence->steps_passed = 0;
   std::unordered_map<const Adapter*, int64_t> readers;
   for (const PlannedRows& planned : plan.rows) {
     for (const Adapter* adapter : planned.sequence->adapters) ++readers[adapter];

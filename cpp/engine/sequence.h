@@ -37,7 +37,8 @@ struct Sequence {
   int32_t charged = 0;       // tokens that were counted; those computed again after a preemption are not
   bool is_admitted = false;  // has rows in steps
   bool is_in_turn = false;   // when it was last planned while it waited: it was its tenant's turn
-  double turn = 0;           // what its tenant had had when it was admitted: its prompt's place until that is computed
+  double turn = 0;           // what its tenant had had when it was admitted
+  int32_t steps_passed = 0;  // since it last had rows
   bool has_pins = false;     // its adapters' frames are reserved for it
   int32_t take_backs = 0;    // of its reservation, by others
   bool was_preempted = false;

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/processors.h"
+#include "cuda/ops/backend.h"
 #include "napi/bench_thread.h"
 #include "napi/engine_object.h"
 #include "ops/cpu/cpu_device.h"
@@ -38,21 +39,34 @@ Status OpenCpu(const std::string& simd, int32_t threads, Backend* backend) {
   return Ok();
 }
 
+Status OpenMachine(const BackendOptions& options, Backend* backend) {
+  if (options.device == "cpu") return OpenCpu(options.simd, options.threads, backend);
+  CudaBackend cuda;
+  OPENLORA_RETURN_IF_ERROR(OpenCuda(options.device, options.dtype, options.cuda_images, &cuda));
+  backend->simd = cuda.name;
+  backend->device = std::move(cuda.device);
+  backend->ops = std::move(cuda.ops);
+  return Ok();
+}
+
 Napi::Value Probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Object result = Napi::Object::New(env);
   Napi::Array features = Napi::Array::New(env), levels = Napi::Array::New(env);
   for (const std::string& name : CpuFeatureNames()) features.Set(features.Length(), name);
   for (const SimdLevel level : AvailableSimdLevels()) levels.Set(levels.Length(), NameOf(level));
-  result.Set("isUsable", true);
-  result.Set("reason", "");
+  // A variant for GPUs computes on CPUs as well, but the one for CPUs does that wherever it is.
+  const Status cuda = CheckCuda();
+  const bool is_usable = !IsForCuda() || cuda.ok();
+  result.Set("isUsable", is_usable);
+  result.Set("reason", is_usable ? "" : cuda.message());
   result.Set("cpuFeatures", features);
   result.Set("simdLevels", levels);
   return result;
 }
 
 Napi::Value Open(const Napi::CallbackInfo& info) {
-  return EngineObject::Open(info, info.Env().GetInstanceData<AddonData>()->engine_constructor, OpenCpu);
+  return EngineObject::Open(info, info.Env().GetInstanceData<AddonData>()->engine_constructor, OpenMachine);
 }
 
 // (path) → whether the system was asked to forget the file's pages.

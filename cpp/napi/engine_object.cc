@@ -127,8 +127,9 @@ Napi::Value EngineObject::Open(const Napi::CallbackInfo& info, const Napi::Funct
   }
   session->work_in_flight = 1;
   napi_add_env_cleanup_hook(env, TearDown, session.get());
-  arguments.options.open_backend = [open_backend, simd = arguments.simd, threads = arguments.threads](
-                                       Backend* backend) { return open_backend(simd, threads, backend); };
+  arguments.options.open_backend = [open_backend, options = arguments.backend](Backend* backend) {
+    return open_backend(options, backend);
+  };
   const napi_threadsafe_function events = session->events;
   session->engine = std::make_unique<Engine>(std::move(arguments.options), [events] {
     napi_call_threadsafe_function(events, nullptr, napi_tsfn_nonblocking);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "napi/marshal.h"
 
 namespace openlora {
 
@@ -27,8 +28,8 @@ struct Session {
   bool is_closing = false;
 };
 
-// Makes the machine that computes; `simd` as the SDK names it, `threads` 0: as many as may run. On the engine's thread.
-using OpenBackend = Status (*)(const std::string& simd, int32_t threads, Backend* backend);
+// Makes the machine that computes. On the engine's thread.
+using OpenBackend = Status (*)(const BackendOptions& options, Backend* backend);
 
 // NativeEngine of src/native/binding.ts.
 class EngineObject : public Napi::ObjectWrap<EngineObject> {

@@ -115,8 +115,8 @@ std::string ReadOpen(Napi::Object object, OpenArguments* arguments) {
   options.dtype = reader.WeightFormatOf("dtype");
   options.kv_dtype = reader.HeldDTypeOf("kvDtype");
   options.adapter_dtype = reader.HeldDTypeOf("adapterDtype");
-  arguments->simd = reader.String("simd");
-  arguments->threads = reader.Int32("threads");
+  arguments->backend = {reader.String("device"), reader.String("cudaImages"), reader.String("simd"),
+                        reader.Int32("threads"), options.dtype};
   options.has_prefix_cache = reader.Bool("prefixCache");
   ObjectReader limits = reader.Object("limits");
   options.pool_bytes = limits.Integer("poolBytes");

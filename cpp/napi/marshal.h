@@ -74,13 +74,21 @@ class ObjectReader {
   std::string error_;
 };
 
-// What `open` was given. `simd` and `threads` are for the backend, which the composition root makes. The engine reads
-// tokens out of `token_owners` until it is open: copying them takes milliseconds, most of them page faults.
+// What the composition root makes a backend of.
+struct BackendOptions {
+  std::string device;       // "cpu", "cuda:0", …
+  std::string cuda_images;  // folder of device images
+  std::string simd;         // as the SDK names it
+  int32_t threads = 0;      // 0: as many as may run
+  WeightFormat dtype = DType::kF32;
+};
+
+// What `open` was given. The engine reads tokens out of `token_owners` until it is open: copying them takes
+// milliseconds, most of them page faults.
 struct OpenArguments {
   EngineOptions options;
   std::array<Napi::ObjectReference, 2> token_owners;
-  std::string simd;
-  int32_t threads = 0;
+  BackendOptions backend;
 };
 
 // Each returns an empty string, or what doesn't fit.

@@ -19,6 +19,10 @@ class CudaContext {
   int multiprocessors() const { return multiprocessors_; }
   CudaMachine& machine() const { return *machine_; }
 
+  int64_t FreeBytes() {
+    const auto lock = Lock();
+    return FreeBytesOf(*machine_);
+  }
   // ERR_OUT_OF_MEMORY, or the machine's error.
   Status Allocate(const char* name, size_t bytes, void** memory) {
     const auto lock = Lock();

@@ -12,6 +12,7 @@ class CudaDevice final : public Device {
   explicit CudaDevice(std::shared_ptr<CudaContext> context) : context_(std::move(context)) {}
 
   bool is_host() const override { return false; }
+  int64_t FreeBytes() override { return context_->FreeBytes(); }
   Status Allocate(size_t bytes, void** data) override {
     OPENLORA_RETURN_IF_ERROR(context_->Allocate("the engine", bytes, data));
     return context_->Fill(*data, 0, bytes);

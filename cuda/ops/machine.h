@@ -8,6 +8,8 @@
 #include "sim/launch.h"
 #endif
 
+#include <cstdint>
+
 #include "base/status.h"
 #include "device/errors.h"
 
@@ -17,6 +19,10 @@ namespace openlora {
 using CudaMachine = cuda_gpu::Machine;
 inline Status StatusOf(const CudaMachine& machine) { return machine.status(); }
 inline int MultiprocessorsOf(const CudaMachine& machine) { return machine.multiprocessors(); }
+inline int64_t FreeBytesOf(CudaMachine& machine) {
+  size_t free = 0, total = 0;
+  return machine.MemoryBytes(&free, &total).ok() ? static_cast<int64_t>(free) : 0;
+}
 inline constexpr bool kIsSimulated = false;
 #else
 using CudaMachine = cuda_sim::Machine;
@@ -25,6 +31,7 @@ inline Status StatusOf(const CudaMachine& machine) {
 }
 // As few as there can be with several blocks: each costs a fiber for each thread.
 inline int MultiprocessorsOf(const CudaMachine&) { return 2; }
+inline int64_t FreeBytesOf(const CudaMachine&) { return 4 << 20; }
 inline constexpr bool kIsSimulated = true;
 #endif
 

@@ -164,6 +164,10 @@ export interface OpenOptions {
   dtype: WeightFormat | 'bf16-dot';
   kvDtype: HeldDType;
   adapterDtype: HeldDType;
+  /** 'cpu', or 'cuda:0', … */
+  device: string;
+  /** Folder of the device images of a GPU. */
+  cudaImages: string;
   simd: SimdLevel | 'auto';
   /** 0: the cores that the process may use. */
   threads: number;

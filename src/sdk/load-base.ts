@@ -1,20 +1,23 @@
 // From a folder to a base: read, check, tokenizer, weights; what was begun is freed when it fails.
 
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { OpenLoraError } from '../errors.js';
 import type { BaseDescription, FolderReader } from '../formats/index.js';
 import type { OpenTokenizerOptions, Tokenizer } from '../formats/tokenizer-types.js';
 import type { HeldDType, NativeAddon, NativeLimits, OpenOptions, WeightFormat } from '../native/binding.js';
+import type { NativeVariant } from '../native/load.js';
 import { BaseModel } from './base-model.js';
 import { EngineHost, type OpenedEvent } from './engine-host.js';
 import { callUser, throwIfAborted, toOpenLoraError } from './errors.js';
-import { checkComputes, checkLoadOptions, resolveLimits, type CheckedLoadOptions } from './load-options.js';
+import { checkComputes, checkLoadOptions, isCuda, resolveLimits, type CheckedLoadOptions } from './load-options.js';
 import { openPacks, type PackFolder } from './pack-folder.js';
 import type { Base, BaseInfo, LoadBaseOptions, LoadProgress } from './types.js';
 
 interface FoundAddon {
   binding: NativeAddon;
+  variant: NativeVariant;
   path: string;
   rejected: readonly { path: string; reason: string }[];
 }
@@ -51,6 +54,7 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
   await nextTurn();
   const native = await parts.loadNative();
   callUser(() => logger.debug?.('addon loaded', { path: native.path, rejected: native.rejected }));
+  checkVariant(options.device, native);
   await nextTurn();
   const reader = await parts.openFolderReader(options.path, withSignal);
   let tokenizer: Tokenizer | undefined;
@@ -67,7 +71,7 @@ async function load(parts: SdkParts, options: CheckedLoadOptions): Promise<Base>
     report('tokenizer', tokenizerBytes, tokenizerBytes);
     await nextTurn();
     throwIfAborted('loadBase', signal);
-    return await openBase(native.binding, options, settings, { reader, tokenizer, packs }, report);
+    return await openBase(native, options, settings, { reader, tokenizer, packs }, report);
   } catch (error) {
     await Promise.all([reader.dispose(), tokenizer?.dispose(), packs?.remove()]);
     throw error;
@@ -81,9 +85,19 @@ interface Settings {
   limits: NativeLimits;
 }
 
+/** An addon for CPUs has no GPU: those for GPUs are tried before it. */
+function checkVariant(device: string, { variant, path, rejected }: FoundAddon): void {
+  if (!isCuda(device) || variant !== 'cpu') return;
+  const others = rejected.map((other) => `\n  ${other.path}: ${other.reason}`).join('');
+  const message = `device: '${device}' can't be used: ${path} computes on CPUs, and those for GPUs can't run here${others}`;
+  throw new OpenLoraError('ERR_CUDA_DRIVER', message, { device });
+}
+
 /** What the options leave to the base. */
 function settle(options: CheckedLoadOptions, folder: BaseDescription, diskFree: number): Settings {
-  const dtype = options.dtype === 'auto' ? folder.sourceDtype : options.dtype;
+  // A GPU multiplies 16 bits.
+  const ofBase = isCuda(options.device) && folder.sourceDtype === 'f32' ? 'bf16' : folder.sourceDtype;
+  const dtype = options.dtype === 'auto' ? ofBase : options.dtype;
   checkComputes(options.compute, dtype);
   // Beside quantised weights go the checkpoint's 16 bits, bf16 for one in f32: whoever asks for int8 wants it
   // small.
@@ -91,12 +105,17 @@ function settle(options: CheckedLoadOptions, folder: BaseDescription, diskFree: 
   const unquantised = dtype === 'int8' || dtype === 'int4' ? besideQuantised : dtype;
   const adapterDtype = options.adapterDtype === 'auto' ? unquantised : options.adapterDtype;
   const kvDtype = options.kvDtype === 'auto' ? unquantised : options.kvDtype;
-  return { dtype, kvDtype, adapterDtype, limits: resolveLimits(options.limits, folder.spec, kvDtype, diskFree) };
+  return {
+    dtype,
+    kvDtype,
+    adapterDtype,
+    limits: resolveLimits(options.limits, folder.spec, kvDtype, diskFree, options.device),
+  };
 }
 
 /** Gives the engine what was read; on an error the reader, the tokenizer and the folder are the caller's to end. */
 async function openBase(
-  addon: NativeAddon,
+  { binding, path }: FoundAddon,
   options: CheckedLoadOptions,
   { dtype, kvDtype, adapterDtype, limits }: Settings,
   { reader, tokenizer, packs }: { reader: FolderReader; tokenizer: Tokenizer; packs: PackFolder },
@@ -115,6 +134,8 @@ async function openBase(
     dtype: options.compute === 'bf16' ? 'bf16-dot' : dtype,
     kvDtype,
     adapterDtype,
+    device: options.device,
+    cudaImages: join(dirname(path), 'cuda_images'),
     simd: options.simd,
     threads: options.threads,
     prefixCache: options.prefixCache,
@@ -122,10 +143,10 @@ async function openBase(
   };
   const onProgress = ({ phase, bytesDone, bytesTotal }: Parameters<Parameters<typeof EngineHost.open>[2]>[0]) =>
     report(phase, bytesDone, bytesTotal);
-  const { host, opened } = await EngineHost.open(addon, openOptions, onProgress, signal);
+  const { host, opened } = await EngineHost.open(binding, openOptions, onProgress, signal);
   await nextTurn();
   callUser(() => logger.info?.('base loaded', { ...opened, path: folder.path }));
-  const info = describeBase(folder, dtype, kvDtype, opened);
+  const info = describeBase(folder, options.device, dtype, kvDtype, opened);
   host.onWarning = ({ code, message }) => callUser(() => logger.warn?.(message, { code }));
   for (const warning of [...info.warnings, ...packs.warnings]) host.onWarning(warning);
   const rules = {
@@ -155,13 +176,19 @@ async function fileBytes(path: string): Promise<number> {
   );
 }
 
-function describeBase(folder: BaseDescription, dtype: WeightFormat, kvDtype: HeldDType, opened: OpenedEvent): BaseInfo {
+function describeBase(
+  folder: BaseDescription,
+  device: string,
+  dtype: WeightFormat,
+  kvDtype: HeldDType,
+  opened: OpenedEvent,
+): BaseInfo {
   return Object.freeze({
     family: folder.family,
     parameters: folder.parameters,
     dtype,
     kvDtype,
-    device: 'cpu',
+    device,
     contextLength: opened.maxContext,
     vocabSize: folder.spec.vocab,
     sites: folder.sites.map((site) => ({ name: site.name, in: site.in, out: site.out })),

@@ -76,6 +76,8 @@ export type CheckedLimits = Omit<NativeLimits, LaterLimits> & Record<LaterLimits
 
 export interface CheckedLoadOptions {
   path: string;
+  /** 'cpu', or 'cuda:0', … */
+  device: string;
   dtype: WeightFormat | 'auto';
   compute: Compute;
   kvDtype: HeldDType | 'auto';
@@ -100,14 +102,16 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
   const o = checkObject('loadBase', given) as Partial<Record<keyof LoadBaseOptions, unknown>>;
   checkKeys('loadBase', o, LOAD_KEYS);
   refuseLater(o);
+  const device = checkDevice(o.device ?? 'auto');
   return {
     path: checkPath('path', o.path),
+    device,
     ...checkComputing(o),
     kvDtype: checkOneOf('kvDtype', o.kvDtype ?? 'auto', ['auto', ...HELD_DTYPES]),
     adapterDtype: checkOneOf('adapterDtype', o.adapterDtype ?? 'auto', ['auto', 'int8']),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS]),
     threads: o.threads === undefined ? 0 : checkInteger('threads', o.threads, 1, 1024),
-    limits: checkLimits(o.limits),
+    limits: checkLimits(o.limits, device),
     strictBase: o.strictBase === undefined ? false : checkBoolean('strictBase', o.strictBase),
     cacheDir: o.cacheDir === undefined ? '' : resolve(checkPath('cacheDir', o.cacheDir)),
     prefixCache: o.prefixCache === undefined ? true : checkBoolean('prefixCache', o.prefixCache),
@@ -120,8 +124,6 @@ export function checkLoadOptions(given: unknown): CheckedLoadOptions {
 }
 
 function refuseLater(o: Partial<Record<keyof LoadBaseOptions, unknown>>): void {
-  const device = checkDevice(o.device ?? 'auto');
-  if (device !== 'auto' && device !== 'cpu') throw notSupportedError(`device: '${device}'`, "use 'cpu' or 'auto'");
   if (checkOneOf('numerics', o.numerics ?? 'invariant', ['invariant', 'fast']) === 'fast') {
     throw notSupportedError("numerics: 'fast'", "use 'invariant'");
   }
@@ -143,18 +145,23 @@ export function checkComputes(compute: Compute, dtype: WeightFormat): void {
   }
 }
 
+/** 'auto' is the CPU: nothing is known yet of how a GPU does. */
 function checkDevice(value: unknown): string {
-  if (typeof value === 'string' && value.startsWith('cuda:') && /^cuda:\d{1,3}$/.test(value)) return value;
-  return checkOneOf('device', value, ['auto', 'cpu']);
+  if (typeof value === 'string' && /^cuda:\d{1,3}$/.test(value)) return value;
+  checkOneOf('device', value, ['auto', 'cpu', 'cuda:0']);
+  return 'cpu';
 }
 
-function checkLimits(given: unknown): CheckedLoadOptions['limits'] {
+/** Whether a GPU computes, with memory of its own. */
+export const isCuda = (device: string): boolean => device !== 'cpu';
+
+function checkLimits(given: unknown, device: string): CheckedLoadOptions['limits'] {
   const o = checkObject('limits', given ?? {}) as Partial<Record<keyof Limits, unknown>>;
   checkKeys('limits', o, LIMIT_KEYS);
   const bytes = (key: keyof Limits) => (o[key] === undefined ? undefined : parseByteSize(`limits.${key}`, o[key]));
   const maxQueued = checkCount('limits.maxQueued', o.maxQueued ?? MAX_QUEUED_DEFAULT);
   return {
-    poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory),
+    poolBytes: o.deviceMemory === undefined ? undefined : checkPoolBytes(o.deviceMemory, device),
     hostAdapterBytes: bytes('hostAdapterMemory'),
     pinnedAdapterBytes: bytes('pinnedAdapterMemory'),
     adapterDiskBytes: bytes('adapterCacheDisk'),
@@ -178,10 +185,11 @@ function checkLoraBytes(value: unknown): number {
   });
 }
 
-function checkPoolBytes(value: unknown): number {
+function checkPoolBytes(value: unknown, device: string): number {
   const what = 'limits.deviceMemory';
   const bytes = parseByteSize(what, value);
-  const most = totalmem();
+  // What a GPU has is known to its driver alone: more is ERR_OUT_OF_MEMORY.
+  const most = isCuda(device) ? Number.MAX_SAFE_INTEGER : totalmem();
   if (bytes >= POOL_BYTES_MIN && bytes <= most) return bytes;
   const wanted = `${showBytes(POOL_BYTES_MIN)} to ${showBytes(most)}, what this machine has`;
   throw new OpenLoraError('ERR_INVALID_OPTION', `${what}: got ${showBytes(bytes)}, wanted ${wanted}`, { option: what });
@@ -214,7 +222,7 @@ function checkLogger(value: unknown): Logger {
 }
 
 /**
- * `maxContext` 0: what the checkpoint is made for, or what the pool holds. `diskFree`: bytes that the disk of packed adapters
+ * `poolBytes` 0: the native side takes what a GPU has free. `maxContext` 0: what the checkpoint is made for, or what the pool holds. `diskFree`: bytes that the disk of packed adapters
  * has left.
  */
 export function resolveLimits(
@@ -222,13 +230,15 @@ export function resolveLimits(
   model: ModelSpec,
   kvDtype: HeldDType,
   diskFree: number,
+  device: string,
 ): NativeLimits {
   const { maxContext = 0 } = limits;
   if (maxContext > model.context) {
     const message = `limits.maxContext: got ${maxContext}, wanted at most ${model.context}, what the checkpoint is made for`;
     throw new OpenLoraError('ERR_INVALID_OPTION', message, { option: 'limits.maxContext' });
   }
-  const poolBytes = limits.poolBytes ?? poolBytesDefault(model, maxContext || model.context, kvDtype);
+  const ofDevice = isCuda(device) ? 0 : poolBytesDefault(model, maxContext || model.context, kvDtype);
+  const poolBytes = limits.poolBytes ?? ofDevice;
   return {
     ...limits,
     poolBytes,

@@ -129,6 +129,40 @@ TEST(CudaDecoderTest, MixedEqualsAlone) {
   }
 }
 
+// Several splits of the positions, by Prefill in chunks and by Decode.
+TEST(CudaDecoderTest, LongPromptsAreTheSameWhateverTheChunks) {
+  const TestFolder folder("cuda-long");
+  ModelConfig model = CudaTinyConfig();
+  model.context = 1024;
+  model.layer_options[1].window = 300;
+  const auto answers_of = [&](int32_t rows, uint64_t seed) {
+    EngineOptions options = TinyOptions(folder, 1, SimdLevel::kAuto, DType::kBF16, model);
+    options.max_batch_tokens = rows;
+    options.pool_bytes = 1 << 20;
+    options.has_prefix_cache = false;
+    options.open_backend = OpensCuda(DType::kBF16, seed);
+    CoreDriver driver(std::move(options));
+    EXPECT_TRUE(driver.opened().ok()) << driver.opened().message();
+    RegisterAll(folder, model, &driver);
+    for (int64_t id = 1; id <= 2; ++id) {
+      std::vector<int32_t> prompt;
+      for (uint64_t i = 0; i < 250 + 270 * static_cast<uint64_t>(id - 1); ++i)
+        prompt.push_back(static_cast<int32_t>(Philox(static_cast<uint64_t>(id), i) % 101));
+      driver.core().Submit(MakeRequest(id, prompt, 8, {{id, 1.0f}}));
+    }
+    driver.Run();
+    std::vector<float> logprobs;
+    for (int64_t id = 1; id <= 2; ++id) {
+      EXPECT_EQ(driver.answer(id).end, "length");
+      logprobs.insert(logprobs.end(), driver.answer(id).logprobs.begin(), driver.answer(id).logprobs.end());
+    }
+    return logprobs;
+  };
+  const std::vector<float> whole = answers_of(128, 1);
+  EXPECT_EQ(whole.size(), 16u);
+  EXPECT_EQ(answers_of(37, 2), whole);
+}
+
 // Ops of a CPU and of this one count the same, whether steps are called op by op or run from a record.
 TEST(CudaDecoderTest, StepsOfOneShapeAreRecordedAndCountTheSame) {
   const TestFolder folder("cuda-records");

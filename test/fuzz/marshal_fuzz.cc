@@ -77,6 +77,8 @@ const Fields kOpen = {
     {"dtype", Type::kName, {"f32", "f16", "bf16", "int8", "int4", "bf16-dot"}},
     {"kvDtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
     {"adapterDtype", Type::kName, {"f32", "f16", "bf16", "int8"}},
+    {"device", Type::kText},
+    {"cudaImages", Type::kText},
     {"simd", Type::kText},
     {"threads", Type::kInt32},
     {"prefixCache", Type::kBool},
@@ -173,8 +175,10 @@ Content ContentOf(const OpenArguments& open) {
   content.Text(kNames[static_cast<size_t>(options.dtype.kind)]);
   content.Text(kNames[static_cast<size_t>(options.kv_dtype)]);
   content.Text(kNames[static_cast<size_t>(options.adapter_dtype)]);
-  content.Text(open.simd);
-  content.Whole(open.threads);
+  content.Text(open.backend.device);
+  content.Text(open.backend.cuda_images);
+  content.Text(open.backend.simd);
+  content.Whole(open.backend.threads);
   content.Whole(options.has_prefix_cache ? 1 : 0);
   for (const int64_t bytes :
        {options.pool_bytes, options.adapter_disk_bytes, options.host_adapter_bytes, options.pinned_adapter_bytes})

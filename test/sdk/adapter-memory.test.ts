@@ -49,7 +49,7 @@ async function openForgetful(): Promise<Base> {
     },
   };
   return createLoadBase({
-    loadNative: () => ({ binding: addon, path: 'fake', rejected: [] }),
+    loadNative: () => ({ binding: addon, path: 'fake', variant: 'cpu', rejected: [] }),
     openFolderReader: async () => {
       const reader = new FakeReader(fakeFolder({ sites: SITES }));
       // As the worker thread posts it: none of its strings is another's.

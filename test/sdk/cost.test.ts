@@ -115,7 +115,7 @@ async function openMeasured(folder = fakeFolder()) {
       }),
   };
   const opening = createLoadBase({
-    loadNative: () => ({ binding: measured, path: 'fake', rejected: [] }),
+    loadNative: () => ({ binding: measured, path: 'fake', variant: 'cpu', rejected: [] }),
     openFolderReader: async () => new FakeReader(folder),
     openTokenizer: async () => new FakeTokenizer(),
   })({ path: '/nowhere/base' });

@@ -169,7 +169,7 @@ export function fakeSdk(options: FakeOptions = {}, changes: Partial<SdkParts> = 
   const tokenizers: FakeTokenizer[] = [];
   const readers: FakeReader[] = [];
   const loadBase = createLoadBase({
-    loadNative: () => ({ binding: addon, path: 'fake', rejected: [] }),
+    loadNative: () => ({ binding: addon, path: 'fake', variant: 'cpu', rejected: [] }),
     openFolderReader: async (_path, { signal }) => {
       await pause();
       signal?.throwIfAborted();

@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OpenLoraError } from '../../src/errors.js';
 import type { LoadProgress } from '../../src/index.js';
+import { fakeAddon } from './fake-native.js';
 import { codeOf, CONTEXT, fakeFolder, fakeSdk, turns } from './fake-parts.js';
 
 describe('loadBase', () => {
@@ -24,7 +25,7 @@ describe('loadBase', () => {
       warnings: [],
     });
     expect(engines[0]!.options).toMatchObject({
-      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '', prefixCache: true,
+      dtype: 'bf16', kvDtype: 'bf16', adapterDtype: 'bf16', simd: 'auto', threads: 0, cacheDir: '', prefixCache: true, device: 'cpu',
       limits: { maxContext: 0, maxBatchTokens: 256, maxStepMs: 250, maxQueued: 4096, maxQueuedPerTenant: 2048, batchLoraBytes: 0 },
     }); // prettier-ignore
     const { poolBytes, pinnedAdapterBytes, hostAdapterBytes, adapterDiskBytes } = engines[0]!.options.limits;
@@ -250,6 +251,17 @@ describe('loadBase that fails', () => {
     expect(() => base.stats()).toThrow('the host is full');
     await base.dispose();
     expect(await codeOf(base.generate({ tokens: [97] }).result)).toBe('ERR_CLOSED');
+  });
+
+  test('where a GPU is asked for and the addon is for CPUs, with what was tried', async () => {
+    const rejected = [{ path: 'variants/cuda13', reason: 'no NVIDIA driver was found' }];
+    const native = { binding: fakeAddon({}), path: 'cpu.node', variant: 'cpu' as const, rejected };
+    await expect(fakeSdk({}, { loadNative: () => native }).loadBase({ device: 'cuda:1' })).rejects.toMatchObject({
+      code: 'ERR_CUDA_DRIVER',
+      message:
+        "device: 'cuda:1' can't be used: cpu.node computes on CPUs, and those for GPUs can't run here\n  variants/cuda13: no NVIDIA driver was found",
+      details: { device: 'cuda:1' },
+    });
   });
 
   test('with the code of whatever part failed', async () => {

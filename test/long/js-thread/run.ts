@@ -30,7 +30,8 @@ const meter = new Meter();
 
 /** The addon, with every call into it and every callback out of it named. */
 async function namedNative() {
-  const { binding, path } = await loadNativeInTurns();
+  const native = await loadNativeInTurns();
+  const { binding } = native;
   const open: typeof binding.open = (options, onEvents) => {
     const engine = meter.call('native open', () =>
       binding.open(options, (records, events) => meter.call('onEvents', () => onEvents(records, events))),
@@ -43,7 +44,7 @@ async function namedNative() {
     }
     return engine;
   };
-  return { binding: { ...binding, open }, path, rejected: [] };
+  return { ...native, binding: { ...binding, open } };
 }
 
 /** In a turn of its own: what a caller does in one turn is not ours to bound. */

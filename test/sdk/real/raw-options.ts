@@ -17,6 +17,8 @@ export function rawOpenOptions({ spec, files, tensors }: BaseFolder): OpenOption
     dtype: 'f32',
     kvDtype: 'f32',
     adapterDtype: 'f32',
+    device: 'cpu',
+    cudaImages: '',
     simd: 'auto',
     threads: 1,
     prefixCache: true,

@@ -1,0 +1,13 @@
+#include "ops/backend.h"
+
+#include "device/errors.h"
+
+namespace openlora {
+
+bool IsForCuda() { return false; }
+
+Status CheckCuda() { return Status(kErrCudaDriver, "this openlora.node computes on CPUs: it was built without CUDA"); }
+
+Status OpenCuda(const std::string&, WeightFormat, const std::string&, CudaBackend*) { return CheckCuda(); }
+
+}  // namespace openlora
