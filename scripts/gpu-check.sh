@@ -64,7 +64,7 @@ build() {
 check build build || exit 1
 [ "$stage" != build ] || exit 0
 
-export OPENLORA_CUDA_IMAGES=${images:-build/gpu/cuda_images}
+export OPENLORA_CUDA_IMAGES=${images:-$(echo build/gpu/variants/*/cuda_images)}
 tests=build/gpu/openlora_gpu_tests
 names='Probe Elementwise Embed Linear Lora Attention Sample Decoder'
 
