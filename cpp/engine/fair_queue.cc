@@ -6,6 +6,8 @@
 namespace openlora {
 namespace {
 
+// Of sums of costs.
+constexpr double kRounding = 1e-9;
 constexpr size_t kKnownMin = 64;
 constexpr size_t kKnownMax = 1 << 16;
 
@@ -96,6 +98,7 @@ void FairQueue::Admit(Sequence* sequence) {
   Dequeue(sequence);
   ++admissions_;
   const Flow& flow = *sequence->flow;
+  sequence->cost = 0;
   sequence->turn = sequence->is_in_turn ? flow.tenant->served : std::min(flow.tenant->served, virtual_time_);
   if (!sequence->is_in_turn) return;
   virtual_time_ = std::max(virtual_time_, flow.tenant->served);
@@ -169,7 +172,10 @@ int64_t FairQueue::SequencesOf(const std::string& tenant) const {
 bool FairQueue::GoesBefore(const Sequence& a, const Sequence& b) {
   const auto key = [](const Sequence& s) {
     TenantKey of_tenant = s.flow->tenant->key;
-    if (s.is_admitted && !s.is_continuing() && s.steps_passed >= kStepsPassed) of_tenant.served = s.turn;
+    if (!s.is_admitted || s.is_continuing()) return of_tenant;
+    const double others = of_tenant.served - s.cost;
+    const bool has_others = others - s.turn > kRounding * of_tenant.served;
+    of_tenant.served = has_others && s.steps_passed < kStepsPassed ? others : s.turn;
     return of_tenant;
   };
   const TenantKey x = key(a), y = key(b);

@@ -53,8 +53,8 @@ class FairQueue {
   int64_t tenants_known() const { return static_cast<int64_t>(tenants_.size()); }
   // Of `tenant`, waiting or not.
   int64_t SequencesOf(const std::string& tenant) const;
-  // Whether `a` has had less: its tenant now, or, of a prompt that others have passed for kStepsPassed steps since it
-  // began, when that was admitted. Else newcomers without end could pass it for ever.
+  // Whether `a` has had less, its tenant that is. A prompt that has begun isn't put behind others by what its own rows
+  // cost; and after kStepsPassed steps without any it stands where it was admitted, so that nobody waits for ever.
   static bool GoesBefore(const Sequence& a, const Sequence& b);
 
   // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit

@@ -330,6 +330,7 @@ void Scheduler::Charge(const StepPlan& plan) {
     for (const Adapter* adapter : sequence->adapters)
       cost += CostOfBytes(adapter->bytes) / static_cast<double>(readers[adapter]);
     sequence->charged = std::max(sequence->charged, end);
+    sequence->cost += cost;
     queue_.Charge(*sequence, cost);
   }
   queue_.Settle();

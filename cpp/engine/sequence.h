@@ -38,6 +38,7 @@ struct Sequence {
   bool is_admitted = false;  // has rows in steps
   bool is_in_turn = false;   // when it was last planned while it waited: it was its tenant's turn
   double turn = 0;           // what its tenant had had when it was admitted
+  double cost = 0;           // what its tenant was charged for it since
   int32_t steps_passed = 0;  // since it last had rows
   bool has_pins = false;     // its adapters' frames are reserved for it
   int32_t take_backs = 0;    // of its reservation, by others

@@ -92,7 +92,7 @@ export interface AdapterFiles {
 export interface LoadBaseOptions {
   /** Folder of a Hugging Face checkpoint: config.json, safetensors, tokenizer.json. */
   path: string;
-  /** Default: 'auto', the best there is. Today that is the CPU; `cuda:…` is ERR_NOT_SUPPORTED. */
+  /** Default: 'auto', the best there is; today that is the CPU. `cuda:0`, …: a GPU, ERR_CUDA_DRIVER where none can be used. */
   device?: 'auto' | 'cpu' | `cuda:${number}`;
   /**
    * Of the weights in memory. Default: 'auto', the checkpoint's: what config.json's `dtype` or `torch_dtype` names (float32,
