@@ -15,7 +15,12 @@ const BUILD_MS = 1_800_000;
 const base = join(root, 'demo', 'base');
 
 const run = (command: string, ...args: string[]): string =>
-  execFileSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 26, stdio: ['ignore', 'pipe', 'inherit'] });
+  execFileSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 1 << 26,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
 
 beforeAll(() => {
   const toolkits = [...run(process.execPath, 'scripts/cuda/fetch.mjs').matchAll(/^CUDA \d+: (.*)\/lib[^/]*\/[^/]*$/gm)];
