@@ -173,9 +173,8 @@ bool FairQueue::GoesBefore(const Sequence& a, const Sequence& b) {
   const auto key = [](const Sequence& s) {
     TenantKey of_tenant = s.flow->tenant->key;
     if (!s.is_admitted || s.is_continuing()) return of_tenant;
-    const double others = of_tenant.served - s.cost;
-    const bool has_others = others - s.turn > kRounding * of_tenant.served;
-    of_tenant.served = has_others && s.steps_passed < kStepsPassed ? others : s.turn;
+    const bool has_others = of_tenant.served - s.cost - s.turn > kRounding * of_tenant.served;
+    if (!has_others || s.steps_passed >= kStepsPassed) of_tenant.served = s.turn;
     return of_tenant;
   };
   const TenantKey x = key(a), y = key(b);
