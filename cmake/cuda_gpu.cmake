@@ -1,6 +1,6 @@
 # What runs on a GPU, for each toolkit of OPENLORA_CUDA_TOOLKIT: the addon, target openlora_addon_cuda12 or
-# openlora_addon_cuda13, as variants/cuda<major>/openlora.node with its images beside it; of the first, openlora_gpu_tests
-# and openlora_gpu_bench. Host code is plain C++; kernels are the images of cuda_images.cmake, the runtime is static.
+# openlora_addon_cuda13, as variants/cuda<major>/openlora.node with its images beside it; of the first, openlora_gpu_tests,
+# openlora_gpu_kernel and openlora_gpu_decode. Host code is plain C++; kernels are the images of cuda_images.cmake, the runtime is static.
 
 include(cmake/cuda_images.cmake)
 file(GLOB cuda_gpu_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/gpu/*.cc" "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc")
@@ -45,12 +45,15 @@ list(GET cuda_variants 0 cuda_variant)
 file(GLOB cuda_gpu_test_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/cuda/*_test.cc")
 list(FILTER cuda_gpu_test_sources EXCLUDE REGEX "/machine_test\\.cc$") # of the simulator
 add_executable(openlora_gpu_tests EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/test/gpu/main.cc" ${cuda_gpu_test_sources})
-target_include_directories(openlora_gpu_tests PRIVATE
-  "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
+target_include_directories(openlora_gpu_tests PRIVATE "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test"
+  "${PROJECT_SOURCE_DIR}/test/native" "${PROJECT_SOURCE_DIR}/bench/gpu")
 target_link_libraries(openlora_gpu_tests PRIVATE openlora_${cuda_variant} openlora_warnings)
 
-# From bench/gpu: what the kernels reach.
-add_executable(openlora_gpu_bench EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/bench/gpu/kernel_bench.cc")
-target_include_directories(openlora_gpu_bench PRIVATE
-  "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
-target_link_libraries(openlora_gpu_bench PRIVATE openlora_${cuda_variant} openlora_warnings)
+# From bench/gpu: what kernels reach, and whole steps that decode.
+foreach(bench kernel decode)
+  set(target openlora_gpu_${bench})
+  add_executable(${target} EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/bench/gpu/${bench}_bench.cc")
+  target_include_directories(${target} PRIVATE
+    "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
+  target_link_libraries(${target} PRIVATE openlora_${cuda_variant} openlora_warnings)
+endforeach()

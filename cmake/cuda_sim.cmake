@@ -30,7 +30,8 @@ add_library(openlora_cuda_ops_sim STATIC ${cuda_ops_sources})
 target_link_libraries(openlora_cuda_ops_sim PUBLIC openlora_cuda_sim openlora_core PRIVATE openlora_warnings)
 
 add_executable(openlora_cuda_tests ${cuda_test_sources} $<TARGET_OBJECTS:openlora_cuda_kernels>)
-target_include_directories(openlora_cuda_tests PRIVATE "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
+target_include_directories(openlora_cuda_tests PRIVATE
+  "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native" "${PROJECT_SOURCE_DIR}/bench/gpu")
 target_link_libraries(openlora_cuda_tests PRIVATE openlora_cuda_ops_sim openlora_warnings GTest::gtest_main)
 
 add_test(NAME openlora_cuda_tests COMMAND openlora_cuda_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")

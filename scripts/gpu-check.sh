@@ -8,7 +8,7 @@
 # Needs a C++ compiler, cmake, and of CUDA 12 or 13 the runtime's headers, libcudart_static.a and NVRTC: --toolkit, else
 # OPENLORA_CUDA_HOME, CUDA_HOME, build/cuda-toolkit/12 or 13 (scripts/setup --cuda), /usr/local/cuda. With --images, a folder that
 # the target openlora_cuda_images made elsewhere, NVRTC isn't used. No stage: all. Each builds what it misses. Logs go to --out,
-# and the bench's kernels.json.
+# and the benches' kernels.json and decode.json.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 stage=all out=build/gpu-check toolkit='' images='' architectures=90
@@ -59,7 +59,7 @@ build() {
   ! command -v ninja >/dev/null || generator=(-G Ninja)
   cmake -S . -B build/gpu "${generator[@]}" -DOPENLORA_ADDON=OFF -DOPENLORA_TESTS=OFF -DOPENLORA_BENCH=OFF \
     -DOPENLORA_CUDA_TOOLKIT="$toolkit" -DOPENLORA_CUDA_IMAGES="$images" -DOPENLORA_CUDA_ARCHITECTURES="$architectures" &&
-    cmake --build build/gpu --parallel "$(nproc)" --target openlora_gpu_tests openlora_gpu_bench
+    cmake --build build/gpu --parallel "$(nproc)" --target openlora_gpu_tests openlora_gpu_kernel openlora_gpu_decode
 }
 check build build || exit 1
 [ "$stage" != build ] || exit 0
@@ -84,5 +84,8 @@ test_kernels() {
   done
 }
 [ "$stage" = bench ] || test_kernels
-[ "$stage" = test ] || check bench build/gpu/openlora_gpu_bench "$out/kernels.json"
+if [ "$stage" != test ]; then
+  check kernels build/gpu/openlora_gpu_kernel "$out/kernels.json"
+  check decode build/gpu/openlora_gpu_decode "$out/decode.json"
+fi
 exit $status

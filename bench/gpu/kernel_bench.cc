@@ -1,4 +1,4 @@
-// openlora_gpu_bench [file.json]: what the kernels reach of the bandwidth measured beside them, on a GPU. Shapes of
+// openlora_gpu_kernel [file.json]: what the kernels reach of the bandwidth measured beside them, on a GPU. Shapes of
 // Llama-3.1-8B in bf16, random values. Every launch reads bytes that no launch of the last 128 MiB did: the L2 is cold.
 // Launches stand in one graph; times are medians of ten runs of it, divided by its launches.
 

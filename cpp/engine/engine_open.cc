@@ -137,6 +137,7 @@ Status EngineCore::OpenMemory() {
   const int64_t frames = options_.pool_bytes / (frame_bytes + scale_bytes);
   OPENLORA_RETURN_IF_ERROR(ChooseContext(frames));
   OPENLORA_RETURN_IF_ERROR(pool_.Open(backend_.device.get(), frame_bytes, scale_bytes, frames, options_.poisons_freed));
+  if (!ops.needs_zeroed_kv()) pool_.LeaveKv();
   OpenPrefixes();
   kv_ = std::make_unique<KvCache>(&pool_, model.layers, frame_tokens_, prefixes_.get());
   const TileFormat format{&ops, options_.adapter_dtype, frame_bytes};

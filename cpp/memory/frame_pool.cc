@@ -41,7 +41,7 @@ bool FramePool::Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken) 
     free_.pop_back();
     OPENLORA_CHECK(use_[frame] == FrameUse::kFree);
     use_[frame] = use;
-    if (use == FrameUse::kKv) Fill(frame, fill_);
+    if (use == FrameUse::kKv && zeroes_kv_) Fill(frame, fill_);
     taken->push_back(frame);
   }
   count_[static_cast<size_t>(FrameUse::kFree)] -= count;

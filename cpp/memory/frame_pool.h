@@ -44,6 +44,9 @@ class FramePool {
   // Handed out since the pool was opened.
   uint64_t frames_taken() const { return frames_taken_; }
 
+  // KV frames come as they are from now on.
+  void LeaveKv() { zeroes_kv_ = false; }
+
   // Appends `count` frames to `taken`, all or none. KV frames come zeroed: attention multiplies V slots that nobody has
   // written by zero, and zero times NaN is NaN. What stands beside them is zeroed likewise.
   bool Take(int64_t count, FrameUse use, std::vector<uint32_t>* taken);
@@ -70,6 +73,7 @@ class FramePool {
   int64_t frame_bytes_ = 0;
   int64_t beside_bytes_ = 0;
   bool poisons_freed_ = false;
+  bool zeroes_kv_ = true;
   std::vector<FrameUse> use_;     // by frame
   std::vector<uint32_t> free_;    // a stack: the frame freed last is warm
   std::deque<Retired> retiring_;  // ascending steps

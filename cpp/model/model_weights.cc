@@ -92,6 +92,24 @@ Status ModelWeights::MakeItems(const std::vector<BaseTensor>& tensors, const Ops
   return Ok();
 }
 
+Status ModelWeights::OpenShape(const ModelConfig& config, WeightFormat format, const Ops& ops) {
+  OPENLORA_RETURN_IF_ERROR(CheckConfig(config));
+  config_ = config;
+  format_ = format;
+  layers_.resize(static_cast<size_t>(config.layers));
+  const RoleShapes shapes = ShapesOf(config_);
+  for (int32_t layer = -1; layer < config.layers; ++layer) {
+    for (int32_t role = 0; role < static_cast<int32_t>(WeightRole::kBias0); ++role) {
+      const auto which = static_cast<WeightRole>(role);
+      const SiteShape shape = shapes[static_cast<size_t>(role)];
+      if (shape.in == 0 || IsOfLayer(which) != (layer >= 0)) continue;
+      items_.push_back({nullptr, {which, layer, {}}, shape, bytes_});
+      bytes_ += AlignUp(IsMatrix(which) ? ops.PackedBytes(FormatOf(which), shape.out, shape.in) : shape.in * 4);
+    }
+  }
+  return Ok();
+}
+
 WeightFormat ModelWeights::FormatOf(WeightRole role) const {
   const bool is_of_tokens = role == WeightRole::kEmbed || role == WeightRole::kHead;
   return format_ == WeightFormat::kInt4 && is_of_tokens ? WeightFormat(WeightFormat::kInt8) : format_;

@@ -61,6 +61,10 @@ class ModelWeights {
   Status Load(void* memory, Ops* ops, const OnLoadProgress& on_progress, const std::atomic<bool>& is_cancelled);
   // In place of Load: the file that ReadWeightCache gave for Packed(), whose payload is used where it is.
   Status Adopt(MappedFile file);
+  // In place of Open and Load, for measurements: weights of such a model in `memory` as it is, bytes() long; biases
+  // none.
+  Status OpenShape(const ModelConfig& config, WeightFormat format, const Ops& ops);
+  Status Assume(const void* memory) { return Attach(memory); }
   // What Load would leave in memory; until loaded.
   PackedWeights Packed(const Ops& ops) const;
 

@@ -19,7 +19,8 @@ constexpr bool HasBF16Dots(WeightFormat base, DType kv, int32_t head_dim, int32_
 }
 
 // The paged KV cache of a batch. A frame holds one layer's K and V of `frame_tokens` consecutive tokens of one
-// sequence; what stands where within a frame is the ops' own business. V slots that were never written are zero.
+// sequence; what stands where within a frame is the ops' own business. V slots that were never written are zero,
+// unless the ops need no such thing.
 //
 // int8: K and V of one (token, KV head) are one row of head_dim each, quantised by itself:
 //   scale = largest |v| / 127, rounded to f32, then up to the next bf16

@@ -218,6 +218,8 @@ class Ops {
                         int32_t layer) = 0;
   // Bytes of one layer's K and V of `tokens` tokens, without KvScaleBytes.
   virtual int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const = 0;
+  // Whether V slots that were never written must be zero (KvView).
+  virtual bool needs_zeroed_kv() const { return true; }
   virtual void Attention(const AttentionArgs& args) = 0;
   // gate = activation(gate) * up, elementwise.
   virtual void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) = 0;

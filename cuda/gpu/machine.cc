@@ -160,6 +160,21 @@ void Machine::Free(void* memory) {
   if (state_->Enter()) state_->Check(cudaFree(memory), "freeing memory");
 }
 
+void* Machine::AllocateHost(size_t bytes) {
+  if (!state_->Enter()) return nullptr;
+  void* memory = nullptr;
+  const cudaError_t error = cudaHostAlloc(&memory, bytes == 0 ? 1 : bytes, cudaHostAllocPortable);
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  return state_->Check(error, "pinning host memory") ? memory : nullptr;
+}
+
+void Machine::FreeHost(void* memory) {
+  if (state_->Enter()) state_->Check(cudaFreeHost(memory), "freeing host memory");
+}
+
 int Machine::MakeStream() {
   cudaStream_t stream = nullptr;
   state_->Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");

@@ -42,6 +42,10 @@ class Machine {
   void* Allocate(const std::string& name, size_t bytes);
   void Free(void* memory);
 
+  // Host memory that the device copies from and to by itself; null where there isn't that much.
+  void* AllocateHost(size_t bytes);
+  void FreeHost(void* memory);
+
   // Stream 0 is there from the beginning. None waits for the default stream.
   int MakeStream();
   // `kernel`: "space::Name". The parameters are copied.

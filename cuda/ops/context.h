@@ -31,6 +31,18 @@ class CudaContext {
     OPENLORA_RETURN_IF_ERROR(StatusOf(*machine_));
     return Error(kErrOutOfMemory, "the device has no %zu bytes for %s", bytes, name);
   }
+  // Of the host, for copies that go on by themselves.
+  Status AllocateHost(size_t bytes, void** memory) {
+    const auto lock = Lock();
+    *memory = AllocateHostOf(*machine_, bytes);
+    if (*memory != nullptr) return Ok();
+    OPENLORA_RETURN_IF_ERROR(StatusOf(*machine_));
+    return Error(kErrOutOfMemory, "the host has no %zu bytes for copies to the device", bytes);
+  }
+  void FreeHost(void* memory) {
+    const auto lock = Lock();
+    FreeHostOf(*machine_, memory);
+  }
   void Free(void* memory) {
     const auto lock = Lock();
     machine_->Free(memory);

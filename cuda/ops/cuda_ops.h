@@ -49,6 +49,7 @@ class CudaOps final : public Ops {
   void KvAppend(const TensorView& k, const TensorView& v, const RowsView& rows, const KvView& kv,
                 int32_t layer) override;
   int64_t KvBytes(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t tokens) const override;
+  bool needs_zeroed_kv() const override { return false; }
   void Attention(const AttentionArgs& args) override;
   void GatedActivation(Activation activation, const TensorView& gate, const TensorView& up) override;
   void AddScaled(const TensorView& x, float scale, const TensorView& out) override;

@@ -9,6 +9,7 @@
 #endif
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "base/status.h"
 #include "device/errors.h"
@@ -23,6 +24,8 @@ inline int64_t FreeBytesOf(CudaMachine& machine) {
   size_t free = 0, total = 0;
   return machine.MemoryBytes(&free, &total).ok() ? static_cast<int64_t>(free) : 0;
 }
+inline void* AllocateHostOf(CudaMachine& machine, size_t bytes) { return machine.AllocateHost(bytes); }
+inline void FreeHostOf(CudaMachine& machine, void* memory) { machine.FreeHost(memory); }
 inline constexpr bool kIsSimulated = false;
 #else
 using CudaMachine = cuda_sim::Machine;
@@ -32,6 +35,8 @@ inline Status StatusOf(const CudaMachine& machine) {
 // As few as there can be with several blocks: each costs a fiber for each thread.
 inline int MultiprocessorsOf(const CudaMachine&) { return 2; }
 inline int64_t FreeBytesOf(const CudaMachine&) { return 4 << 20; }
+inline void* AllocateHostOf(const CudaMachine&, size_t bytes) { return std::malloc(bytes); }
+inline void FreeHostOf(const CudaMachine&, void* memory) { std::free(memory); }
 inline constexpr bool kIsSimulated = true;
 #endif
 

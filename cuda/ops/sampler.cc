@@ -24,6 +24,7 @@ constexpr int32_t kListMax = kIsSimulated ? 2 * sample::kListMin : sample::kList
 CudaSampler::~CudaSampler() {
   for (void* const memory : {scratch_, results_memory_, saved_memory_})
     if (memory != nullptr) context_.Free(memory);
+  if (host_results_ != nullptr) context_.FreeHost(host_results_);
 }
 
 Status CudaSampler::Reserve(int32_t rows, int32_t vocabulary) {
@@ -32,8 +33,9 @@ Status CudaSampler::Reserve(int32_t rows, int32_t vocabulary) {
   const int64_t partials = int64_t{sample::kViews} * rows * chunks_;
   OPENLORA_RETURN_IF_ERROR(
       context_.Allocate("scratch of the sampler", static_cast<size_t>(partials * kChunkBytes), &scratch_));
-  return context_.Allocate("results of the sampler", static_cast<size_t>(rows) * sizeof(sample::Result),
-                           &results_memory_);
+  const size_t bytes = static_cast<size_t>(rows) * sizeof(sample::Result);
+  OPENLORA_RETURN_IF_ERROR(context_.AllocateHost(bytes, &host_results_));
+  return context_.Allocate("results of the sampler", bytes, &results_memory_);
 }
 
 Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) {
@@ -83,8 +85,7 @@ Status CudaSampler::Launch(const TensorView& logits, std::span<const SampleRow> 
   context_.Launch(sample::Weigh, {blocks, kThreads, sample::kWeighSharedBytes}, params);
   context_.Launch(sample::Finish, {count, kFinishThreads, sample::kFinishSharedBytes}, params);
   results_ = results;
-  host_results_.resize(rows.size());
-  context_.Copy(host_results_.data(), results_memory_, rows.size() * sizeof(sample::Result));
+  context_.Copy(host_results_, results_memory_, rows.size() * sizeof(sample::Result));
   return Ok();
 }
 
@@ -99,7 +100,7 @@ Status CudaSampler::ReserveSaved() {
 }
 
 void CudaSampler::Finish() {
-  if (!results_.empty()) std::memcpy(static_cast<void*>(results_.data()), host_results_.data(), results_.size_bytes());
+  if (!results_.empty()) std::memcpy(static_cast<void*>(results_.data()), host_results_, results_.size_bytes());
   results_ = {};
 }
 

@@ -40,7 +40,7 @@ class CudaSampler {
   std::vector<sample::Row> table_;
   std::vector<TokenBias> bias_;
   std::vector<SeenToken> seen_;
-  std::vector<sample::Result> host_results_;
+  void* host_results_ = nullptr;  // pinned, of sample::Result
   std::span<SampleResult> results_;
 };
 

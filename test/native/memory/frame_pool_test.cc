@@ -63,6 +63,19 @@ TEST_F(FramePoolTest, FreedFramesArePoisonedAndKvFramesComeZeroed) {
   EXPECT_TRUE(IsFilled(frame, 0));
 }
 
+TEST_F(FramePoolTest, KvFramesComeAsTheyAreWhereOpsNeedNoZeros) {
+  pool_.LeaveKv();
+  std::vector<uint32_t> frames;
+  ASSERT_TRUE(pool_.Take(1, FrameUse::kKv, &frames));
+  pool_.Retire(frames, FrameUse::kKv, 1);
+  pool_.Reclaim(1);
+  const uint32_t freed = frames[0];
+  frames.clear();
+  ASSERT_TRUE(pool_.Take(1, FrameUse::kKv, &frames));
+  EXPECT_EQ(frames[0], freed);
+  EXPECT_TRUE(IsFilled(freed, 0xff));
+}
+
 TEST_F(FramePoolTest, WhatStandsBesideAFrameIsItsOwnAndIsCounted) {
   EXPECT_EQ(pool_.BytesOf(3), 3 * (kFrameBytes + kBesideBytes));
   std::vector<uint32_t> frames;
