@@ -61,6 +61,10 @@ const LOADING: Record<string, Hint> = {
   ERR_NATIVE_NOT_FOUND: 'openlora doctor says what was tried; openlora build builds it from source',
   ERR_THREADS: 'a smaller --threads, or a higher limit on processes for this user or container',
   ERR_SIMD_LEVEL: '--simd auto; openlora doctor lists the levels of this machine',
+  ERR_CUDA_DRIVER: 'openlora doctor says what was tried; the CPU needs no driver',
+  ERR_CUDA_DEVICE: 'nvidia-smi lists the GPUs; compute capability 8.0 or later is needed',
+  ERR_CUDA_UNSUPPORTED: 'leave the dtypes out: on a GPU all are bf16 or f16; or use the CPU',
+  ERR_CUDA_FAILED: 'start the process again; nvidia-smi says how the GPU is',
   ERR_LIMITS: 'a smaller --context, or a larger --memory',
   ERR_OUT_OF_MEMORY:
     '--dtype int4, int8 or bf16, a smaller --context, or a smaller --memory; openlora doctor says what there is',

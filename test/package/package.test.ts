@@ -16,6 +16,7 @@ const allowed = [
   /^demo\/(README\.md|tasks\.json)$/,
   /^demo\/(base|adapters)\/[\w./-]+\.(json|safetensors|jinja|md)$/,
   /^cpp\/[\w./-]+\.(cc|h|md)$/,
+  /^cuda\/(README\.md|(?!sim\/)[\w./-]+\.(cc|h|cuh))$/,
   /^test\/cases\/\w+\.(h|md)$/,
   /^cmake\/\w+\.(cmake|map)$/,
   /^docs\/\w+\.md$/,

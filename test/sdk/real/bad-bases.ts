@@ -134,7 +134,7 @@ const OPTIONS: BadInput[] = [
   ['a path with a null byte', 'INVALID_OPTION', /path: got ".*", wanted/, () => load({ path: '/tmp/\u0000x' })],
   ['an unknown option', 'UNKNOWN_OPTION', /"thread" is unknown; did you mean 'threads'/, options({ thread: 2 })],
   ['an unknown limit', 'UNKNOWN_OPTION', /"maxBatch" is unknown/, limits({ maxBatch: 2 })],
-  ['a device of tomorrow', 'NOT_SUPPORTED', /cuda:0/, options({ device: 'cuda:0' })],
+  ['a device that is not there', 'CUDA_DRIVER', /cuda:999/, options({ device: 'cuda:999' })],
   ['a device that is none', 'INVALID_OPTION', /device: got "tpu", wanted one of/, options({ device: 'tpu' })],
   ['a dtype that is none', 'INVALID_OPTION', /dtype: got "f8", wanted one of/, options({ dtype: 'f8' })],
   ['a SIMD level of another processor', 'SIMD_LEVEL', /neon|avx/, options({ simd: process.arch === 'arm64' ? 'avx2' : 'neon' })],
