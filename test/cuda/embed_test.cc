@@ -93,7 +93,7 @@ std::vector<ProjectCase> EmbedCases() {
                       .outs = {70},
                       .mix = mix,
                       .ranks = {8, 17, 3, 0, 256, 40},
-                      .adapter_dtype = DType::kBF16,
+                      .adapter_dtype = tile_columns == 96 ? DType::kF16 : DType::kBF16,
                       .tile_columns = tile_columns,
                       .is_embed = true,
                       .seed = 40});

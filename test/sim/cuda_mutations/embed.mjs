@@ -27,6 +27,7 @@ export const mutations = [
   },
   { kind: 'guard', from: 'if (column + i < params.hidden) out[i]', to: 'out[i]' },
   { kind: 'guard', from: 'if (segments == 0) return;', to: '' },
+  { kind: 'fragment', from: 'return is_f16 ? dev::F16ToFloat(bits)', to: 'return is_f16 ? dev::ToFloat(bits)' },
   { kind: 'guard', from: 'rank < site.rank ? ValueOfA', to: 'rank < ranks ? ValueOfA' },
   {
     kind: 'guard',

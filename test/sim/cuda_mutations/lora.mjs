@@ -98,6 +98,8 @@ export const mutations = [
     to: 'Bits16 b[kStages][kTileRanks][kChunkOuts + 4];',
     also: [['static_assert(sizeof(ExpandShared) == kExpandSharedBytes);', '']],
   },
+  { kind: 'fragment', from: 'dev::MmaF16(sums, a, b0, b1);', to: 'dev::MmaBF16(sums, a, b0, b1);' },
+  { kind: 'fragment', from: 'is_f16 ? dev::PackF16(h, 0)', to: 'is_f16 ? dev::PackBF16(h, 0)' },
   // The page table.
   { kind: 'page table', from: 'frame += 1 + index;', to: 'frame += index;' },
   {
