@@ -19,9 +19,9 @@ using cases::ProjectData;
 
 constexpr int kBlocks = 3;  // fewer than there are items: each block takes several
 
-// Of the shared list, those whose adapters are bf16 or f16, and more columns than one part of a shrink has.
 bool IsKernelDType(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
 
+// Of the shared list, those whose adapters are bf16 or f16, and more columns than one part of a shrink has.
 std::vector<ProjectCase> LoraCases() {
   std::vector<ProjectCase> list;
   for (const ProjectCase& c : cases::ProjectCases())
