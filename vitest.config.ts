@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/gpu/**'];
+const notUnit = ['test/tidy/**', 'test/package/**', 'test/long/**', 'test/cuda-addon/**'];
 
 // A worker thread can't run TypeScript.
 const globalSetup = ['test/support/build-workers.ts'];
@@ -17,6 +17,8 @@ export default defineConfig({
       { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: notUnit, globalSetup, testTimeout: HANG_MS } },
       { test: { name: 'tidy', include: ['test/tidy/**/*.test.ts'], testTimeout: 30_000 } },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },
+      // On the addon's variants for GPUs.
+      { test: { name: 'cuda', include: ['test/cuda-addon/**/*.test.ts'], testTimeout: HANG_MS } },
       // The property tests of `unit` once more, for OPENLORA_LONG.
       { test: { name: 'property', include: ['test/property/**/*.test.ts'], globalSetup, testTimeout: 1_800_000 } },
       {

@@ -44,6 +44,13 @@ if(NOT EXISTS "${PROJECT_SOURCE_DIR}/test/gpu") # in the npm package
   return()
 endif()
 
+# What kernels are compared with, among the images of the first variant.
+if(NOT OPENLORA_CUDA_IMAGES)
+  list(GET OPENLORA_CUDA_TOOLKIT 0 toolkit)
+  openlora_cuda_images(openlora_images_bench "${toolkit}" "${PROJECT_BINARY_DIR}/variants/${cuda_variant}/cuda_images"
+    "${PROJECT_SOURCE_DIR}/bench/gpu")
+endif()
+
 # The tests of test/cuda, without GoogleTest: test/gpu/gtest/gtest.h is what they need of it. Without a driver they say so and
 # end with status 77.
 file(GLOB cuda_gpu_test_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/cuda/*_test.cc")
@@ -52,6 +59,9 @@ add_executable(openlora_gpu_tests EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/test/g
 target_include_directories(openlora_gpu_tests PRIVATE "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test"
   "${PROJECT_SOURCE_DIR}/test/native" "${PROJECT_SOURCE_DIR}/bench/gpu")
 target_link_libraries(openlora_gpu_tests PRIVATE openlora_${cuda_variant} openlora_warnings)
+if(TARGET openlora_images_bench)
+  add_dependencies(openlora_gpu_tests openlora_images_bench)
+endif()
 
 # From bench/gpu: what kernels reach, and whole steps that decode.
 foreach(bench kernel decode)
@@ -60,4 +70,7 @@ foreach(bench kernel decode)
   target_include_directories(${target} PRIVATE
     "${PROJECT_SOURCE_DIR}/test/gpu" "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native")
   target_link_libraries(${target} PRIVATE openlora_${cuda_variant} openlora_warnings)
+  if(TARGET openlora_images_bench)
+    add_dependencies(${target} openlora_images_bench)
+  endif()
 endforeach()

@@ -58,7 +58,8 @@ build() {
   local generator=()
   ! command -v ninja >/dev/null || generator=(-G Ninja)
   cmake -S . -B build/gpu "${generator[@]}" -DOPENLORA_ADDON=OFF -DOPENLORA_TESTS=OFF -DOPENLORA_BENCH=OFF \
-    -DOPENLORA_CUDA_TOOLKIT="$toolkit" -DOPENLORA_CUDA_IMAGES="$images" -DOPENLORA_CUDA_ARCHITECTURES="$architectures" &&
+    -DOPENLORA_CUDA_TOOLKIT="$toolkit" -DOPENLORA_CUDA_IMAGES="$images" -DOPENLORA_CUDA_ARCHITECTURES="$architectures" \
+    -DOPENLORA_CUDA_LINE_INFO=ON &&
     cmake --build build/gpu --parallel "$(nproc)" --target openlora_gpu_tests openlora_gpu_kernel openlora_gpu_decode
 }
 check build build || exit 1

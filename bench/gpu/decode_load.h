@@ -75,16 +75,7 @@ class DecodeLoad {
     const int64_t bytes = DecoderBufferBytes(m, DType::kBF16, shape_.rows, shape_.rows);
     OPENLORA_RETURN_IF_ERROR(Allocate(bytes, &memory));
     buffers_ = MakeDecoderBuffers(m, DType::kBF16, shape_.rows, shape_.rows, memory);
-    StepLimits limits;
-    limits.rows = limits.logit_rows = shape_.rows;
-    limits.context = shape_.context + 1;
-    limits.hidden = m.hidden;
-    limits.project_in = std::max({m.hidden, m.q_dim(), m.intermediate});
-    limits.vocab = m.vocab;
-    limits.sites = EmbedSite(m) + 1;
-    limits.heads = m.heads;
-    limits.kv_heads = m.kv_heads;
-    limits.head_dim = m.head_dim;
+    StepLimits limits = LimitsOf(m, shape_.rows, shape_.rows, shape_.context + 1);
     limits.weights = limits.kv = limits.adapters = DType::kBF16;
     OPENLORA_RETURN_IF_ERROR(ops_.Reserve(limits));
     OPENLORA_RETURN_IF_ERROR(MakePool());

@@ -14,6 +14,7 @@
 
 #include "cuda/sim_lora.h"
 #include "kernels/linear.h"
+#include "kernels/plain_bgmv.h"
 #include "ops/weight_packing.h"
 
 namespace openlora {
@@ -176,27 +177,38 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
     ys.back()->Zero();
   }
   const int processors = GpuUnderTest().multiprocessors();
+  const auto params_of = [&](int layer) {
+    lora::Params params{};
+    params.x = x.data();
+    params.x_stride = kHidden;
+    params.in = kHidden;
+    params.product_count = static_cast<int32_t>(sites.size());
+    params.h = h.data();
+    entries.SetIn(pool, &params);
+    for (size_t p = 0; p < sites.size(); ++p) {
+      const auto out = static_cast<int32_t>(sites[p].out);
+      params.products[p] = {layer * static_cast<int32_t>(sites.size()) + static_cast<int32_t>(p), out, out,
+                            ys[p]->data()};
+    }
+    return params;
+  };
   const auto launch = [&] {
     for (int layer = 0; layer < layers; ++layer) {
-      lora::Params params{};
-      params.x = x.data();
-      params.x_stride = kHidden;
-      params.in = kHidden;
-      params.product_count = static_cast<int32_t>(sites.size());
-      params.h = h.data();
-      entries.SetIn(pool, &params);
-      for (size_t p = 0; p < sites.size(); ++p) {
-        const auto out = static_cast<int32_t>(sites[p].out);
-        params.products[p] = {layer * static_cast<int32_t>(sites.size()) + static_cast<int32_t>(p), out, out,
-                              ys[p]->data()};
-      }
+      const lora::Params params = params_of(layer);
       const int blocks = processors * lora::kBlocksOfSm;
       dev::Launch(lora::ShrinkBF16, {blocks, lora::kThreads, lora::kShrinkSharedBytes}, {&machine, 0}, params);
       dev::Launch(lora::ExpandBF16, {blocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine, 0}, params);
     }
   };
-  Report("lora qkv r16, distinct adapters " + std::to_string(adapters), bytes * adapters, TimeOf(launch) / layers,
-         copy_gbps);
+  const std::string name = "lora qkv r16, distinct adapters " + std::to_string(adapters);
+  Report(name, bytes * adapters, TimeOf(launch) / layers, copy_gbps);
+  constexpr int kPlainBlocksOfSm = 8;  // 2,048 threads
+  const auto launch_plain = [&] {
+    for (int layer = 0; layer < layers; ++layer)
+      dev::Launch(plain_bgmv::Run, {processors * kPlainBlocksOfSm, plain_bgmv::kThreads, plain_bgmv::kSharedBytes},
+                  {&machine, 0}, params_of(layer));
+  };
+  Report(name + ", plain BGMV", bytes * adapters, TimeOf(launch_plain) / layers, copy_gbps);
 }
 
 int Main(const char* path) {

@@ -21,7 +21,7 @@ const format = work.format as OurFormat;
 const isDot = format === 'bf16-dot';
 const dtype = isDot ? 'bf16' : format;
 const settings: ModelSettings = {
-  ...{ bench: 'decode', shape, simd: 'auto', repeats: 1, folder: undefined, isQuick: false },
+  ...{ bench: 'decode', device: 'cpu', shape, simd: 'auto', repeats: 1, folder: undefined, isQuick: false },
   ...{ dtype, kvDtype: KV[dtype], compute: isDot ? 'bf16' : 'f32', adapterDtype: 'auto' },
   ...{ threads: sizes.threads, adapters: work.adapters.length, rank: sizes.rank },
   ...{ batches: sizes.batches, prompts: [sizes.context] },

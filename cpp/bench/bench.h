@@ -14,7 +14,8 @@
 namespace openlora::bench {
 
 struct BenchOptions {
-  std::string kind;     // "limits" or "ops"
+  std::string kind;  // "limits" or "ops"
+  std::string device = "cpu";
   int32_t threads = 0;  // 0: as many as may run
   std::string simd;     // "auto" or a level's name
   int32_t rounds = 1;   // of the limits

@@ -85,9 +85,11 @@ void EngineCore::StartLoad(Adapter* adapter) {
 // now.
 bool EngineCore::StartLoads(const StepPlan& plan, int64_t* bytes_now) {
   bool is_there = false;
+  // Reading a pack would keep a device of its own waiting, whose steps take less than that.
+  const bool is_host = backend_.device->is_host();
   for (Adapter* adapter : plan.loads) {
     LoaderResult result;
-    const bool may_now = adapter->content.has_pack && adapter->content.pack_bytes <= *bytes_now;
+    const bool may_now = is_host && adapter->content.has_pack && adapter->content.pack_bytes <= *bytes_now;
     if (!may_now || !loader_->LoadNow(LoadJob(*adapter), &result)) {
       StartLoad(adapter);
       continue;

@@ -183,7 +183,8 @@ bool EngineCore::IsReady(const Sequence& sequence) const {
 }
 
 StepPlan EngineCore::MakePlan() {
-  StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); }, pace_.rows());
+  StepPlan plan = scheduler_->Plan([this](const Sequence& sequence) { return IsReady(sequence); },
+                                   {pace_.rows(), pace_.rows_short()});
   scheduler_->Commit(plan, step_);
   if (IsPlanted(Plant::kBookedTwice) && plan.loads.empty() && plan.evictions.empty()) scheduler_->Commit(plan, step_);
   return plan;
@@ -418,6 +419,7 @@ EngineStats EngineCore::Stats() const {
   stats.lora_bytes_read = counters.lora_bytes_read;
   stats.lora_ops = counters.lora_ops;
   stats.page_table_reads = counters.page_table_reads;
+  stats.graphs = backend_.ops->graphs();
   stats.preemptions = scheduler_->preemptions();
   stats.prefix_tokens_looked_up = scheduler_->tokens_looked_up();
   stats.prefix_tokens_found = scheduler_->tokens_found();

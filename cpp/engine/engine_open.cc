@@ -24,24 +24,6 @@ int32_t ChooseFrameTokens(const Ops& ops, DType dtype, const ModelConfig& model)
   return tokens;
 }
 
-StepLimits LimitsOf(const EngineOptions& options, int32_t rows, int32_t logit_rows) {
-  const ModelConfig& model = options.model;
-  StepLimits limits;
-  limits.rows = rows;
-  limits.logit_rows = logit_rows;
-  limits.hidden = model.hidden;
-  limits.project_in = std::max({model.hidden, model.q_dim(), model.intermediate});
-  limits.vocab = model.vocab;
-  limits.sites = EmbedSite(model) + 1;
-  limits.heads = model.heads;
-  limits.kv_heads = model.kv_heads;
-  limits.head_dim = model.head_dim;
-  limits.weights = options.dtype;
-  limits.kv = options.kv_dtype;
-  limits.adapters = options.adapter_dtype;
-  return limits;
-}
-
 Status CheckTokens(const TokenTable& tokens, int32_t vocab) {
   const std::vector<uint32_t>& offsets = tokens.offsets;
   const bool is_complete = offsets.size() == static_cast<size_t>(vocab) + 1 &&
@@ -156,8 +138,10 @@ Status EngineCore::OpenMemory() {
   scheduler_ = std::make_unique<Scheduler>(limits, &pool_, kv_.get(), residency_.get(), &eviction_);
   OPENLORA_RETURN_IF_ERROR(backend_.device->Allocate(static_cast<size_t>(buffer_bytes_), &buffer_memory_));
   buffers_ = MakeDecoderBuffers(model, ops.input_dtype(), rows, logit_rows, buffer_memory_);
-  StepLimits step = LimitsOf(options_, rows, logit_rows);
-  step.context = max_context_;
+  StepLimits step = LimitsOf(model, rows, logit_rows, max_context_);
+  step.weights = options_.dtype;
+  step.kv = options_.kv_dtype;
+  step.adapters = options_.adapter_dtype;
   return ops.Reserve(step);
 }
 

@@ -148,6 +148,7 @@ struct EngineStats {
   uint64_t preemptions = 0;
   uint64_t prefix_tokens_looked_up = 0;  // of prompts
   uint64_t prefix_tokens_found = 0;      // of these
+  GraphCounters graphs;
   uint64_t adapter_loads = 0;
   uint64_t adapter_evictions = 0;
   uint64_t adapter_packs = 0;                   // pack files made

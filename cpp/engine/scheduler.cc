@@ -14,6 +14,9 @@ namespace {
 // Of service: computing a token of the prompt is 1, of the answer 2, as in the paper of FairQueue.
 constexpr double kAnswerCost = 2;
 
+// Of the waiting, to see how many short prompts a step should hold.
+constexpr int kLookedAt = 8;
+
 bool CameBefore(const Sequence* a, const Sequence* b) { return a->arrival < b->arrival; }
 
 void Insert(std::vector<Sequence*>* list, Sequence* sequence) {
@@ -42,17 +45,25 @@ void Scheduler::Unpin(Sequence* sequence) {
   sequence->has_pins = false;
 }
 
-StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, int32_t rows_shared) {
+StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, SharedRows shared) {
   StepPlan plan;
   StepBudget budget = limits_.budget;
-  if (waiting() + admitted() > 1) budget.rows = std::min(budget.rows, rows_shared);
+  if (waiting() + admitted() > 1) budget.rows = std::min(budget.rows, shared.rows);
   StepLedger ledger({pool_, kv_, order_, &queue_, &reserved_, &admitted_}, budget, is_ready, &plan);
   in_turn_ = admitted_;
   std::sort(in_turn_.begin(), in_turn_.end(),
             [](const Sequence* a, const Sequence* b) { return FairQueue::GoesBefore(*a, *b); });
   const bool has_prompts = waiting() > 0 || !std::all_of(admitted_.begin(), admitted_.end(),
                                                          [](const Sequence* s) { return s->is_continuing(); });
-  if (has_prompts) ledger.HoldBack(queue_.tenants() > 1 ? RowsOfFirstPrompt(ledger) : 0);
+  if (has_prompts) {
+    const Sequence* first = queue_.tenants() > 1 ? FirstPrompt(ledger) : nullptr;
+    int32_t rows = first == nullptr ? 0 : first->known() - first->computed;
+    if (first != nullptr && AsksForLittle(*first)) {
+      rows += RowsOfLittle(*first, ledger);
+      ledger.KeepShort(shared.rows_short, rows);
+    }
+    ledger.HoldBack(rows);
+  }
   PlanAdmitted(true, &ledger);
   ledger.Release();
   PlanPrompts(&ledger);
@@ -67,16 +78,41 @@ StepPlan Scheduler::Plan(const std::function<bool(const Sequence&)>& is_ready, i
   return plan;
 }
 
-// What the prompt still needs whose tenant has had least; 0 if it can't have rows in this step.
-int32_t Scheduler::RowsOfFirstPrompt(const StepLedger& ledger) const {
+// The prompt whose tenant has had least; null if it can't have rows in this step.
+const Sequence* Scheduler::FirstPrompt(const StepLedger& ledger) const {
   const auto begun = std::find_if(in_turn_.begin(), in_turn_.end(), [&ledger](const Sequence* sequence) {
     return !sequence->is_continuing() && ledger.CanRun(*sequence);
   });
   const Sequence* first = begun == in_turn_.end() ? nullptr : *begun;
   const Sequence* waiting = FairQueue::Visit(queue_).Next();
   if (waiting != nullptr && (first == nullptr || FairQueue::GoesBefore(*waiting, *first))) first = waiting;
-  if (first == nullptr || !ledger.CanRun(*first) || !AreResident(*first)) return 0;
-  return first->known() - first->computed;
+  return first != nullptr && ledger.CanRun(*first) && AreResident(*first) ? first : nullptr;
+}
+
+// What the next prompts need after the first, of tenants that ask for little: as many of them as fit into the step
+// whole.
+int32_t Scheduler::RowsOfLittle(const Sequence& first, const StepLedger& ledger) const {
+  const int32_t rows_max = StepLedger::RowsOfPrompts(ledger.left().rows) - (first.known() - first.computed);
+  int32_t rows = 0;
+  const auto add = [&](const Sequence& sequence) {
+    if (&sequence == &first || !ledger.CanRun(sequence) || !AreResident(sequence) || !AsksForLittle(sequence)) return;
+    const int32_t needed = sequence.known() - sequence.computed;
+    if (rows + needed <= rows_max) rows += needed;
+  };
+  for (const Sequence* sequence : in_turn_)
+    if (!sequence->is_continuing()) add(*sequence);
+  FairQueue::Visit visit(queue_);
+  for (int looked = 0; looked < kLookedAt; ++looked) {
+    const Sequence* sequence = visit.Next();
+    if (sequence == nullptr) break;
+    add(*sequence);
+  }
+  return rows;
+}
+
+// Its tenant has at most half as many requests as tenants have on average.
+bool Scheduler::AsksForLittle(const Sequence& sequence) const {
+  return 2 * sequence.flow->tenant->sequences * queue_.tenants() <= waiting() + admitted();
 }
 
 // Blocks that are known beyond what the sequence has computed. The last token is always computed, for its logits, and

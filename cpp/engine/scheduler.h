@@ -19,6 +19,14 @@ struct SchedulerLimits {
   int64_t weight_bytes = 1;  // of the base: what a step reads anyway
 };
 
+// Rows of a step while there is more than one sequence: nobody else waits for the end of a lone one's.
+struct SharedRows {
+  int32_t rows = 0;
+  // Where the first prompt is of a tenant that asks for little beside others, or as many as such prompts need: they
+  // shall not wait for the end of rows that others fill the step with.
+  int32_t rows_short = 0;
+};
+
 // Decides which sequences get rows, frames and loads. Rows that only continue an answer go first, so that nobody's
 // prompt stalls them, but for a part of each budget while prompts wait; then prompts in chunks. Where there is more
 // to do than a step holds, and among the waiting, FairQueue says who goes first. Under pressure unpinned adapters and
@@ -34,9 +42,8 @@ class Scheduler {
   // Gives back what it holds, whatever its state.
   void Remove(Sequence* sequence, uint64_t step);
 
-  // `is_ready`: the sequence's reader keeps up; asked as often as needed, and stays as it is meanwhile. `rows_shared`:
-  // of a step while there is more than one sequence: nobody else waits for the end of a lone one's.
-  StepPlan Plan(const std::function<bool(const Sequence&)>& is_ready, int32_t rows_shared);
+  // `is_ready`: the sequence's reader keeps up; asked as often as needed, and stays as it is meanwhile.
+  StepPlan Plan(const std::function<bool(const Sequence&)>& is_ready, SharedRows shared);
   // `step`: the last completed one.
   void Commit(const StepPlan& plan, uint64_t step);
   // Counts what the plan that runs gives to whom: rows, and of the adapters that it reads an equal part to each that
@@ -53,7 +60,9 @@ class Scheduler {
   uint64_t tokens_found() const { return tokens_found_; }
 
  private:
-  int32_t RowsOfFirstPrompt(const StepLedger& ledger) const;
+  const Sequence* FirstPrompt(const StepLedger& ledger) const;
+  int32_t RowsOfLittle(const Sequence& first, const StepLedger& ledger) const;
+  bool AsksForLittle(const Sequence& sequence) const;
   void PlanAdmitted(bool is_continuing, StepLedger* ledger);
   void PlanPrompts(StepLedger* ledger);
   enum class Turn { kGoesOn, kBlocksFlow, kBlocksTenant, kBlocksAll };

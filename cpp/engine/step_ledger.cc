@@ -32,11 +32,15 @@ bool StepLedger::HoldsMoreThanItsShare(const Sequence& sequence) const {
   return state_.queue->tenants() > 1 && HeldFrames()[sequence.flow->tenant] > Share();
 }
 
+void StepLedger::KeepShort(int32_t rows, int32_t first_rows) {
+  const int32_t whole = first_rows + std::max(1, first_rows / (kAnswerPart - 1));
+  left_.rows = std::min(left_.rows, std::max(rows, whole));
+}
+
 void StepLedger::HoldBack(int32_t first_rows) {
   const int parts = state_.queue->tenants() > 1 ? 2 : 4;
   held_back_ = {left_.rows / parts, left_.logit_rows / parts, left_.lora_bytes / parts};
-  const int32_t rows_max = left_.rows - std::max(1, left_.rows / 8);
-  if (first_rows <= rows_max) held_back_.rows = std::max(held_back_.rows, first_rows);
+  if (first_rows <= RowsOfPrompts(left_.rows)) held_back_.rows = std::max(held_back_.rows, first_rows);
   left_.rows -= held_back_.rows;
   left_.logit_rows -= held_back_.logit_rows;
   left_.lora_bytes -= held_back_.lora_bytes;

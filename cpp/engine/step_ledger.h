@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <unordered_map>
@@ -76,9 +77,13 @@ class StepLedger {
   // Of KV, by the tenant of a sequence, where there are several.
   bool HoldsMoreThanItsShare(const Sequence& sequence) const;
 
+  // Of a step's rows those that prompts may take from answers: all but an eighth, at least one.
+  static int32_t RowsOfPrompts(int32_t rows) { return rows - std::max(1, rows / kAnswerPart); }
+  // Before all else: at most `rows`, or what the first prompts need with `first_rows` and answers beside them.
+  void KeepShort(int32_t rows, int32_t first_rows);
   // Keeps a part of each budget for prompts, until Release: a quarter, or where several tenants are at work the half,
-  // so that answers of one don't shut out prompts of another. `first_rows`: of the prompt whose turn comes first, kept
-  // whole if that leaves an eighth of the rows, at least one, for answers; 0: none.
+  // so that answers of one don't shut out prompts of another. `first_rows`: of the prompts whose turn comes first, kept
+  // whole if RowsOfPrompts allows; 0: none.
   void HoldBack(int32_t first_rows);
   void Release();
   // Whether the step may read the sequence's adapters. The first are read whatever they take, and so are those of the
@@ -98,6 +103,7 @@ class StepLedger {
   void Starve(Sequence* sequence, int64_t frames);
 
  private:
+  static constexpr int32_t kAnswerPart = 8;
   using Held = std::unordered_map<const Tenant*, int64_t>;
   struct Planned {
     PrefixHit hit;

@@ -17,6 +17,8 @@ class StepPace {
         rows_(target_ms > 0 ? std::min<double>(rows_max, kRowsFirst) : rows_max) {}
 
   int32_t rows() const { return static_cast<int32_t>(rows_); }
+  // Of a step for which somebody waits who shall not wait long.
+  int32_t rows_short() const { return target_ms_ > 0 ? std::max(1, rows() / 2) : rows(); }
 
   void Took(int32_t rows, double ms) {
     if (target_ms_ <= 0 || ms <= 0 || rows_max_ <= kRowsMin) return;

@@ -70,6 +70,7 @@ void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint6
     return;
   }
   adapter->layout = std::move(loaded->layout);
+  adapter->landing = std::move(loaded->landing);
   if (slots_free_.empty()) {
     slots_free_.push_back(static_cast<int32_t>(slots_.size()));
     slots_.emplace_back();
@@ -85,13 +86,17 @@ void AdapterResidency::FinishLoad(Adapter* adapter, LoadedAdapter* loaded, uint6
                                                 adapter->frames.data(),
                                                 static_cast<uint32_t>(adapter->layout.runs.size()),
                                                 static_cast<uint32_t>(adapter->frames.size()),
-                                                loads_};
+                                                loads_,
+                                                adapter->landing.get()};
 }
 
 void AdapterResidency::Evict(Adapter* adapter, uint64_t step) {
   OPENLORA_CHECK(adapter->state == AdapterState::kResident && adapter->pins == 0);
   order_->Leave(&adapter->eviction);
   changed_.push_back(adapter->handle);
+  // Nobody may have used it: then no step has waited for its frames.
+  if (adapter->landing != nullptr) adapter->landing->Wait();
+  adapter->landing = nullptr;
   pool_->Retire(adapter->frames, FrameUse::kAdapter, step);
   slots_[static_cast<size_t>(adapter->slot)] = {};
   slots_free_.push_back(adapter->slot);

@@ -39,8 +39,9 @@ struct Adapter {
   bool is_host = false;
   std::list<Adapter*>::iterator host_place{};  // while is_host
 
-  TileLayout layout;             // while resident
-  std::vector<uint32_t> frames;  // while loading or resident
+  TileLayout layout;                 // while resident
+  std::vector<uint32_t> frames;      // while loading or resident
+  std::shared_ptr<Landing> landing;  // while resident, and its frames may be on their way
 };
 
 // The slot table, the frames of adapters, and who may go. Slots are made as needed: their number is bounded by memory

@@ -93,6 +93,57 @@ void AdapterStore::NoteWriteFailure(const Status& status, StoreReport* report) {
   if (!has_warned_.exchange(true)) report->warning = status.message();
 }
 
+// Where the frames of a pack go: nowhere, to host memory, or through pinned memory to a device.
+class AdapterStore::FrameSink {
+ public:
+  FrameSink(Device* device, const std::vector<uint32_t>* frames, const FramePool* pool, int64_t frame_bytes)
+      : frames_(frames), pool_(pool), frame_bytes_(frame_bytes) {
+    if (frames != nullptr) uploads_ = device->BeginUploads();
+    if (frames == nullptr) buffer_.resize(static_cast<size_t>(frame_bytes));
+  }
+  // What is still on its way goes to frames that somebody else may get.
+  ~FrameSink() {
+    if (uploads_ != nullptr && !has_left_) uploads_->Leave()->Wait();
+  }
+  FrameSink(const FrameSink&) = delete;
+  FrameSink& operator=(const FrameSink&) = delete;
+
+  // Frames [begin, end) of the pack, as the next part.
+  bool Take(PackReader* pack, int64_t begin, int64_t end) {
+    uint8_t* staged = nullptr;
+    if (uploads_ != nullptr && !uploads_->Stage(static_cast<size_t>((end - begin) * frame_bytes_), &staged).ok())
+      return false;
+    for (int64_t i = begin; i < end; ++i) {
+      uint8_t* const to = uploads_ != nullptr  ? staged + (i - begin) * frame_bytes_
+                          : frames_ != nullptr ? Frame(i)
+                                               : buffer_.data();
+      if (!pack->ReadFrame(i, to)) return false;
+    }
+    if (uploads_ == nullptr) return true;
+    for (int64_t i = begin, next = begin; i < end; i = next) {
+      while (next < end && Frame(next) == Frame(i) + (next - i) * frame_bytes_) ++next;
+      uploads_->Copy(Frame(i), staged + (i - begin) * frame_bytes_, static_cast<size_t>((next - i) * frame_bytes_));
+    }
+    uploads_->EndPart();
+    return true;
+  }
+  // Of frames that are on their way; null where all are there.
+  std::shared_ptr<Landing> Leave() {
+    has_left_ = true;
+    return uploads_ == nullptr ? nullptr : uploads_->Leave();
+  }
+
+ private:
+  uint8_t* Frame(int64_t i) const { return pool_->Frame((*frames_)[static_cast<size_t>(i)]); }
+
+  const std::vector<uint32_t>* const frames_;
+  const FramePool* const pool_;
+  const int64_t frame_bytes_;
+  std::unique_ptr<Uploads> uploads_;
+  std::vector<uint8_t> buffer_;
+  bool has_left_ = false;
+};
+
 // Reads the pack, into `frames` if there are any. False where it isn't there or isn't sound: the frames hold anything
 // then. Frames of the pool that stand side by side are not read at once: a frame is checked while it is warm.
 bool AdapterStore::ReadPack(const AdapterContent& content, const std::vector<uint32_t>* frames, const FramePool* pool,
@@ -105,26 +156,20 @@ bool AdapterStore::ReadPack(const AdapterContent& content, const std::vector<uin
   const bool is_cached_only = report->is_cached_only;
   if (!pack.Open(path, content.key, format_, is_cached_only, &why) || pack.frames() != content.frames) return false;
   if (!is_cached_only) pack.file().WillNeed();
-  const int64_t frame_bytes = format_.tiles.frame_bytes;
-  std::vector<uint8_t> buffer;
-  const bool is_direct = frames != nullptr && device_->is_host();
-  if (!is_direct) buffer.resize(static_cast<size_t>(frame_bytes));
-  for (int64_t i = 0, granted = 0; i < pack.frames(); ++i, granted -= frame_bytes) {
-    if (granted < frame_bytes) {
-      granted = std::min(std::max(kChunkBytes, frame_bytes), (pack.frames() - i) * frame_bytes);
-      if (!pace(granted)) {
-        *has_given_up = true;
-        return false;
-      }
-    }
-    uint8_t* const frame = frames == nullptr ? nullptr : pool->Frame((*frames)[static_cast<size_t>(i)]);
-    if (!pack.ReadFrame(i, is_direct ? frame : buffer.data())) return false;
-    report->bytes_read += frame_bytes;
-    if (frames != nullptr && !is_direct && !device_->Upload(frame, buffer.data(), buffer.size()).ok()) return false;
+  const int64_t frame_bytes = format_.tiles.frame_bytes, frames_each = std::max<int64_t>(1, kChunkBytes / frame_bytes);
+  FrameSink sink(device_, frames, pool, frame_bytes);
+  for (int64_t begin = 0; begin < pack.frames(); begin += frames_each) {
+    const int64_t end = std::min(begin + frames_each, pack.frames());
+    *has_given_up = !pace((end - begin) * frame_bytes);
+    if (*has_given_up || !sink.Take(&pack, begin, end)) return false;
+    report->bytes_read += (end - begin) * frame_bytes;
   }
   if (loaded != nullptr) {
     loaded->layout = PlanTiles(pack.manifest(), format_.shapes, format_.tiles);
     if (loaded->layout.frames != pack.frames()) return false;
+    loaded->landing = sink.Leave();
+    if (loaded->landing != nullptr)
+      loaded->landing->part_of_site = PartsOfSites(loaded->layout, format_.shapes, frames_each);
   }
   report->has_pack = true;
   if (!is_cached_only) MarkPackUsed(path);  // which may write

@@ -29,6 +29,7 @@ struct AdapterContent {
 // What came of a load: the page table's part of it.
 struct LoadedAdapter {
   TileLayout layout;
+  std::shared_ptr<Landing> landing;  // of frames that are still on their way; else null
 };
 
 // How far the store may go in one call, what it did, for the counters, and what is left to do when whoever waits has
@@ -85,6 +86,8 @@ class AdapterStore {
   void DropFromPageCache(const AdapterContent& content) const;
 
  private:
+  class FrameSink;
+
   Status ReadSource(const AdapterContent& content, AdapterSource* source) const;
   bool CanWrite(const AdapterContent& content) const;
   void NoteWriteFailure(const Status& status, StoreReport* report);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "base/check.h"
 
@@ -177,6 +178,21 @@ TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShap
   }
   layout.frames = placer.frames();
   return layout;
+}
+
+std::vector<int32_t> PartsOfSites(const TileLayout& layout, const std::vector<SiteShape>& shapes, int64_t frames_each) {
+  std::vector<int32_t> parts(layout.sites.size(), -1);
+  for (size_t site = 0; site < layout.sites.size(); ++site) {
+    const SitePages& pages = layout.sites[site];
+    const auto runs = static_cast<uint32_t>((pages.rank + kTileRanks - 1) / kTileRanks);
+    for (uint32_t run = 0; run < runs; ++run) {
+      for (const auto& [first, columns] : {std::pair(pages.a, shapes[site].in), std::pair(pages.b, shapes[site].out)}) {
+        const TilePlace last = TileAt(layout.runs[first + run], columns - 1);
+        parts[site] = std::max(parts[site], static_cast<int32_t>(last.frame / frames_each));
+      }
+    }
+  }
+  return parts;
 }
 
 Status FillTiles(const AdapterSource& source, const TileLayout& layout, const TileFormat& format, const TileSink& sink,

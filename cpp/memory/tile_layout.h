@@ -30,6 +30,10 @@ struct TileLayout {
 
 TileLayout PlanTiles(const AdapterManifest& manifest, const std::vector<SiteShape>& shapes, const TileFormat& format);
 
+// Of each site, the last part that holds something of it where every `frames_each` frames are one part; -1: the adapter
+// doesn't act there.
+std::vector<int32_t> PartsOfSites(const TileLayout& layout, const std::vector<SiteShape>& shapes, int64_t frames_each);
+
 // Takes a packed tile to its place. What no tile takes of a frame is never given.
 using TileSink = std::function<Status(const TilePlace& place, const uint8_t* tile, size_t bytes)>;
 

@@ -1,5 +1,6 @@
 #include "model/decoder_forward.h"
 
+#include <algorithm>
 #include <array>
 
 namespace openlora {
@@ -166,6 +167,21 @@ DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, DType input, int32_
                 });
   if (input == DType::kF32) buffers.added = buffers.normed;
   return buffers;
+}
+
+StepLimits LimitsOf(const ModelConfig& config, int32_t rows, int32_t logit_rows, int32_t context) {
+  StepLimits limits;
+  limits.rows = rows;
+  limits.logit_rows = logit_rows;
+  limits.context = context;
+  limits.hidden = config.hidden;
+  limits.project_in = std::max({config.hidden, config.q_dim(), config.intermediate});
+  limits.vocab = config.vocab;
+  limits.sites = EmbedSite(config) + 1;
+  limits.heads = config.heads;
+  limits.kv_heads = config.kv_heads;
+  limits.head_dim = config.head_dim;
+  return limits;
 }
 
 void DecoderForward(const ModelConfig& config, const ModelWeights& weights, const BatchView& batch,

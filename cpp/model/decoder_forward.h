@@ -26,6 +26,8 @@ struct DecoderBuffers {
 int64_t DecoderBufferBytes(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows);
 DecoderBuffers MakeDecoderBuffers(const ModelConfig& config, DType input, int32_t rows, int32_t logit_rows,
                                   void* memory);
+// What the ops of such steps are asked for at most, at `context` positions, in everything but dtypes.
+StepLimits LimitsOf(const ModelConfig& config, int32_t rows, int32_t logit_rows, int32_t context);
 
 // Computes the batch: KV of all rows is appended, buffers.logits holds a row for each of logit_rows. Returns early,
 // with unusable results, when `is_aborted` is set.

@@ -1,6 +1,7 @@
 #include "napi/bench_thread.h"
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -8,7 +9,9 @@
 #include <vector>
 
 #include "base/guarded.h"
+#include "base/machine.h"
 #include "bench/bench.h"
+#include "cuda/ops/backend.h"
 #include "napi/marshal.h"
 
 namespace openlora {
@@ -22,6 +25,7 @@ using bench::OpResult;
 
 constexpr int32_t kThreadsMax = 1024;
 constexpr int32_t kRoundsMax = 10'000;
+constexpr const char* kCpu = "cpu";
 
 // One measurement. The thread writes `events` and `outcome`; everything else belongs to the JS thread.
 struct Measurement {
@@ -38,12 +42,14 @@ using Holder = std::shared_ptr<Measurement>;  // what the thread-safe function's
 std::string ReadOptions(Napi::Object object, BenchOptions* options) {
   ObjectReader reader(object, "bench");
   options->kind = reader.String("kind");
+  options->device = reader.String("device");
   options->threads = reader.Int32("threads");
   options->simd = reader.String("simd");
   options->rounds = reader.Int32("rounds");
   options->is_quick = reader.Bool("isQuick");
   options->filter = reader.String("filter");
   if (options->kind != "limits" && options->kind != "ops") reader.Refuse("kind", "limits or ops");
+  if (options->kind == "ops" && options->device != kCpu) reader.Refuse("device", "cpu for ops");
   if (options->threads < 0 || options->threads > kThreadsMax) reader.Refuse("threads", "0 to 1024");
   if (options->rounds < 1 || options->rounds > kRoundsMax) reader.Refuse("rounds", "1 to 10000");
   return reader.error();
@@ -137,15 +143,26 @@ void CallJs(napi_env raw_env, napi_value callback, void* context, void*) {
   napi_release_threadsafe_function(measurement->wake, napi_tsfn_release);
 }
 
+// What a GPU gives: the rate of copies within its memory.
+Status MeasureGpu(const BenchOptions& options, const std::function<void(BenchEvent)>& report) {
+  std::vector<double> gbs;
+  OPENLORA_RETURN_IF_ERROR(MeasureCudaCopies(options.device, options.rounds, &gbs));
+  report(BegunEvent{CpuName(), 0, options.device, 0});
+  report(LimitResult{"copy", "GB/s", bench::Quantile(gbs, 0.5), bench::Quantile(gbs, 0.1), bench::Quantile(gbs, 0.9)});
+  return Ok();
+}
+
 void Measure(Measurement* measurement, const BenchOptions& options) {
   const auto wake = [measurement] { napi_call_threadsafe_function(measurement->wake, nullptr, napi_tsfn_nonblocking); };
-  const Status outcome = bench::RunBench(options, measurement->is_cancelled, [&](BenchEvent event) {
+  const auto report = [&](BenchEvent event) {
     {
       const std::lock_guard lock(measurement->mutex);
       measurement->events.push_back(std::move(event));
     }
     wake();
-  });
+  };
+  const Status outcome = options.device == kCpu ? bench::RunBench(options, measurement->is_cancelled, report)
+                                                : Guarded([&] { return MeasureGpu(options, report); });
   {
     const std::lock_guard lock(measurement->mutex);
     measurement->outcome = outcome;

@@ -374,6 +374,12 @@ Napi::Object WriteStats(Napi::Env env, const EngineStats& stats) {
   for (const auto& [name, value] : bytes) by_class.Set(name, static_cast<double>(value));
   for (size_t i = 0; i < stats.adapter_hits.size(); ++i)
     hits.Set(kTierNames[i], static_cast<double>(stats.adapter_hits[i]));
+  Napi::Object graphs = Napi::Object::New(env);
+  graphs.Set("captures", static_cast<double>(stats.graphs.captures));
+  graphs.Set("replays", static_cast<double>(stats.graphs.replays));
+  graphs.Set("captureMs", stats.graphs.capture_ms);
+  graphs.Set("bytes", static_cast<double>(stats.graphs.bytes));
+  object.Set("graphs", graphs);
   object.Set("bytes", by_class);
   object.Set("adapterHits", hits);
   return object;

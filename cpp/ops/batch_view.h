@@ -6,6 +6,8 @@
 
 namespace openlora {
 
+class Landing;
+
 // Where the rows of a step come from. Rows of one sequence are contiguous and ascend in position.
 struct RowsView {
   int32_t rows = 0;                       // T
@@ -76,6 +78,7 @@ struct SlotPages {
   uint32_t run_count = 0;
   uint32_t frame_count = 0;
   uint64_t load = 0;
+  Landing* landing = nullptr;  // where its frames may be on their way to the device
 };
 
 struct AdapterPages {

@@ -162,6 +162,14 @@ struct OpCounters {
   uint64_t page_table_reads = 0;   // (segment, site) lookups
 };
 
+// Steps that are recorded once and replayed; all zero where the ops have no such thing.
+struct GraphCounters {
+  uint64_t captures = 0;
+  uint64_t replays = 0;  // steps that ran from a record, each of its first time left out
+  double capture_ms = 0;
+  int64_t bytes = 0;  // of device memory that captures took
+};
+
 // The op table: chosen once, at load. Calls of one object come from one thread at a time.
 class Ops {
  public:
@@ -236,9 +244,11 @@ class Ops {
   virtual Status Synchronize() = 0;
 
   const OpCounters& counters() const { return counters_; }
+  const GraphCounters& graphs() const { return graphs_; }
 
  protected:
   OpCounters counters_;
+  GraphCounters graphs_;
 };
 
 }  // namespace openlora

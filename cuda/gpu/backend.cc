@@ -12,11 +12,14 @@ namespace {
 
 constexpr std::string_view kPrefix = "cuda:";
 
-bool ReadIndex(std::string_view device, int* index) {
-  if (!device.starts_with(kPrefix)) return false;
+Status ReadIndex(std::string_view device, int* index) {
   const char* const end = device.data() + device.size();
-  const auto [rest, error] = std::from_chars(device.data() + kPrefix.size(), end, *index);
-  return error == std::errc() && rest == end && *index >= 0;
+  if (device.starts_with(kPrefix)) {
+    const auto [rest, error] = std::from_chars(device.data() + kPrefix.size(), end, *index);
+    if (error == std::errc() && rest == end && *index >= 0) return Ok();
+  }
+  return Error(kErrCudaDevice, "device is %.*s, known are cpu and cuda:0, cuda:1, …", static_cast<int>(device.size()),
+               device.data());
 }
 
 }  // namespace
@@ -27,8 +30,7 @@ Status CheckCuda() { return cuda_gpu::CheckDriver(); }
 
 Status OpenCuda(const std::string& device, WeightFormat dtype, const std::string& images, CudaBackend* backend) {
   int index = 0;
-  if (!ReadIndex(device, &index))
-    return Error(kErrCudaDevice, "device is %s, known are cpu and cuda:0, cuda:1, …", device.c_str());
+  OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
   if (dtype != WeightFormat(DType::kBF16) && dtype != WeightFormat(DType::kF16))
     return Error(kErrCudaUnsupported, "weights in %s: on a GPU they are in bf16 or f16", NameOf(dtype));
   OPENLORA_RETURN_IF_ERROR(cuda_gpu::CheckDriver());
@@ -41,6 +43,30 @@ Status OpenCuda(const std::string& device, WeightFormat dtype, const std::string
   backend->device = std::make_unique<CudaDevice>(context);
   backend->ops = std::make_unique<CudaOps>(context, dtype.dtype());
   return Ok();
+}
+
+Status MeasureCudaCopies(const std::string& device, int rounds, std::vector<double>* gbs) {
+  constexpr size_t kBytes = 256 << 20;
+  int index = 0;
+  OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
+  std::unique_ptr<cuda_gpu::Machine> machine;
+  OPENLORA_RETURN_IF_ERROR(cuda_gpu::Machine::Open({.device = index}, {}, &machine));
+  void* const from = machine->Allocate("what is copied", kBytes);
+  void* const to = from == nullptr ? nullptr : machine->Allocate("its copy", kBytes);
+  if (to == nullptr && machine->status().ok())
+    return Error(kErrOutOfMemory, "the device has no %zu bytes to measure copies", 2 * kBytes);
+  machine->Fill(0, from, 1, kBytes);
+  for (int round = -1; round < rounds; ++round) {  // one to warm up
+    const int begin = machine->Record(0);
+    machine->Copy(0, to, from, kBytes);
+    const int end = machine->Record(0);
+    machine->SynchronizeEvent(end);
+    OPENLORA_RETURN_IF_ERROR(machine->status());
+    if (round >= 0) gbs->push_back(2.0 * kBytes / 1e6 / machine->MillisecondsBetween(begin, end));
+  }
+  machine->Free(to);
+  machine->Free(from);
+  return machine->status();
 }
 
 }  // namespace openlora

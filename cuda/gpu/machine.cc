@@ -48,11 +48,14 @@ struct Machine::State {
   std::vector<cudaStream_t> streams;
   std::vector<cudaEvent_t> events;
   std::vector<Captured> graphs;
-  mutable std::mutex mutex;  // of status
+  mutable std::mutex mutex;  // of status and events
   Status status;
 
   cudaStream_t Stream(int index) const { return streams[static_cast<size_t>(index)]; }
-  cudaEvent_t Event(int index) const { return events[static_cast<size_t>(index)]; }
+  cudaEvent_t Event(int index) const {
+    const std::lock_guard lock(mutex);
+    return events[static_cast<size_t>(index)];
+  }
   // Whether all was well until now and this call is: keeps the first error.
   bool Check(cudaError_t error, const char* what) {
     const std::lock_guard lock(mutex);
@@ -177,7 +180,7 @@ void Machine::FreeHost(void* memory) {
 
 int Machine::MakeStream() {
   cudaStream_t stream = nullptr;
-  state_->Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  if (state_->Enter()) state_->Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
   state_->streams.push_back(stream);
   return static_cast<int>(state_->streams.size()) - 1;
 }
@@ -187,7 +190,7 @@ void Machine::Launch(int stream, const dev::Shape& shape, const char* kernel, co
   const auto found = state_->kernels.find(kernel);
   if (found == state_->kernels.end()) {
     const std::lock_guard lock(state_->mutex);
-    state_->status = Error(kErrInternal, "no image has a kernel %s", kernel);
+    if (state_->status.ok()) state_->status = Error(kErrInternal, "no image has a kernel %s", kernel);
     return;
   }
   cudaLaunchAttribute cooperative = {};
@@ -216,10 +219,16 @@ void Machine::Fill(int stream, void* to, uint8_t value, size_t bytes) {
 
 int Machine::Record(int stream) {
   cudaEvent_t event = nullptr;
-  if (state_->Check(cudaEventCreate(&event), "making an event"))
+  if (state_->Enter() && state_->Check(cudaEventCreate(&event), "making an event"))
     state_->Check(cudaEventRecord(event, state_->Stream(stream)), "recording an event");
+  const std::lock_guard lock(state_->mutex);
   state_->events.push_back(event);
   return static_cast<int>(state_->events.size()) - 1;
+}
+
+void Machine::RecordAgain(int stream, int event) {
+  if (state_->Enter())
+    state_->Check(cudaEventRecord(state_->Event(event), state_->Stream(stream)), "recording an event");
 }
 
 void Machine::Wait(int stream, int event) {

@@ -25,7 +25,8 @@ struct Options {
 Status CheckDriver();
 
 // A GPU through the CUDA runtime, with the calls of cuda_sim::Machine. The first error is kept, and nothing runs after
-// it. Several threads may allocate, free, launch, copy, fill and synchronise streams; all else is for one at a time.
+// it. Several threads may allocate, free, launch, copy, fill, use events and synchronise streams; all else is for one
+// at a time.
 class Machine {
  public:
   static Status Open(const Options& options, const Images& images, std::unique_ptr<Machine>* machine);
@@ -53,6 +54,7 @@ class Machine {
   void Copy(int stream, void* to, const void* from, size_t bytes);
   void Fill(int stream, void* to, uint8_t value, size_t bytes);
   int Record(int stream);
+  void RecordAgain(int stream, int event);
   void Wait(int stream, int event);
   bool Query(int event);
   void SynchronizeEvent(int event);

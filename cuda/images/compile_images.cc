@@ -1,10 +1,12 @@
-// compile_images --nvrtc LIB --root DIR --out DIR [--architectures 80,90] [STEM...]
+// compile_images --nvrtc LIB --root DIR --out DIR [--kernels DIR] [--architectures 80,90] [--line-info yes] [STEM...]
 //
 // Compiles each DIR/kernels/STEM.cuh (all of them, where none is named) with the NVRTC library LIB into a module of its
 // own: OUT/STEM.sm_XX.cubin for each architecture, OUT/STEM.ptx for the newest, and OUT/STEM.names, a line
 // `space::Name lowered_name` for each DEV_KERNEL of STEM.h. Prints a table of what each kernel uses, then the
 // architectures for which all is fine. Exit status 1, and no names, where the compiler says anything, a kernel spills,
-// or the .h and the .cuh have different kernels.
+// or the .h and the .cuh have different kernels. With --kernels the files are those of its folder `kernels`, which may
+// include the root's headers. With line info, for compute-sanitizer and profilers, an image is twice
+// as large.
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -123,18 +125,14 @@ struct Headers {
   std::vector<std::string> texts;
 };
 
-Headers ReadHeaders(const fs::path& root) {
-  Headers headers;
-  for (const char* folder : {"device", "kernels"}) {
-    if (!fs::is_directory(root / folder)) Fail((root / folder).string() + " isn't there");
-    for (const fs::directory_entry& entry : fs::directory_iterator(root / folder)) {
-      const bool is_kernel_file = std::string_view(folder) == "kernels" && entry.path().extension() == ".cuh";
-      if (!entry.is_regular_file() || is_kernel_file) continue;
-      headers.names.push_back(std::string(folder) + "/" + entry.path().filename().string());
-      headers.texts.push_back(ReadFile(entry.path()));
-    }
+void ReadHeaders(const fs::path& root, const std::string& folder, Headers& headers) {
+  if (!fs::is_directory(root / folder)) Fail((root / folder).string() + " isn't there");
+  for (const fs::directory_entry& entry : fs::directory_iterator(root / folder)) {
+    const bool is_kernel_file = folder == "kernels" && entry.path().extension() == ".cuh";
+    if (!entry.is_regular_file() || is_kernel_file) continue;
+    headers.names.push_back(folder + "/" + entry.path().filename().string());
+    headers.texts.push_back(ReadFile(entry.path()));
   }
-  return headers;
 }
 
 // `space::Name` of each DEV_KERNEL(space, Name, Params) outside comments.
@@ -250,7 +248,7 @@ std::vector<const char*> PointersTo(const std::vector<std::string>& strings) {
 }
 
 // No cubin if the compiler found an error, which the log then tells.
-Image Compile(const Nvrtc& nvrtc, const Headers& headers, const Module& module, int architecture) {
+Image Compile(const Nvrtc& nvrtc, const Headers& headers, const Module& module, int architecture, bool has_line_info) {
   const std::string file = "kernels/" + module.stem + ".cuh";
   const auto check = [&](int result) {
     if (result != 0) Fail(file + ": " + nvrtc.GetErrorString(result));
@@ -261,8 +259,9 @@ Image Compile(const Nvrtc& nvrtc, const Headers& headers, const Module& module, 
   for (const std::string& kernel : module.kernels)
     check(nvrtc.AddNameExpression(program, ("openlora::" + kernel).c_str()));
   const std::string target = "--gpu-architecture=sm_" + std::to_string(architecture);
-  const char* const options[] = {target.c_str(), "--std=c++20", "--generate-line-info", "--ptxas-options=-v"};
-  const int result = nvrtc.CompileProgram(program, static_cast<int>(std::size(options)), options);
+  std::vector<const char*> options = {target.c_str(), "--std=c++20", "--ptxas-options=-v"};
+  if (has_line_info) options.push_back("--generate-line-info");
+  const int result = nvrtc.CompileProgram(program, static_cast<int>(options.size()), options.data());
   Image image;
   image.log = TextOf(program, nvrtc.GetProgramLogSize, nvrtc.GetProgramLog);
   if (result != 0) {
@@ -329,12 +328,12 @@ void RemoveImages(const fs::path& out, const std::string& stem) {
 
 // Returns the architectures for which nothing is wrong. An error of the compiler would be told again for each of them.
 std::vector<int> CompileModule(const Nvrtc& nvrtc, const Headers& headers, const Module& module,
-                               const std::vector<int>& architectures, const fs::path& out) {
+                               const std::vector<int>& architectures, bool has_line_info, const fs::path& out) {
   RemoveImages(out, module.stem);
   std::vector<int> fine;
   std::string names;
   for (const int architecture : architectures) {
-    const Image image = Compile(nvrtc, headers, module, architecture);
+    const Image image = Compile(nvrtc, headers, module, architecture, has_line_info);
     const std::string target = "sm_" + std::to_string(architecture);
     const std::vector<std::string> problems = Report(image, module, architecture);
     for (const std::string& problem : problems)
@@ -360,8 +359,10 @@ void PrintArchitectures(const char* what, const std::vector<int>& architectures)
 struct Options {
   std::string nvrtc;
   std::string root;
+  std::string kernels;
   std::string out;
   std::vector<int> architectures;
+  bool has_line_info = false;
   std::vector<std::string> stems;
 };
 
@@ -379,8 +380,12 @@ Options ParseOptions(const std::vector<std::string>& arguments) {
       options.nvrtc = value;
     } else if (name == "--root") {
       options.root = value;
+    } else if (name == "--kernels") {
+      options.kernels = value;
     } else if (name == "--out") {
       options.out = value;
+    } else if (name == "--line-info") {
+      options.has_line_info = value == "yes";
     } else if (name == "--architectures") {
       for (size_t at = 0; at < value.size(); at = std::min(value.find(',', at), value.size() - 1) + 1)
         options.architectures.push_back(std::atoi(value.c_str() + at));
@@ -396,9 +401,13 @@ Options ParseOptions(const std::vector<std::string>& arguments) {
 int Run(const std::vector<std::string>& arguments) {
   const Options options = ParseOptions(arguments);
   const fs::path root = fs::absolute(options.root), out = fs::absolute(options.out);
+  const fs::path kernels = options.kernels.empty() ? root : fs::absolute(options.kernels);
   const Nvrtc nvrtc = OpenNvrtc(fs::absolute(options.nvrtc).string());
-  const Headers headers = ReadHeaders(root);
-  const std::vector<Module> modules = ReadModules(root, options.stems);
+  Headers headers;
+  ReadHeaders(root, "device", headers);
+  ReadHeaders(root, "kernels", headers);
+  if (kernels != root) ReadHeaders(kernels, "kernels", headers);
+  const std::vector<Module> modules = ReadModules(kernels, options.stems);
   const std::vector<int> architectures =
       options.architectures.empty() ? DefaultArchitectures(nvrtc) : options.architectures;
   if (architectures.empty()) Fail("this NVRTC is too old");
@@ -410,7 +419,7 @@ int Run(const std::vector<std::string>& arguments) {
   std::printf("%-28s %-12s %9s %7s %6s %7s\n", "kernel", "architecture", "registers", "shared", "stack", "spills");
   std::vector<int> fine = architectures;
   for (const Module& module : modules) {
-    const std::vector<int> fine_here = CompileModule(nvrtc, headers, module, architectures, out);
+    const std::vector<int> fine_here = CompileModule(nvrtc, headers, module, architectures, options.has_line_info, out);
     std::erase_if(fine, [&](int one) { return std::find(fine_here.begin(), fine_here.end(), one) == fine_here.end(); });
   }
   PrintArchitectures("fine", fine);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "device/kernel.h"
@@ -78,6 +79,43 @@ class CudaContext {
     return StatusOf(*machine_);
   }
 
+  // Copies beside what is computed, from memory of AllocateHost; any thread. Events of them are used again once given
+  // back.
+  void CopyBeside(void* to, const void* from, size_t bytes) {
+    const auto lock = Lock();
+    machine_->Copy(copies_, to, from, bytes);
+  }
+  int RecordCopies() {
+    const auto lock = Lock();
+    const std::lock_guard events_lock(events_mutex_);
+    if (events_.empty()) return machine_->Record(copies_);
+    const int event = events_.back();
+    events_.pop_back();
+    machine_->RecordAgain(copies_, event);
+    return event;
+  }
+  void GiveEvent(int event) {
+    const std::lock_guard lock(events_mutex_);
+    events_.push_back(event);
+  }
+  // What is computed from now on comes after it.
+  void WaitForCopies(int event) {
+    const auto lock = Lock();
+    machine_->Wait(kCompute, event);
+  }
+  bool Query(int event) {
+    const auto lock = Lock();
+    return machine_->Query(event);
+  }
+  void SynchronizeEvent(int event) {
+    const auto lock = Lock();
+    machine_->SynchronizeEvent(event);
+  }
+  Status status() {
+    const auto lock = Lock();
+    return StatusOf(*machine_);
+  }
+
   // Done on return; any thread.
   Status Upload(void* to, const void* from, size_t bytes) {
     const auto lock = Lock();
@@ -103,6 +141,8 @@ class CudaContext {
   int copies_;
   int multiprocessors_ = MultiprocessorsOf(*machine_);
   std::mutex mutex_;
+  std::mutex events_mutex_;
+  std::vector<int> events_;  // that nobody waits for any more
 };
 
 }  // namespace openlora

@@ -4,12 +4,13 @@
 
 #include "ops/context.h"
 #include "ops/device.h"
+#include "ops/uploads.h"
 
 namespace openlora {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(std::shared_ptr<CudaContext> context) : context_(std::move(context)) {}
+  explicit CudaDevice(std::shared_ptr<CudaContext> context) : context_(context), rings_(std::move(context)) {}
 
   bool is_host() const override { return false; }
   int64_t FreeBytes() override { return context_->FreeBytes(); }
@@ -21,9 +22,11 @@ class CudaDevice final : public Device {
   Status Upload(void* destination, const void* source, size_t bytes) override {
     return context_->Upload(destination, source, bytes);
   }
+  std::unique_ptr<Uploads> BeginUploads() override { return std::make_unique<CudaUploads>(&rings_); }
 
  private:
   std::shared_ptr<CudaContext> context_;
+  UploadRings rings_;
 };
 
 }  // namespace openlora

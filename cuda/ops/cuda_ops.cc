@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "kernels/elementwise.h"
 #include "kernels/embed.h"
 #include "kernels/linear.h"
@@ -103,25 +104,41 @@ Status CudaOps::Reserve(const StepLimits& limits) {
   return context_->Allocate("partial results of attention", static_cast<size_t>(places * place_floats * 4), &partials_);
 }
 
+void CudaOps::FindLandings(const BatchView& batch) {
+  landings_.clear();
+  for (int32_t s = 0; s < batch.entries.segments; ++s) {
+    auto* const landing = static_cast<CudaLanding*>(batch.pages.slots[batch.entries.segment_slot[s]].landing);
+    if (landing == nullptr || landing->IsDone()) continue;
+    const auto is_same = [landing](const Awaited& awaited) { return awaited.landing == landing; };
+    if (std::none_of(landings_.begin(), landings_.end(), is_same)) landings_.push_back({landing});
+  }
+}
+
 // The second step of a shape is recorded: shapes that come once aren't worth it, and all that has to be there before
-// has been made in the first.
+// has been made in the first. No graph waits for what is on its way.
 bool CudaOps::BeginStep(const BatchView& batch) {
   is_head_ = false;
   counted_ = {};
   batch_ = &batch;
   if (!error_.ok()) return false;
   Note(step_.Upload(batch, attention_shape_));
+  FindLandings(batch);
+  if (!landings_.empty()) {
+    ++steps_held_back_;
+    return false;
+  }
   const auto found = records_.find(step_.shape());
   if (!error_.ok() || (found == records_.end() && records_.size() >= kRecordsMax)) return false;
   Record& record = found == records_.end() ? records_[step_.shape()] : found->second;
   if (record.graph >= 0) {
     context_->LaunchGraph(record.graph);
-    ++replays_;
+    ++graphs_.replays;
     Count(record);
     return true;
   }
   if (record.was_seen) {
     captured_ = &record;
+    capture_began_ms_ = NowMs();
     context_->BeginCapture();
   }
   record.was_seen = true;
@@ -135,12 +152,16 @@ void CudaOps::EndStep() {
 
 void CudaOps::EndCapture(bool is_whole) {
   if (captured_ == nullptr) return;
+  const int64_t free = context_->FreeBytes();
   const int graph = context_->EndCapture();
   if (is_whole) {
     *captured_ = counted_;
     captured_->graph = graph;
-    ++captures_;
+    ++graphs_.captures;
+    graphs_.capture_ms += NowMs() - capture_began_ms_;
     context_->LaunchGraph(graph);
+    // What others take meanwhile would count as well.
+    graphs_.bytes += std::max<int64_t>(0, free - context_->FreeBytes());
   }
   captured_ = nullptr;
 }

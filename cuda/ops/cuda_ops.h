@@ -13,6 +13,7 @@
 #include "ops/sampler.h"
 #include "ops/staging.h"
 #include "ops/step_arrays.h"
+#include "ops/uploads.h"
 
 namespace openlora {
 
@@ -58,9 +59,8 @@ class CudaOps final : public Ops {
   void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override;
   Status Synchronize() override;
 
-  // Steps that ran from a record, and records made.
-  uint64_t replays() const { return replays_; }
-  uint64_t captures() const { return captures_; }
+  // Steps that began while frames of their adapters were on their way.
+  uint64_t steps_held_back() const { return steps_held_back_; }
 
  private:
   // A shape of steps that has come before.
@@ -93,6 +93,10 @@ class CudaOps final : public Ops {
   // x of a Project in 16 bits.
   TensorView InputOf(const ProjectArgs& args);
   lora::Params LoraParams(const LoraOnDevice& wave, const AdapterPages& pages) const;
+  // Adapters of the batch whose frames are on their way.
+  void FindLandings(const BatchView& batch);
+  // What is launched from now on finds the tiles of a site there.
+  void AwaitTiles(int32_t site);
   void Count(const Record& record);
   void EndCapture(bool is_whole);
   attention::Cache CacheOf(const KvView& kv, int32_t layer) const;
@@ -113,10 +117,15 @@ class CudaOps final : public Ops {
   std::unique_ptr<AttentionKernels> attention_;
   bool is_head_ = false;
   std::map<StepShape, Record> records_;
+  struct Awaited {
+    CudaLanding* landing;
+    int32_t part = -1;  // the last one that the step has waited for
+  };
+  std::vector<Awaited> landings_;
   Record counted_;              // of the step whose ops are called
   Record* captured_ = nullptr;  // the record that is being made
-  uint64_t replays_ = 0;
-  uint64_t captures_ = 0;
+  double capture_began_ms_ = 0;
+  uint64_t steps_held_back_ = 0;
   const BatchView* batch_ = nullptr;
   std::vector<uint16_t> packing_;  // host, of Pack
   std::vector<float> values_;      // host, of Pack and PackVector

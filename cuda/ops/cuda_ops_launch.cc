@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 #include "kernels/elementwise.h"
@@ -22,6 +23,15 @@ int64_t ChunksOf(const TensorView& view) { return (view.cols + elementwise::kChu
 
 }  // namespace
 
+void CudaOps::AwaitTiles(int32_t site) {
+  for (Awaited& awaited : landings_) {
+    const int32_t part = awaited.landing->part_of_site[static_cast<size_t>(site)];
+    if (part <= awaited.part) continue;
+    awaited.landing->HoldBack(part);
+    awaited.part = part;
+  }
+}
+
 void CudaOps::Embed(const EmbedArgs& args) {
   if (!error_.ok()) return;
   const Weight& table = *args.table;  // [V, H]
@@ -36,6 +46,7 @@ void CudaOps::Embed(const EmbedArgs& args) {
   const int64_t chunks = Rows() * ((table.in + embed::kChunk - 1) / embed::kChunk);
   context_->Launch(is_f16() ? embed::GatherF16 : embed::GatherBF16,
                    {Blocks(chunks, kElementwiseBlocksOfSm), embed::kThreads}, gather);
+  AwaitTiles(args.site);
   for (const LoraOnDevice& wave : step_.waves(false)) {
     embed::ShrinkParams shrink{LoraParams(wave, *args.pages), step_.row_token(), args.scale};
     shrink.lora.in = 1;
@@ -174,6 +185,7 @@ void CudaOps::Project(const ProjectArgs& args) {
     context_->Launch(is_f16() ? linear::GemmF16 : linear::GemmBF16,
                      {Blocks(items, linear::kGemmBlocksOfSm), linear::kGemmThreads, linear::kGemmSharedBytes}, linear);
   }
+  for (const Product& product : args.products) AwaitTiles(product.site);
   for (const LoraOnDevice& wave : step_.waves(is_head_)) {
     lora::Params lora = LoraParams(wave, *args.pages);
     lora.x = Bits(x);
@@ -225,13 +237,11 @@ void CudaOps::Rope(const TensorView& x, int32_t heads, int32_t head_dim, const T
 }
 
 attention::Cache CudaOps::CacheOf(const KvView& kv, int32_t layer) const {
-  int32_t log2 = 0;
-  while (1 << log2 < kv.frame_tokens) ++log2;
   return {.pool = kv.pool,
           .frame_bytes = kv.frame_bytes,
           .table = step_.table(),
           .table_begin = step_.table_begin(),
-          .frame_tokens_log2 = log2,
+          .frame_tokens_log2 = std::countr_zero(static_cast<uint32_t>(kv.frame_tokens)),
           .layers = kv.layers,
           .layer = layer,
           .kv_heads = kv.kv_heads,

@@ -57,10 +57,11 @@ class Machine {
   void Launch(int stream, const dev::Shape& shape, std::function<void()> kernel);
   void Copy(int stream, void* to, const void* from, size_t bytes);  // one side may be the host's
   void Fill(int stream, void* to, uint8_t value, size_t bytes);
-  int Record(int stream);            // an event
-  void Wait(int stream, int event);  // what comes later in the stream runs after it
-  bool Query(int event);             // whether it has happened; each call may let something run
-  void SynchronizeEvent(int event);  // the host waits
+  int Record(int stream);                   // an event
+  void RecordAgain(int stream, int event);  // the same one: whoever was told to wait for it waits for what it was
+  void Wait(int stream, int event);         // what comes later in the stream runs after it
+  bool Query(int event);                    // whether it has happened; each call may let something run
+  void SynchronizeEvent(int event);         // the host waits
   void SynchronizeStream(int stream);
 
   // What was put into `stream` from the one call to the other isn't run but kept, with its order; put into a stream any

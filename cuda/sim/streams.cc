@@ -105,6 +105,10 @@ int Machine::Record(int stream) {
   return event;
 }
 
+void Machine::RecordAgain(int stream, int event) {
+  state_->events[static_cast<size_t>(event)] = {stream, state_->streams[static_cast<size_t>(stream)].clock};
+}
+
 void Machine::Wait(int stream, int event) {
   const Event& e = state_->events[static_cast<size_t>(event)];
   if (IsCaptured(*state_, e.stream)) {

@@ -1,80 +1,66 @@
-// The kernels of cuda/kernels as device images: compiled by both versions of NVRTC, for every architecture.
+// The addon's variants for GPUs, in the folder of the CPU's addon, whose library they share: every kernel file is compiled by both
+// versions of NVRTC for every architecture, which fails on a warning and on a spill.
 
-import { mkdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { filesUnder, root } from '../files.mjs';
-import { allOf, commands, execute } from './run.mjs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { cmakeCommands } from '../cmake.mjs';
+import { toolkits } from '../cuda/fetch.mjs';
+import { root } from '../files.mjs';
+import { commands, merged, vitest } from './run.mjs';
 
-const FOLDER = 'build/cuda-images';
-const COMPILER = `${FOLDER}/compile_images`;
+const FOLDER = 'build/release';
 
-const buildCompiler = [
-  process.env.CXX ?? 'c++',
-  ...['-std=c++20', '-O1', '-Wall', '-Wextra', '-Wpedantic', '-Wshadow', '-Wcast-qual', '-Werror'],
-  ...['-o', COMPILER, 'cuda/images/compile_images.cc', '-ldl'],
-];
-
-/** Lines `CUDA <major>: <path>` of fetch.mjs as [{ major, nvrtc }]. */
-const toolkitsIn = (log) => [...log.matchAll(/^CUDA (\d+): (\/.*)$/gm)].map(([, major, nvrtc]) => ({ major, nvrtc }));
-
-/** A line of architectures: `fine: sm_80 sm_90`. */
-const architecturesIn = (log, what) => new RegExp(`^${what}:(.*)$`, 'm').exec(log)?.[1].trim().split(' ') ?? [];
-
-/** Rows of the table: [{ kernel, architecture, registers, stack }]. */
-const usagesIn = (log) =>
-  [...log.matchAll(/^(\S+) +(sm_\d+) +(\d+) +\d+ +(\d+) +\d+$/gm)].map(
-    ([, kernel, architecture, registers, stack]) => ({
-      kernel,
-      architecture,
-      registers: Number(registers),
-      stack: Number(stack),
-    }),
+/** Rows of the tables that compile_images left: [{ variant, kernel, architecture, registers, stack }]. */
+function usagesOf(variant) {
+  const folder = join(root, FOLDER, 'variants', variant, 'cuda_images');
+  const tables = readdirSync(folder).filter((name) => name.endsWith('.table'));
+  return tables.flatMap((name) =>
+    [...readFileSync(join(folder, name), 'utf8').matchAll(/^(\S+) +(sm_\d+) +(\d+) +\d+ +(\d+) +\d+$/gm)].map(
+      ([, kernel, architecture, registers, stack]) => ({
+        variant,
+        kernel,
+        architecture,
+        registers: Number(registers),
+        stack: Number(stack),
+      }),
+    ),
   );
-
-/** Compiles one kernel file for every architecture. */
-async function compiled({ major, nvrtc, stem }) {
-  const options = ['--nvrtc', nvrtc, '--root', 'cuda', '--out', join(FOLDER, major)];
-  return { major, ...(await execute([COMPILER, ...options, stem])) };
 }
 
 /** The most registers that a kernel needs anywhere, those that need most first; and each kernel with arrays in memory. */
-function notesOf(jobs) {
+function notesOf(usages) {
   const most = new Map();
-  for (const { major, log } of jobs)
-    for (const usage of usagesIn(log))
-      if (usage.registers > (most.get(usage.kernel)?.registers ?? -1)) most.set(usage.kernel, { ...usage, major });
-  const usages = jobs.flatMap(({ log }) => usagesIn(log));
+  for (const usage of usages)
+    if (usage.registers > (most.get(usage.kernel)?.registers ?? -1)) most.set(usage.kernel, usage);
+  const images = new Set(usages.map(({ variant, architecture }) => `${variant} ${architecture}`));
   const onStack = [...new Set(usages.filter(({ stack }) => stack > 0).map(({ kernel }) => kernel))];
   const lines = [...most.values()]
     .sort((a, b) => b.registers - a.registers)
-    .slice(0, 8)
+    .slice(0, 4)
     .map(
-      ({ kernel, registers, architecture, major }) =>
-        `${kernel}: ${registers} registers (${architecture}, CUDA ${major})`,
+      ({ kernel, registers, architecture, variant }) =>
+        `${kernel}: ${registers} registers (${variant} ${architecture})`,
     );
-  return onStack.length > 0 ? [...lines, `with a stack frame: ${onStack.join(', ')}`] : lines;
+  return [
+    `images: ${[...images].join(', ')}`,
+    ...lines,
+    ...(onStack.length > 0 ? [`with a stack frame: ${onStack.join(', ')}`] : []),
+  ];
 }
 
-/** One case for each version of NVRTC and architecture: every kernel file compiles in silence and spills nothing. */
-export async function cudaImages() {
-  const fetched = await execute([process.execPath, 'scripts/cuda/fetch.mjs']);
-  if (!fetched.isOk) return { passed: 0, failed: 1, skipped: 0, log: fetched.log, notes: [] };
-  mkdirSync(join(root, FOLDER), { recursive: true });
-  const built = await commands([buildCompiler]);
-  if (built.failed > 0) return built;
-  const stems = filesUnder('cuda/kernels', /\.cuh$/).map((path) => basename(path, '.cuh'));
-  const toolkits = toolkitsIn(fetched.log);
-  const jobs = await allOf(stems.flatMap((stem) => toolkits.map((toolkit) => () => compiled({ ...toolkit, stem }))));
-  const result = { passed: 0, failed: 0, skipped: 0, log: '', notes: notesOf(jobs) };
-  for (const { major } of toolkits) {
-    const ofVersion = jobs.filter((job) => job.major === major);
-    const wanted = new Set(ofVersion.flatMap(({ log }) => architecturesIn(log, 'architectures')));
-    const isFine = (one) => ofVersion.every(({ log }) => architecturesIn(log, 'fine').includes(one));
-    const passed = [...wanted].filter(isFine).length;
-    const isBroken = passed === wanted.size && ofVersion.some(({ isOk }) => !isOk);
-    result.passed += passed;
-    result.failed += wanted.size === 0 || isBroken ? 1 : wanted.size - passed;
+/** Both variants as one case, and those of test/cuda-addon on them. */
+export async function cudaVariants() {
+  let folders;
+  try {
+    folders = toolkits().map(({ folder }) => folder);
+  } catch (error) {
+    return { passed: 0, failed: 1, skipped: 0, log: `${error.message}\n`, notes: [] };
   }
-  result.log = jobs.map(({ isOk, log }) => (isOk ? '' : log)).join('');
-  return result;
+  const definitions = { OPENLORA_WERROR: 'ON', OPENLORA_CUDA_TOOLKIT: folders.join(';') };
+  const [configure, build] = cmakeCommands(root, FOLDER, definitions, 'openlora_addon_cuda12');
+  const built = await commands([configure, [...build, 'openlora_addon_cuda13']]);
+  if (built.failed > 0) return built;
+  const tested = await vitest('cuda');
+  const usages = ['cuda12', 'cuda13'].flatMap(usagesOf);
+  return merged([{ ...built, notes: notesOf(usages) }, tested]);
 }

@@ -84,13 +84,15 @@ export async function allOf(jobs) {
 
 /**
  * GoogleTest cases of the programs of a build folder, after `prefix`. Most cases use one processor: each program runs in
- * as many parts as there are. Every part writes a report of its own.
+ * as many parts as there are. Every part writes a report of its own. `wanted`: of the programs' paths.
  */
-export async function googleTest(name, folder, env = {}, prefix = []) {
+export async function googleTest(name, folder, env = {}, prefix = [], wanted = /./) {
   const reports = join(root, 'build', 'reports', name);
   rmSync(reports, { recursive: true, force: true });
   mkdirSync(reports, { recursive: true });
-  const { programs, log } = await registeredPrograms(folder);
+  const registered = await registeredPrograms(folder);
+  const { log } = registered;
+  const programs = registered.programs.filter(([path]) => wanted.test(path));
   const parts = availableParallelism();
   const jobs = programs.flatMap((command, program) =>
     Array.from({ length: parts }, (_, part) => async () => {

@@ -3,13 +3,15 @@
 import { spawnSync } from 'node:child_process';
 import { cmakeCommands } from '../cmake.mjs';
 import { root } from '../files.mjs';
-import { cudaImages } from './cuda.mjs';
+import { cudaCoverage } from './coverage.mjs';
+import { cudaVariants } from './cuda.mjs';
 import { fuzz } from './fuzz.mjs';
 import { aarch64, nodeMatrix } from './long.mjs';
 import { commands, googleTest, merged, vitest } from './run.mjs';
 
 const node = (...args) => [process.execPath, ...args];
-const werror = { OPENLORA_WERROR: 'ON' };
+// The variants for GPUs are a step of their own.
+const noVariants = { OPENLORA_WERROR: 'ON', OPENLORA_CUDA_TOOLKIT: '' };
 
 // gcc 12's ThreadSanitizer can't map its shadow where the kernel randomises 32 bits of an address (Linux 6.6 and later).
 const canFixAddresses = spawnSync('setarch', ['-R', 'true'], { stdio: 'ignore' }).status === 0;
@@ -68,7 +70,7 @@ export const fastSteps = [
   {
     name: 'native-build',
     about: 'library, tests and addon; a compiler warning is an error',
-    run: () => commands(cmakeCommands(root, 'build/release', werror)),
+    run: () => commands(cmakeCommands(root, 'build/release', noVariants)),
   },
   {
     name: 'tidy',
@@ -116,8 +118,15 @@ export const fastSteps = [
     run: () => commands([['npm', 'run', '--silent', 'build:ts']]),
   },
   {
+    name: 'cuda-variants',
+    about:
+      'the addon for CUDA 12 and 13, its kernels compiled for every architecture, and what it does without a driver',
+    needs: ['native-build'],
+    run: cudaVariants,
+  },
+  {
     name: 'unit',
-    about: 'vitest, all but tidy, package, long and gpu',
+    about: 'vitest, all but tidy, package, cuda and long',
     needs: ['native-build', 'ts-build'],
     run: () => vitest('unit'),
   },
@@ -140,9 +149,9 @@ export const longSteps = [
     run: () => commands([node('test/sim/cuda_mutations/run.mjs')]),
   },
   {
-    name: 'cuda-images',
-    about: 'the CUDA kernels compiled by NVRTC 12.9 and 13.5 for every architecture, without a warning or a spill',
-    run: cudaImages,
+    name: 'cuda-coverage',
+    about: 'every line of the CUDA kernels is executed by their tests on the simulated GPU',
+    run: cudaCoverage,
   },
   {
     name: 'native-long',

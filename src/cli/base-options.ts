@@ -24,6 +24,11 @@ export const BASE_OPTIONS = {
     short: 'a',
     summary: 'folder of a PEFT adapter; may be given several times',
   },
+  device: {
+    kind: 'text',
+    value: 'DEVICE',
+    summary: 'that computes: cpu, or cuda:0 and so on for a GPU (default: cpu)',
+  },
   dtype: {
     kind: 'text',
     value: 'TYPE',
@@ -186,7 +191,16 @@ export type SamplingValues = Values<typeof SAMPLING_OPTIONS>;
 type LoadValues = Partial<
   Pick<
     BaseValues,
-    'dtype' | 'compute' | 'kv-dtype' | 'adapter-dtype' | 'threads' | 'simd' | 'context' | 'memory' | 'cache-dir'
+    | 'device'
+    | 'dtype'
+    | 'compute'
+    | 'kv-dtype'
+    | 'adapter-dtype'
+    | 'threads'
+    | 'simd'
+    | 'context'
+    | 'memory'
+    | 'cache-dir'
   >
 > & { hostMemory?: number; pinnedMemory?: number; adapterDisk?: number };
 
@@ -201,7 +215,7 @@ export async function openBase(
   throwIfInterrupted(io.signal);
   const { loadBase } = await import('../index.js');
   const bar = new ProgressBar(io.stderr);
-  const { dtype, compute, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, threads, simd } = options;
+  const { device, dtype, compute, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype, threads, simd } = options;
   const { context, memory, hostMemory, pinnedMemory, adapterDisk, 'cache-dir': cacheDir } = options;
   const limits = {
     ...(context === undefined ? {} : { maxContext: context }),
@@ -217,6 +231,7 @@ export async function openBase(
         path,
         limits,
         ...more,
+        ...(device === undefined ? {} : { device: device as NonNullable<LoadBaseOptions['device']> }),
         ...(dtype === undefined ? {} : { dtype }),
         ...(kvDtype === undefined ? {} : { kvDtype }),
         ...(compute === undefined ? {} : { compute }),

@@ -329,6 +329,7 @@ export interface NativeStats {
   /** Tokens of prompts that were looked for in the prefix cache, and of these the found ones. */
   prefixTokensLookedUp: number;
   prefixTokensFound: number;
+  graphs: { captures: number; replays: number; captureMs: number; bytes: number };
   adaptersResident: number;
   adaptersHost: number;
   adapterLoads: number;
@@ -379,6 +380,8 @@ export interface ProbeResult {
 export interface BenchOptions {
   /** `limits`: what the machine gives; `ops`: every op case, each beside the limits. */
   kind: 'limits' | 'ops';
+  /** `cpu`, or of `limits` `cuda:0` and so on: the rate of copies within that GPU's memory, read and written. */
+  device: string;
   /** 0: the cores that the process may use. */
   threads: number;
   simd: SimdLevel | 'auto';

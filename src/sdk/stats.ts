@@ -18,6 +18,7 @@ export function engineStats(native: NativeStats, registered: number): EngineStat
     queue: { waiting: native.requestsQueued, running: native.requestsRunning },
     adapters: adapterStats(native, registered),
     prefix: { tokensLookedUp: native.prefixTokensLookedUp, tokensFound: native.prefixTokensFound },
+    graphs: { ...native.graphs },
     bytes: { ...native.bytes },
   };
 }

@@ -292,6 +292,11 @@ export interface EngineStats {
   adapters: AdapterStats;
   /** Tokens of prompts that were looked for in the prefix cache, and of these the found ones. */
   prefix: { tokensLookedUp: number; tokensFound: number };
+  /**
+   * CUDA graphs, on a GPU: steps of one shape are recorded the second time and replayed from then on, whatever adapters they
+   * have. What recording took, and the bytes of device memory that records hold.
+   */
+  graphs: { captures: number; replays: number; captureMs: number; bytes: number };
   bytes: {
     base: number;
     /** Of running requests; what several share counts once. */

@@ -79,6 +79,17 @@ describe.skipIf(missing)(`the CLI on the real engine ${missing}`, () => {
     expect(stderr).toContain(none);
   });
 
+  it('computes on a GPU where asked to, and says why it cannot', async () => {
+    const words = ['--base', family.base, '--prompt', 'x', '--device'];
+    const { code, stderr } = await runCli(['generate', ...words, 'cuda:0']);
+    expect(code).toBe(1);
+    expect(stderr).toContain('ERR_CUDA_DRIVER');
+    expect(stderr).toContain('it was built without CUDA');
+    expect((await runCli(['generate', ...words, 'cpu', '--max-tokens', '1'])).code).toBe(0);
+    const unknown = await runCli(['generate', ...words, 'gpu']);
+    expect(unknown.stderr).toContain(`device: got "gpu"`);
+  });
+
   it('passes a refused adapter on with its code', async () => {
     const { code, stderr } = await runCli([
       'generate',

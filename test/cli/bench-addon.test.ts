@@ -293,7 +293,15 @@ describe.skipIf(missing)(`openlora bench on the real addon ${missing}`, { timeou
 });
 
 describe.skipIf(missing)(`the addon's bench ${missing}`, { timeout: TIMEOUT_MS }, () => {
-  const options: BenchOptions = { kind: 'limits', threads: 1, simd: 'auto', rounds: 1, isQuick: true, filter: '' };
+  const options: BenchOptions = {
+    kind: 'limits',
+    device: 'cpu',
+    threads: 1,
+    simd: 'auto',
+    rounds: 1,
+    isQuick: true,
+    filter: '',
+  };
   const bench = (given: object, onEvent: unknown = () => undefined) =>
     loadNative().binding.bench(given as BenchOptions, onEvent as (event: BenchEvent) => void);
 
@@ -302,6 +310,7 @@ describe.skipIf(missing)(`the addon's bench ${missing}`, { timeout: TIMEOUT_MS }
     [{ ...options, threads: 1025 }, /bench\.threads.*0 to 1024/],
     [{ ...options, rounds: 0 }, /bench\.rounds.*1 to 10000/],
     [{ ...options, simd: 1 }, /bench\.simd/],
+    [{ ...options, kind: 'ops', device: 'cuda:0' }, /bench\.device.*cpu for ops/],
     [{}, /bench\.kind/],
   ])('refuses %j', (given, message) => {
     expect(() => bench(given)).toThrow(message);

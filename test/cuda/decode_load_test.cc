@@ -25,8 +25,8 @@ TEST(CudaDecodeLoadTest, GivesTokensAndRunsFromARecord) {
       EXPECT_EQ(tokens, first);
       EXPECT_GE(*std::min_element(tokens.begin(), tokens.end()), 0);
     }
-    EXPECT_EQ(load->ops().captures(), 1u);
-    EXPECT_EQ(load->ops().replays(), 2u);
+    EXPECT_EQ(load->ops().graphs().captures, 1u);
+    EXPECT_EQ(load->ops().graphs().replays, 2u);
     const auto sites = static_cast<uint64_t>(shape.model.layers * 7);
     EXPECT_EQ(load->ops().counters().lora_ops, 4 * sites * static_cast<uint64_t>(adapters));
     EXPECT_EQ(load->ops().counters().page_table_reads > 0, adapters > 0);

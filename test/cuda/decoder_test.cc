@@ -14,33 +14,10 @@
 namespace openlora {
 namespace {
 
-// What the families add to CudaTinyConfig.
 std::vector<std::pair<const char*, ModelConfig>> Families() {
-  ModelConfig windows = CudaTinyConfig();  // Mistral, Gemma 3, SmolLM3
-  windows.ropes.push_back(windows.ropes[0]);
-  for (float& frequency : windows.ropes[1].inv_freq) frequency /= 3;
-  windows.layer_options = {{13, 1}, {0, -1}};
-  ModelConfig gemma = CudaTinyConfig();
-  gemma.has_post_norms = true;
-  gemma.qk_norm = QkNorm::kHead;
-  gemma.activation = Activation::kGeluTanh;
-  gemma.attention_soft_cap = 2;
-  gemma.logit_soft_cap = 5;
-  gemma.embedding_scale = 3;
-  gemma.norm_offset = 0.25f;
-  ModelConfig olmo = CudaTinyConfig();
-  olmo.has_pre_norms = false;
-  olmo.has_post_norms = true;
-  olmo.qk_norm = QkNorm::kAll;
-  ModelConfig phi = CudaTinyConfig();  // some sequences cross its switch while they run
-  phi.is_fused = true;
-  phi.rope_switch = 40;
-  phi.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.04f, 0.008f, 0.001f, 0.0001f};
-  ModelConfig granite = CudaTinyConfig();
-  granite.residual_scale = 0.3f;
-  granite.logit_scale = 1.7f;
-  return {{"llama", CudaTinyConfig()}, {"windows", windows}, {"gemma", gemma}, {"olmo", olmo}, {"phi", phi},
-          {"granite", granite}};
+  std::vector<std::pair<const char*, ModelConfig>> families = FamiliesOf(CudaTinyConfig());
+  families.emplace(families.begin(), "llama", CudaTinyConfig());
+  return families;
 }
 
 // Logprobs of the requests' prompts, each request by itself.
@@ -181,8 +158,11 @@ TEST(CudaDecoderTest, StepsOfOneShapeAreRecordedAndCountTheSame) {
       EXPECT_EQ(driver.answer(id).end, "length");
     }
     if (ops != nullptr) {
-      EXPECT_LE(ops->captures(), 3u);  // steps of the prompt, of one row, of one row at another place of the arrays
-      EXPECT_EQ(ops->replays() + 2 * ops->captures(), driver.core().Stats().steps);
+      EXPECT_LE(ops->graphs().captures,
+                3u);  // steps of the prompt, of one row, of one row at another place of the arrays
+      EXPECT_EQ(ops->graphs().replays + 2 * ops->graphs().captures, driver.core().Stats().steps);
+      EXPECT_EQ(driver.core().Stats().graphs.replays, ops->graphs().replays);
+      EXPECT_GT(driver.core().Stats().graphs.capture_ms, 0);
     }
     return driver.core().Stats();
   };
@@ -211,6 +191,32 @@ TEST(CudaDecoderTest, MixedEqualsAloneUnderEvictionReloadAndPreemption) {
                                         .requests = requests});
   EXPECT_GT(stats.adapter_evictions, 0u);
   EXPECT_GT(stats.preemptions, 0u);
+}
+
+// Loads go through pinned memory, and steps begin while they are on their way.
+TEST(CudaDecoderTest, MixedEqualsAloneWhileAdaptersLand) {
+  const TestFolder folder("cuda-landing");
+  const std::vector<Request> requests = ShortRequests(12);
+  const ModelConfig model = CudaTinyConfig();
+  const std::vector<Answer> alone =
+      Alone(folder, DType::kBF16, model, {.open_backend = OpensCuda(DType::kBF16, 1)}, requests);
+  for (uint64_t seed = 2; seed < 4; ++seed) {
+    const CudaOps* ops = nullptr;
+    uint64_t steps = 0;
+    const EngineVariant variant{.open_backend = OpensCuda(DType::kBF16, seed, &ops),
+                                .adapter_dir = folder.File("packs"),
+                                .at_end = [&] { steps = ops->steps_held_back(); }};
+    const EngineStats stats = ExpectSame(folder, alone,
+                                         {.seed = seed,
+                                          .max_batch_tokens = 32,
+                                          .pool_bytes = 40 * 4096,
+                                          .dtype = DType::kBF16,
+                                          .model = model,
+                                          .variant = variant,
+                                          .requests = requests});
+    EXPECT_GT(stats.adapter_evictions, 0u);
+    EXPECT_GT(steps, 0u);
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "cases/project_run.h"
 #include "cuda/sim_lora.h"
+#include "kernels/plain_bgmv.h"
 #include "native/ops/ops_under_test.h"
 
 namespace openlora {
@@ -65,7 +66,8 @@ class LoraRun {
     }
   }
 
-  std::string Run() {
+  // Or by the kernel of bench/gpu that those of lora.cuh are compared with.
+  std::string Run(bool is_plain = false) {
     const SimBuffer<uint16_t> x(machine_, "x", x_);
     const auto parts = static_cast<size_t>((data_.shape.in + lora::kPart - 1) / lora::kPart);
     const SimBuffer<float> h(machine_, "h", data_.products() * entries_.rows().size() * parts * lora::kRankMax);
@@ -78,6 +80,11 @@ class LoraRun {
     entries_.SetIn(pool_, &params);
     for (size_t p = 0; p < data_.products(); ++p)
       params.products[p] = {ProjectData::SiteOf(p), data_.shape.outs[p], data_.shape.outs[p], ys_[p]->data()};
+    if (is_plain) {
+      dev::Launch(plain_bgmv::Run, {kBlocks, plain_bgmv::kThreads, plain_bgmv::kSharedBytes}, {&machine_, 0}, params);
+      machine_.SynchronizeStream(0);
+      return machine_.violation();
+    }
     const bool is_f16 = data_.shape.adapter_dtype == DType::kF16;
     dev::Launch(is_f16 ? lora::ShrinkF16 : lora::ShrinkBF16, {kBlocks, lora::kThreads, lora::kShrinkSharedBytes},
                 {&machine_, 0}, params);
@@ -215,6 +222,24 @@ TEST(CudaLoraTest, EveryRankIsExact) {
         ASSERT_NEAR(run.Y(0)[row * 40 + o], wanted.y[static_cast<size_t>(o)], wanted.tolerance[static_cast<size_t>(o)])
             << "rank " << rank;
     }
+  }
+}
+
+TEST(CudaLoraTest, ThePlainKernelOfTheBenchComputesTheSame) {
+  for (const ProjectCase& c : LoraCases()) {
+    if (c.adapter_dtype != DType::kBF16) continue;
+    const ProjectData data = DataOf(c);
+    TestMachine machine({.seed = 5});
+    LoraRun run(machine, data, AllRows(data));
+    ASSERT_EQ(run.Run(true), "") << cases::Describe(c);
+    for (size_t p = 0; p < data.products(); ++p)
+      for (int32_t row = 0; row < c.rows; ++row) {
+        const Wanted wanted = WantedOf(data, p, row);
+        for (int32_t o = 0; o < c.outs[p]; ++o)
+          ASSERT_NEAR(run.Y(p)[row * c.outs[p] + o], wanted.y[static_cast<size_t>(o)],
+                      wanted.tolerance[static_cast<size_t>(o)])
+              << cases::Describe(c) << " product " << p << " row " << row << " output " << o;
+      }
   }
 }
 

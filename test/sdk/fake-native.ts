@@ -182,6 +182,7 @@ export class FakeEngine implements NativeEngine {
       preemptions: 0,
       prefixTokensLookedUp: 0,
       prefixTokensFound: 0,
+      graphs: { captures: 0, replays: 0, captureMs: 0, bytes: 0 },
       adaptersResident: this.adapters.size,
       adaptersHost: 1,
       adapterLoads: this.adapters.size,

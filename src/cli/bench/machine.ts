@@ -54,7 +54,7 @@ export async function benchOps(settings: NativeSettings, signal: AbortSignal, on
   let begun: BegunEvent | undefined;
   const lines: Line[] = [];
   const wrong: string[] = [];
-  await measure({ kind: 'ops', rounds: 1, ...settings }, signal, (event) => {
+  await measure({ kind: 'ops', device: 'cpu', rounds: 1, ...settings }, signal, (event) => {
     if (event.kind === 'begun') begun = event;
     if (event.kind !== 'op') return;
     const line = opLine(event);

@@ -46,10 +46,10 @@ export class ModelSession {
     io: Io,
   ): Promise<ModelSession> {
     const began = performance.now();
-    const { dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
+    const { device, dtype, kvDtype, compute, adapterDtype, threads, simd } = settings;
     const memory = String(poolBytes(settings, folder, room));
     const held = { dtype, 'kv-dtype': kvDtype, 'adapter-dtype': adapterDtype };
-    const options = { ...held, compute, threads, simd, memory, context: room.context };
+    const options = { ...held, device, compute, threads, simd, memory, context: room.context };
     let [packing, packed] = [began, began];
     const onPhase = (phase: LoadProgress['phase']) => {
       if (phase === 'weights') packing = performance.now();
@@ -90,7 +90,8 @@ export class ModelSession {
   /** What the machine gives at this moment; nothing else may run. */
   async look(): Promise<void> {
     const rounds = this.settings.isQuick ? 1 : LIMIT_ROUNDS;
-    this.#looks.push(await measureLimits(this.settings.threads ?? 0, rounds, this.signal));
+    const { device, threads = 0 } = this.settings;
+    this.#looks.push(await measureLimits(threads, rounds, this.signal, device));
   }
 
   get begun(): BegunEvent {
@@ -103,6 +104,8 @@ export class ModelSession {
       const found = this.#looks.slice(first).flatMap(({ limits }) => limits.filter((limit) => limit.name === name));
       return found.length > 0 ? medianOf(found.map(({ median }) => median)) : undefined;
     };
+    const copyGbs = of('copy');
+    if (copyGbs !== undefined) return { readGbs: copyGbs, bytes, operations, ofLimit: bytes / copyGbs / 1e6 / ms };
     const wanted = this.settings.compute === 'bf16' ? 'bf16 dot' : PEAK_OF[this.settings.dtype];
     const peak = (of(wanted) ?? 0) > of('f32 fma')! ? wanted : 'f32 fma';
     const [readGbs, peakGops] = [of('read')!, of(peak)!];
@@ -131,7 +134,8 @@ export function once(name: string, unit: Unit, value: number): Line {
 
 /** How long a start takes that finds the packed weights in a `cacheDir`; nothing where they can't be kept, which stderr says. */
 export async function measureSecondStart(folder: ModelFolder, settings: ModelSettings, io: Io): Promise<Line[]> {
-  const { dtype, compute, threads, simd } = settings;
+  const { device, dtype, compute, threads, simd } = settings;
+  if (device !== 'cpu') return []; // what is packed for a GPU isn't kept
   const options = { dtype, compute, threads, simd, memory: '64MiB', context: FRAME_TOKENS, 'cache-dir': folder.cache };
   await (await openBase(folder.base, options, io)).dispose();
   const began = performance.now();

@@ -37,11 +37,12 @@ function checkContext({ bench, shape, prompts }: ModelSettings, room: Room): voi
 }
 
 function sizesOf(settings: ModelSettings, adapterBytes: number): Record<string, string | number> {
-  const { shape, dtype, kvDtype, compute, adapterDtype, adapters, rank } = settings;
+  const { shape, device, dtype, kvDtype, compute, adapterDtype, adapters, rank } = settings;
   const { bench, batches, prompts, repeats } = settings;
   const { layers, head } = weightsOf(shape, rank);
   return {
     model: shape.name,
+    ...(device === 'cpu' ? {} : { device }),
     dtype,
     ...(kvDtype !== kvDtypeOf(dtype) ? { KV: kvDtype } : {}),
     ...(compute === 'bf16' ? { compute } : {}),

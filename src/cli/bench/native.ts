@@ -51,10 +51,16 @@ export interface MeasuredLimits {
   limits: LimitEvent[];
 }
 
-export async function measureLimits(threads: number, rounds: number, signal: AbortSignal): Promise<MeasuredLimits> {
+/** Of a GPU: that of copies within its memory, and nothing else. */
+export async function measureLimits(
+  threads: number,
+  rounds: number,
+  signal: AbortSignal,
+  device = 'cpu',
+): Promise<MeasuredLimits> {
   let begun: BegunEvent | undefined;
   const limits: LimitEvent[] = [];
-  const options = { kind: 'limits', threads, simd: 'auto', rounds, isQuick: false, filter: '' } as const;
+  const options = { kind: 'limits', device, threads, simd: 'auto', rounds, isQuick: false, filter: '' } as const;
   await measure(options, signal, (event) => {
     if (event.kind === 'begun') begun = event;
     if (event.kind === 'limit') limits.push(event);

@@ -84,7 +84,7 @@ function numbers(lines: readonly Line[]): string {
     String(line.samples),
     limits ? formatShare(limits.ofLimit) : '',
     limits ? formatNumber(limits.readGbs) : '',
-    limits ? `${formatNumber(limits.peakGops)} (${limits.peak})` : '',
+    limits?.peakGops === undefined ? '' : `${formatNumber(limits.peakGops)} (${limits.peak})`,
     retention === undefined ? '' : formatShare(retention),
     error === undefined ? '' : error.toExponential(0),
   ]);

@@ -12,10 +12,11 @@ export type Unit = 'GB/s' | 'GOP/s' | 'µs' | 'tokens/s' | 'ms' | 'MiB' | 'KiB' 
 
 /** The machine's limits, measured between the repeats of a line. */
 export interface LineLimits {
+  /** Of a GPU: of copies within its memory, read and written. */
   readGbs: number;
-  /** Of the instruction that computes, in GOP/s. */
-  peakGops: number;
-  peak: string;
+  /** Of the instruction that computes, in GOP/s; of a GPU it isn't measured. */
+  peakGops?: number;
+  peak?: string;
   /** What one run or one step reads and computes. */
   bytes: number;
   operations: number;
@@ -148,10 +149,9 @@ const LINE_TYPES = {
   high: 'number',
   samples: 'number',
 } as const;
+const PEAK_TYPES = { peakGops: 'number', peak: 'string' } as const;
 const LIMIT_TYPES = {
   readGbs: 'number',
-  peakGops: 'number',
-  peak: 'string',
   bytes: 'number',
   operations: 'number',
   ofLimit: 'number',
@@ -167,7 +167,8 @@ export function reportFault(value: unknown): string | undefined {
   for (const line of report.lines) {
     const inLine =
       typeFault('a line', line, LINE_TYPES) ??
-      (line.limits === undefined ? undefined : typeFault(`limits of '${line.name}'`, line.limits, LIMIT_TYPES));
+      (line.limits === undefined ? undefined : typeFault(`limits of '${line.name}'`, line.limits, LIMIT_TYPES)) ??
+      (line.limits?.peak === undefined ? undefined : typeFault(`limits of '${line.name}'`, line.limits, PEAK_TYPES));
     if (inLine) return inLine;
     if (names.has(line.name)) return `two lines are called '${line.name}'`;
     names.add(line.name);

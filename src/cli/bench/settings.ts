@@ -26,6 +26,7 @@ export const BENCH_OPTIONS = {
     path: 'file',
     summary: 'decode, prefill, adapters: the config.json of a Llama, Mistral, Qwen2 or Qwen3 in place of --model',
   },
+  device: { ...BASE_OPTIONS.device, summary: `decode, prefill: ${BASE_OPTIONS.device.summary}` },
   dtype: {
     kind: 'text',
     value: 'TYPE',
@@ -110,6 +111,7 @@ const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
   filter: ['ops'],
   model: MODEL_BENCHES,
   config: MODEL_BENCHES,
+  device: ['decode', 'prefill'],
   dtype: MODEL_BENCHES,
   'kv-dtype': MODEL_BENCHES,
   compute: MODEL_BENCHES,
@@ -148,6 +150,7 @@ export function checkCompares(values: BenchValues): void {
 /** What every bench of a whole model is told of it. */
 export interface BaseSettings {
   shape: Shape;
+  device: string;
   dtype: BenchDtype;
   kvDtype: (typeof KV_DTYPES)[number];
   compute: 'f32' | 'bf16';
@@ -200,6 +203,7 @@ function baseSettings(values: BenchValues): Omit<BaseSettings, 'rank' | 'repeats
     ...{ shape, isQuick: quick, dtype, compute },
     adapterDtype: values['adapter-dtype'] ?? 'auto',
     kvDtype: values['kv-dtype'] ?? kvDtypeOf(dtype),
+    device: values.device ?? 'cpu',
     threads: values.threads,
     simd: values.simd ?? 'auto',
     folder: values.folder,

@@ -76,7 +76,7 @@ interface ViewColumn {
 const limitColumns: ViewColumn[] = [
   { title: 'of limit', cell: ({ limits }) => (limits ? formatShare(limits.ofLimit) : '') },
   { title: 'read GB/s', cell: ({ limits }) => (limits ? formatNumber(limits.readGbs) : '') },
-  { title: 'peak GOP/s', cell: ({ limits }) => (limits ? formatNumber(limits.peakGops) : '') },
+  { title: 'peak GOP/s', cell: ({ limits }) => (limits?.peakGops === undefined ? '' : formatNumber(limits.peakGops)) },
 ];
 
 /** What is being done, on stderr, only where that is a terminal. */

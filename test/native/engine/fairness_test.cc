@@ -260,6 +260,58 @@ TEST_F(QuietTenantTest, HasItsPromptInOneStepWhereItFitsIntoOneBesideAnswers) {
   EXPECT_EQ(waits[waits.size() * 3 / 4], 1);  // some turns are of whoever has waited longest
 }
 
+// Rows of the steps in which prompts of quiet tenants, that come together, had their first tokens; every third step or
+// so, beside a flood that fills all others.
+class ShortStepTest : public QuietTenantTest {
+ protected:
+  static constexpr uint64_t kRows = 64;
+
+  std::vector<uint64_t> RowsOfFirstTokens(const std::vector<std::string>& quiet) {
+    EngineOptions options = TinyOptions(folder_);
+    options.max_batch_tokens = kRows;
+    options.max_step_ms = 1e9;  // no step takes that
+    Open(options);
+    uint64_t rows_before = 0;
+    const auto step = [&] {
+      while (Waiting("flood") < 30) Submit("flood");
+      Step();
+      const uint64_t rows = driver_->core().Stats().rows;
+      return rows - std::exchange(rows_before, rows);
+    };
+    for (int i = 0; i < 10; ++i) step();
+    std::vector<uint64_t> rows;
+    for (int i = 0; i < 20; ++i) {
+      for (int pause = 0; pause < 2; ++pause) EXPECT_EQ(step(), kRows);
+      std::vector<int64_t> ids;
+      for (const std::string& tenant : quiet) {
+        Submit(tenant, {}, 0, {kSize.prompt, 1});
+        ids.push_back(requests_[tenant].back());
+      }
+      const auto all_there = [&] {
+        return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return !driver_->answer(id).tokens.empty(); });
+      };
+      uint64_t of_step = 0;
+      while (!all_there() && !HasFatalFailure()) of_step = step(), ++steps_of_quiet_;
+      rows.push_back(of_step);
+    }
+    std::sort(rows.begin(), rows.end());
+    return rows;
+  }
+  int steps_of_quiet_ = 0;
+};
+
+TEST_F(ShortStepTest, OfATargetsRowsThoseWithAQuietPromptHaveHalf) {
+  const std::vector<uint64_t> rows = RowsOfFirstTokens({"quiet"});
+  EXPECT_EQ(rows.back(), kRows / 2);        // more than the prompt, and an eighth for answers
+  EXPECT_LE(steps_of_quiet_, 20 + 20 / 4);  // some turns are of whoever has waited longest
+}
+
+TEST_F(ShortStepTest, OrWhatSeveralQuietPromptsNeed) {
+  const std::vector<uint64_t> rows = RowsOfFirstTokens({"quiet", "silent"});
+  EXPECT_EQ(rows[rows.size() / 2], 2u * kSize.prompt + 2 * kSize.prompt / 7);
+  EXPECT_LE(steps_of_quiet_, 20 + 2 * 20 / 4);  // likewise, of two
+}
+
 // Four ordinary tenants ask for rather more than half of the rows there are, at random. A prompt takes most of a step.
 TEST_F(QuietTenantTest, WaitsForTwoPromptsOfOthersAtMostBesideAFlood) {
   constexpr Size kOf{32, 12};

@@ -119,35 +119,8 @@ TEST(MixedEqualsAloneTest, WithKVInInt8) { ExpectSameOverKv(DType::kF32, DType::
 TEST(MixedEqualsAloneTest, WithAttentionByBF16Dots) { ExpectSameOverKv(WeightFormat::kInt8, DType::kBF16); }
 
 // What the families add to TinyConfig.
-std::vector<std::pair<const char*, ModelConfig>> Variants() {
-  ModelConfig windows = TinyConfig();  // Mistral, Gemma 3, SmolLM3
-  windows.ropes.push_back(windows.ropes[0]);
-  for (float& frequency : windows.ropes[1].inv_freq) frequency /= 3;
-  windows.layer_options = {{13, 1}, {0, -1}};
-  ModelConfig gemma = TinyConfig();
-  gemma.has_post_norms = true;
-  gemma.qk_norm = QkNorm::kHead;
-  gemma.activation = Activation::kGeluTanh;
-  gemma.attention_soft_cap = 2;
-  gemma.logit_soft_cap = 5;
-  gemma.embedding_scale = 3;
-  gemma.norm_offset = 0.25f;
-  ModelConfig olmo = TinyConfig();
-  olmo.has_pre_norms = false;
-  olmo.has_post_norms = true;
-  olmo.qk_norm = QkNorm::kAll;
-  ModelConfig phi = TinyConfig();  // many sequences cross its switch while they run
-  phi.is_fused = true;
-  phi.rope_switch = 40;
-  phi.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.04f, 0.008f, 0.001f, 0.0001f};
-  ModelConfig granite = TinyConfig();
-  granite.residual_scale = 0.3f;
-  granite.logit_scale = 1.7f;
-  return {{"windows", windows}, {"gemma", gemma}, {"olmo", olmo}, {"phi", phi}, {"granite", granite}};
-}
-
 TEST(MixedEqualsAloneTest, OnEveryKindOfDecoder) {
-  for (const auto& [name, model] : Variants()) {
+  for (const auto& [name, model] : FamiliesOf(TinyConfig())) {
     SCOPED_TRACE(name);
     const TestFolder folder(name);
     const std::vector<Answer> alone = Alone(folder, DType::kF32, model);

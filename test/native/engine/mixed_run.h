@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/prng.h"
@@ -59,16 +60,49 @@ inline void RegisterAll(const TestFolder& folder, const ModelConfig& model, Core
                                         i % 3, 100 + static_cast<uint64_t>(i), model));
 }
 
+// What families of decoders add to a Llama, by name: `llama` with it.
+inline std::vector<std::pair<const char*, ModelConfig>> FamiliesOf(const ModelConfig& llama) {
+  ModelConfig windows = llama;  // Mistral, Gemma 3, SmolLM3
+  windows.ropes.push_back(windows.ropes[0]);
+  for (float& frequency : windows.ropes[1].inv_freq) frequency /= 3;
+  windows.layer_options = {{13, 1}, {0, -1}};
+  ModelConfig gemma = llama;
+  gemma.has_post_norms = true;
+  gemma.qk_norm = QkNorm::kHead;
+  gemma.activation = Activation::kGeluTanh;
+  gemma.attention_soft_cap = 2;
+  gemma.logit_soft_cap = 5;
+  gemma.embedding_scale = 3;
+  gemma.norm_offset = 0.25f;
+  ModelConfig olmo = llama;
+  olmo.has_pre_norms = false;
+  olmo.has_post_norms = true;
+  olmo.qk_norm = QkNorm::kAll;
+  ModelConfig phi = llama;  // sequences cross its switch while they run
+  phi.is_fused = true;
+  phi.rope_switch = 40;
+  phi.ropes[0].long_inv_freq = {0.9f, 0.2f, 0.04f, 0.008f, 0.001f, 0.0001f};
+  ModelConfig granite = llama;
+  granite.residual_scale = 0.3f;
+  granite.logit_scale = 1.7f;
+  return {{"windows", windows}, {"gemma", gemma}, {"olmo", olmo}, {"phi", phi}, {"granite", granite}};
+}
+
 // What TinyOptions doesn't ask for. None: as it says.
 struct EngineVariant {
   std::optional<DType> kv = {};
   std::optional<DType> adapter = {};
   std::function<Status(Backend*)> open_backend = {};
+  std::string adapter_dir = {};  // of packs; empty: none are kept
+  std::function<void()> at_end = {};
 
   void SetIn(EngineOptions* options) const {
     options->kv_dtype = kv.value_or(options->kv_dtype);
     options->adapter_dtype = adapter.value_or(options->adapter_dtype);
     if (open_backend) options->open_backend = open_backend;
+    if (adapter_dir.empty()) return;
+    options->adapter_dir = adapter_dir;
+    options->adapter_disk_bytes = options->host_adapter_bytes = 64 << 20;
   }
 };
 
@@ -156,6 +190,7 @@ inline EngineStats ExpectSame(const TestFolder& folder, const std::vector<Answer
   }
   EXPECT_TRUE(driver.core().CheckInvariants().ok());
   EXPECT_EQ(driver.core().pool().frames(FrameUse::kKv), 0);
+  if (run.variant.at_end) run.variant.at_end();
   return driver.core().Stats();
 }
 

@@ -153,5 +153,30 @@ TEST(TileLayout, TilesStandInTheirFramesSideBySide) {
       }
 }
 
+TEST(TileLayout, TellsTheLastPartOfEachSite) {
+  const std::vector<SiteShape> sites = Sites(2, 896, 128, 4864);
+  const AdapterManifest manifest = On({0, 2, 6}, sites, 12);
+  const TileLayout layout = PlanTiles(manifest, sites, {nullptr, DType::kBF16, 4096});
+  constexpr int64_t kFramesEach = 5;
+  const std::vector<int32_t> parts = PartsOfSites(layout, sites, kFramesEach);
+  ASSERT_EQ(parts.size(), sites.size());
+  int32_t most = -1;
+  for (size_t site = 0; site < sites.size(); ++site) {
+    // All tiles of all runs: two for the eights of rank 12.
+    int32_t wanted = -1;
+    const SitePages& pages = layout.sites[site];
+    for (uint32_t run = 0; run < 2 && pages.rank > 0; ++run) {
+      for (int64_t column = 0; column < sites[site].in; ++column)
+        wanted = std::max(wanted, static_cast<int32_t>(TileAt(layout.runs[pages.a + run], column).frame / kFramesEach));
+      for (int64_t column = 0; column < sites[site].out; ++column)
+        wanted = std::max(wanted, static_cast<int32_t>(TileAt(layout.runs[pages.b + run], column).frame / kFramesEach));
+    }
+    EXPECT_EQ(parts[site], wanted) << site;
+    most = std::max(most, wanted);
+  }
+  EXPECT_EQ(parts[1], -1);
+  EXPECT_EQ(most, (layout.frames - 1) / kFramesEach);
+}
+
 }  // namespace
 }  // namespace openlora

@@ -1,8 +1,7 @@
-// The addon's variants for GPUs, built from source with both toolkits: what they do where there is no driver.
+// The addon's variants for GPUs, as the step cuda-variants of `npm run check` builds them: what they do where there is no driver.
 
-import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { root } from '../../scripts/files.mjs';
 import { openFolderReader } from '../../src/formats/index.js';
 import { openTokenizer } from '../../src/formats/tokenizer.js';
@@ -10,30 +9,10 @@ import type { NativeAddon } from '../../src/native/binding.js';
 import type { NativeVariant } from '../../src/native/load.js';
 import { createLoadBase } from '../../src/sdk/load-base.js';
 
-const BUILD = 'build/cuda';
-const BUILD_MS = 1_800_000;
 const base = join(root, 'demo', 'base');
 
-const run = (command: string, ...args: string[]): string =>
-  execFileSync(command, args, {
-    cwd: root,
-    encoding: 'utf8',
-    maxBuffer: 1 << 26,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-
-beforeAll(() => {
-  const toolkits = [...run(process.execPath, 'scripts/cuda/fetch.mjs').matchAll(/^CUDA \d+: (.*)\/lib[^/]*\/[^/]*$/gm)];
-  expect(toolkits).toHaveLength(2);
-  const folders = toolkits.map(([, folder]) => folder!).join(';');
-  // Images of one architecture: the step cuda-images compiles them for all.
-  run('cmake', '-S', '.', '-B', BUILD, '-DOPENLORA_TESTS=OFF', '-DOPENLORA_BENCH=OFF', '-DOPENLORA_WERROR=ON',
-    '-DOPENLORA_CUDA_ARCHITECTURES=90', `-DOPENLORA_CUDA_TOOLKIT=${folders}`); // prettier-ignore
-  run('cmake', '--build', BUILD, '--parallel', '2', '--target', 'openlora_addon_cuda12', 'openlora_addon_cuda13');
-}, BUILD_MS);
-
 describe.each<NativeVariant>(['cuda12', 'cuda13'])('%s', (variant) => {
-  const path = join(root, BUILD, 'variants', variant, 'openlora.node');
+  const path = join(root, 'build', 'release', 'variants', variant, 'openlora.node');
   const load = (): NativeAddon => {
     const module = { exports: {} };
     process.dlopen(module, path);
