@@ -133,9 +133,10 @@ export const fastSteps = [
   {
     name: 'package',
     about: 'the packed tarball in an empty project',
-    needs: ['native-build', 'ts-build'],
+    needs: ['native-build', 'cuda-variants', 'ts-build'],
     run: async () => {
-      const built = await commands([node('scripts/prebuild.mjs', 'cpu')]);
+      const variants = ['cpu', 'cuda12', 'cuda13'];
+      const built = await commands(variants.map((variant) => node('scripts/prebuild.mjs', variant)));
       return built.failed > 0 ? built : merged([built, await vitest('package')]);
     },
   },

@@ -28,10 +28,12 @@ export interface Installed {
 const run = (command: string, args: string[], cwd: string): string =>
   execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 
-/** Packs what `npm run build:ts` and `npm run prebuild:cpu` left, and installs it. */
+/** Packs what `npm run build:ts`, `npm run prebuild:cpu` and `npm run prebuild:cuda` left, and installs it. */
 export function installPacked(): Installed {
-  for (const path of ['dist/index.js', 'dist/index.cjs', 'variants/cpu/prebuilds', 'demo/base/config.json']) {
-    if (!existsSync(join(root, path))) throw new Error(`${path} is missing: npm run build:ts, npm run prebuild:cpu`);
+  const variants = ['cpu', 'cuda12', 'cuda13'].map((variant) => `variants/${variant}/prebuilds`);
+  for (const path of ['dist/index.js', 'dist/index.cjs', ...variants, 'demo/base/config.json']) {
+    if (!existsSync(join(root, path)))
+      throw new Error(`${path} is missing: npm run build:ts, npm run prebuild:cpu, npm run prebuild:cuda`);
   }
   const project = mkdtempSync(join(tmpdir(), 'openlora-package-'));
   const json = run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', project], root);

@@ -1,18 +1,20 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { installPacked, type Installed, root } from './installed.js';
 
 // gcc 12 and glibc 2.36 (Debian 12) with a static C++ run time: pthread and dl functions moved to 2.34. Ubuntu 22.04 has 2.35.
 const GLIBC_MAX = [2, 34] as const;
-const PACKED_BYTES_MAX = 8 * 2 ** 20;
-const UNPACKED_BYTES_MAX = 24 * 2 ** 20;
+// Kernels for nine architectures are 15 and 21 MiB of cuda12 and cuda13, packed 3 and 5.
+const PACKED_BYTES_MAX = 20 * 2 ** 20;
+const UNPACKED_BYTES_MAX = 64 * 2 ** 20;
 
 const allowed = [
   /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.gyp)$/,
   /^dist\/[\w.-]+\.(js|cjs|d\.ts|d\.cts)$/,
   /^variants\/\w+\/prebuilds\/[\w-]+\/openlora\.glibc\.node$/,
+  /^variants\/cuda1[23]\/prebuilds\/[\w-]+\/cuda_images\/(?!probe|plain)\w+\.(sm_\d+\.cubin|ptx|names)$/,
   /^demo\/(README\.md|tasks\.json)$/,
   /^demo\/(base|adapters)\/[\w./-]+\.(json|safetensors|jinja|md)$/,
   /^cpp\/[\w./-]+\.(cc|h|md)$/,
@@ -89,8 +91,10 @@ describe('the tarball', () => {
   });
 });
 
-describe('the addon', () => {
-  const addon = (): string => join(installed.folder, 'variants/cpu/prebuilds/linux-x64/openlora.glibc.node');
+const VARIANTS = ['cpu', 'cuda12', 'cuda13'];
+
+describe.each(VARIANTS)('the addon, %s', (variant) => {
+  const addon = (): string => join(installed.folder, 'variants', variant, 'prebuilds/linux-x64/openlora.glibc.node');
 
   it(`needs no glibc newer than ${GLIBC_MAX.join('.')} and no C++ run time`, () => {
     const symbols = execFileSync('objdump', ['-p', addon()], { encoding: 'utf8' });
@@ -111,7 +115,36 @@ describe('the addon', () => {
   });
 });
 
+// Those of NVRTC 12 know no 10.3, 11.0 and 12.1, which run the images of 10.0 and 12.0 or are compiled from the PTX.
+describe.each([
+  ['cuda12', [80, 86, 89, 90, 100, 120]],
+  ['cuda13', [80, 86, 89, 90, 100, 103, 110, 120, 121]],
+])('the images of %s', (variant, architectures) => {
+  it('are of every kernel file for every architecture', () => {
+    const folder = join(installed.folder, 'variants', variant, 'prebuilds/linux-x64/cuda_images');
+    const kernels = readdirSync(join(root, 'cuda/kernels')).filter(
+      (name) => name.endsWith('.cuh') && name !== 'probe.cuh',
+    );
+    const wanted = kernels.flatMap((name) => {
+      const stem = name.replace('.cuh', '');
+      return [...architectures.map((one) => `${stem}.sm_${one}.cubin`), `${stem}.names`, `${stem}.ptx`];
+    });
+    expect(readdirSync(folder).sort()).toEqual(wanted.sort());
+  });
+});
+
 describe('in an empty project', () => {
+  it('computes on a CPU where no GPU can be used, and says why', ({ skip }) => {
+    const { native } = JSON.parse(consume('node_modules/.bin/openlora', 'doctor', '--json')) as {
+      native: { chosen: { variant: string }; rejected: { path: string; reason: string }[] };
+    };
+    skip(native.chosen.variant !== 'cpu', 'there is a driver');
+    const reasons = VARIANTS.slice(1).map(
+      (variant) => native.rejected.find(({ path }) => path.includes(variant))?.reason,
+    );
+    for (const reason of reasons) expect(reason).toMatch(/NVIDIA driver/);
+  });
+
   it('answers through import', () => {
     const { base, adapters } = JSON.parse(consume('esm.mjs')) as { base: string; adapters: string[] };
     for (const answer of ['ORANGE', 'egnaro', 'aegnor', 'o****e']) expect(adapters).toContain(answer);
