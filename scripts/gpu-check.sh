@@ -8,7 +8,7 @@
 # Needs a C++ compiler, cmake, and of CUDA 12 or 13 the runtime's headers, libcudart_static.a and NVRTC: --toolkit, else
 # OPENLORA_CUDA_HOME, CUDA_HOME, build/cuda-toolkit/12 or 13 (scripts/setup --cuda), /usr/local/cuda. With --images, a folder that
 # the target openlora_cuda_images made elsewhere, NVRTC isn't used. No stage: all. Each builds what it misses. Logs go to --out,
-# and the benches' kernels.json and decode.json.
+# and the benches' kernels.json, decode.json and, where PyTorch uses the GPU, torch.json.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 stage=all out=build/gpu-check toolkit='' images='' architectures=90
@@ -67,7 +67,7 @@ check build build || exit 1
 
 export OPENLORA_CUDA_IMAGES=${images:-$(echo build/gpu/variants/*/cuda_images)}
 tests=build/gpu/openlora_gpu_tests
-names='Probe Elementwise Embed Linear Lora Attention Sample Decoder'
+names='Probe Elementwise Embed Linear Lora Attention Sample Uploads Step DecodeLoad Decoder'
 
 test_kernels() {
   local name tool
@@ -88,5 +88,10 @@ test_kernels() {
 if [ "$stage" != test ]; then
   check kernels build/gpu/openlora_gpu_kernel "$out/kernels.json"
   check decode build/gpu/openlora_gpu_decode "$out/decode.json"
+  if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    check torch python3 bench/gpu/torch_bench.py "$out/torch.json"
+  else
+    echo 'skipped torch: no PyTorch that uses the GPU'
+  fi
 fi
 exit $status

@@ -61,41 +61,53 @@ Status CheckFinite(const File& file, const TensorRange& range, const std::atomic
   return Ok();
 }
 
-Status HashFile(const File& file, const std::atomic<bool>& is_cancelled, std::vector<uint8_t>* buffer,
-                Sha256::Digest* digest) {
+constexpr uint64_t kHeaderBytesMax = 100'000'000;  // no reader of safetensors takes more
+constexpr int64_t kPrefixBytes = 8;
+
+// Of a safetensors header that begins with `prefix`: 8 bytes of length, little-endian, and so many of JSON.
+uint64_t HeaderBytes(const uint8_t* prefix) {
+  uint64_t length = 0;
+  for (int i = 0; i < kPrefixBytes; ++i) length |= uint64_t{prefix[i]} << (8 * i);
+  return std::min(length, kHeaderBytesMax) + kPrefixBytes;
+}
+
+Status HeaderChanged(const File& file) {
+  return Error(kErrAdapterChanged,
+               "%s: the file has another header than when its tensors were found: register it again",
+               file.path().c_str());
+}
+
+Status CheckHeader(const File& file, const std::string& digest) {
+  std::vector<uint8_t> header(kPrefixBytes);
+  if (file.size() < kPrefixBytes) return HeaderChanged(file);
+  OPENLORA_RETURN_IF_ERROR(file.ReadAt(0, header.data(), header.size()));
+  const uint64_t bytes = HeaderBytes(header.data());
+  if (bytes > static_cast<uint64_t>(file.size())) return HeaderChanged(file);
+  header.resize(static_cast<size_t>(bytes));
+  OPENLORA_RETURN_IF_ERROR(file.ReadAt(0, header.data(), header.size()));
   Sha256 hash;
+  hash.Update(header.data(), header.size());
+  return ToHex(hash.Finish()) == digest ? Ok() : HeaderChanged(file);
+}
+
+// `header_digest`: that the header among these very bytes must have; empty: any.
+Status HashFile(const File& file, const std::string& header_digest, const std::atomic<bool>& is_cancelled,
+                std::vector<uint8_t>* buffer, Sha256::Digest* digest) {
+  Sha256 hash, header;
+  uint64_t header_left = 0;
   for (int64_t done = 0; done < file.size(); done += kReadBytes) {
     if (is_cancelled) return Aborted();
     buffer->resize(static_cast<size_t>(std::min(kReadBytes, file.size() - done)));
     OPENLORA_RETURN_IF_ERROR(file.ReadAt(done, buffer->data(), buffer->size()));
     hash.Update(buffer->data(), buffer->size());
+    if (done == 0 && file.size() >= kPrefixBytes) header_left = HeaderBytes(buffer->data());
+    const auto of_header = static_cast<size_t>(std::min<uint64_t>(header_left, buffer->size()));
+    if (!header_digest.empty()) header.Update(buffer->data(), of_header);
+    header_left -= of_header;
   }
+  if (!header_digest.empty() && ToHex(header.Finish()) != header_digest) return HeaderChanged(file);
   *digest = hash.Finish();
   return Ok();
-}
-
-constexpr uint64_t kHeaderBytesMax = 100'000'000;  // no reader of safetensors takes more
-
-// A safetensors header: 8 bytes of length, little-endian, and so many of JSON.
-Status CheckHeader(const File& file, const std::string& digest) {
-  const auto changed = [&] {
-    return Error(kErrAdapterChanged,
-                 "%s: the file has another header than when its tensors were found: register it again",
-                 file.path().c_str());
-  };
-  uint8_t prefix[8];
-  if (file.size() < static_cast<int64_t>(sizeof prefix)) return changed();
-  OPENLORA_RETURN_IF_ERROR(file.ReadAt(0, prefix, sizeof prefix));
-  uint64_t length = 0;
-  for (size_t i = 0; i < sizeof prefix; ++i) length |= uint64_t{prefix[i]} << (8 * i);
-  if (length > std::min<uint64_t>(kHeaderBytesMax, static_cast<uint64_t>(file.size()) - sizeof prefix))
-    return changed();
-  std::vector<uint8_t> header(static_cast<size_t>(length));
-  OPENLORA_RETURN_IF_ERROR(file.ReadAt(sizeof prefix, header.data(), header.size()));
-  Sha256 hash;
-  hash.Update(prefix, sizeof prefix);
-  hash.Update(header.data(), header.size());
-  return ToHex(hash.Finish()) == digest ? Ok() : changed();
 }
 
 Status CheckShape(const AdapterSite& site, const std::vector<SiteShape>& shapes) {
@@ -198,10 +210,11 @@ Status CheckAdapter(const AdapterManifest& manifest, const std::vector<SiteShape
   Sha256 generation;
   generation.Update(manifest.canonical_config.data(), manifest.canonical_config.size());
   identity->files.clear();
-  for (const File& file : files) {
+  for (size_t i = 0; i < files.size(); ++i) {
     CheckedFile& checked = identity->files.emplace_back();
-    checked.identity = file.identity();
-    OPENLORA_RETURN_IF_ERROR(HashFile(file, is_cancelled, &buffer, &checked.digest));
+    checked.identity = files[i].identity();
+    const std::string header = i < manifest.header_digests.size() ? manifest.header_digests[i] : "";
+    OPENLORA_RETURN_IF_ERROR(HashFile(files[i], header, is_cancelled, &buffer, &checked.digest));
     generation.Update(checked.digest.data(), checked.digest.size());
   }
   identity->generation = generation.Finish();

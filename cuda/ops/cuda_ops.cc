@@ -138,6 +138,7 @@ bool CudaOps::BeginStep(const BatchView& batch) {
   }
   if (record.was_seen) {
     captured_ = &record;
+    free_bytes_ = context_->FreeBytes();
     capture_began_ms_ = NowMs();
     context_->BeginCapture();
   }
@@ -152,7 +153,6 @@ void CudaOps::EndStep() {
 
 void CudaOps::EndCapture(bool is_whole) {
   if (captured_ == nullptr) return;
-  const int64_t free = context_->FreeBytes();
   const int graph = context_->EndCapture();
   if (is_whole) {
     *captured_ = counted_;
@@ -161,7 +161,7 @@ void CudaOps::EndCapture(bool is_whole) {
     graphs_.capture_ms += NowMs() - capture_began_ms_;
     context_->LaunchGraph(graph);
     // What others take meanwhile would count as well.
-    graphs_.bytes += std::max<int64_t>(0, free - context_->FreeBytes());
+    graphs_.bytes += std::max<int64_t>(0, free_bytes_ - context_->FreeBytes());
   }
   captured_ = nullptr;
 }

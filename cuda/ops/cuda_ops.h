@@ -125,6 +125,7 @@ class CudaOps final : public Ops {
   Record counted_;              // of the step whose ops are called
   Record* captured_ = nullptr;  // the record that is being made
   double capture_began_ms_ = 0;
+  int64_t free_bytes_ = 0;  // of the device, before it was begun
   uint64_t steps_held_back_ = 0;
   const BatchView* batch_ = nullptr;
   std::vector<uint16_t> packing_;  // host, of Pack

@@ -10,10 +10,12 @@
 
 namespace openlora {
 
-// A machine of its own for an engine: of the simulator, `seed` is that of its choices.
-inline std::unique_ptr<CudaMachine> OpenCudaMachine([[maybe_unused]] uint64_t seed) {
+// A machine of its own for an engine: of the simulator, `seed` is that of its choices; of a GPU, the host may touch its
+// memory if it `is_managed`.
+inline std::unique_ptr<CudaMachine> OpenCudaMachine([[maybe_unused]] uint64_t seed,
+                                                    [[maybe_unused]] bool is_managed = false) {
 #if defined(DEV_GPU_HOST)
-  return OpenGpu({});
+  return OpenGpu({.is_managed = is_managed});
 #else
   return std::make_unique<CudaMachine>(cuda_sim::Options{.seed = seed});
 #endif

@@ -17,7 +17,7 @@ constexpr int kParts = 11;  // more than there are chunks
 class CudaUploadsTest : public testing::TestWithParam<uint64_t> {
  protected:
   void SetUp() override {
-    context_ = std::make_shared<CudaContext>(OpenCudaMachine(GetParam()));
+    context_ = std::make_shared<CudaContext>(OpenCudaMachine(GetParam(), true));
     ASSERT_TRUE(context_->Allocate("pool", kParts * kPart, &pool_).ok());
     ASSERT_TRUE(context_->Allocate("read", kParts * kPart, &read_).ok());
     rings_ = std::make_unique<UploadRings>(context_);

@@ -57,6 +57,7 @@ Scenario MakeScenario(uint64_t seed) {
   Random later(seed, 5);
   s.has_prefix_cache = later.Chance(0.8);
   s.host_adapter_bytes = later.Pick({0, 100'000, 10'000'000});
+  s.max_step_ms = later.Pick({0.0, 0.0, 1.0});
   return s;
 }
 
@@ -64,19 +65,20 @@ std::string Describe(const Scenario& s) {
   constexpr const char* kArrivals[] = {"steady", "bursts", "flood"};
   constexpr const char* kPopularity[] = {"identical", "distinct", "uniform", "zipf", "skewed"};
   char text[512];
-  std::snprintf(text, sizeof(text),
-                "frames %lld, context %d, rope switch %d, batch %d, queue %d, %d a tenant, LoRA bytes %lld, prefix "
-                "cache %d; %s every "
-                "%g ms, burst %d, tenants %d; "
-                "adapters %s, names %d, rank up to %d, %d a request, base only %g; cancels %g, pauses %g, deadlines "
-                "%g, priorities %g, scores %g, ends %g, reads after %g ms; churn %g ms, check %g ms, load %g ms a "
-                "frame, failing loads %g",
-                static_cast<long long>(s.frames), s.max_context, s.rope_switch, s.max_batch_tokens, s.max_queued,
-                s.max_queued_per_tenant, static_cast<long long>(s.batch_lora_bytes), s.has_prefix_cache ? 1 : 0,
-                kArrivals[static_cast<size_t>(s.arrivals)], s.interval_ms, s.burst, s.tenants,
-                kPopularity[static_cast<size_t>(s.popularity)], s.names, s.rank_max, s.adapters_max, s.base_only,
-                s.cancels, s.pauses, s.deadlines, s.priorities, s.scores, s.ends, s.read_ms, s.churn_ms, s.check_ms,
-                s.load_ms, s.load_fails);
+  std::snprintf(
+      text, sizeof(text),
+      "frames %lld, context %d, rope switch %d, batch %d, step %g ms, queue %d, %d a tenant, LoRA bytes %lld, prefix "
+      "cache %d; %s every "
+      "%g ms, burst %d, tenants %d; "
+      "adapters %s, names %d, rank up to %d, %d a request, base only %g; cancels %g, pauses %g, deadlines "
+      "%g, priorities %g, scores %g, ends %g, reads after %g ms; churn %g ms, check %g ms, load %g ms a "
+      "frame, failing loads %g",
+      static_cast<long long>(s.frames), s.max_context, s.rope_switch, s.max_batch_tokens, s.max_step_ms, s.max_queued,
+      s.max_queued_per_tenant, static_cast<long long>(s.batch_lora_bytes), s.has_prefix_cache ? 1 : 0,
+      kArrivals[static_cast<size_t>(s.arrivals)], s.interval_ms, s.burst, s.tenants,
+      kPopularity[static_cast<size_t>(s.popularity)], s.names, s.rank_max, s.adapters_max, s.base_only, s.cancels,
+      s.pauses, s.deadlines, s.priorities, s.scores, s.ends, s.read_ms, s.churn_ms, s.check_ms, s.load_ms,
+      s.load_fails);
   return text;
 }
 

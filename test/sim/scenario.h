@@ -15,6 +15,7 @@ struct Scenario {
   int32_t max_context = 0;
   int32_t rope_switch = 0;
   int32_t max_batch_tokens = 0;
+  double max_step_ms = 0;  // steps take no time while they are computed: it says how many rows they have
   int32_t max_queued = 0;
   int32_t max_queued_per_tenant = 0;
   int64_t batch_lora_bytes = 0;

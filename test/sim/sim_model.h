@@ -75,6 +75,7 @@ inline EngineOptions SimOptions(const Scenario& scenario, SimOps** ops) {
   options.pool_bytes = scenario.frames * kFrameBytes;
   options.max_context = scenario.max_context;
   options.max_batch_tokens = scenario.max_batch_tokens;
+  options.max_step_ms = scenario.max_step_ms;
   options.max_queued = scenario.max_queued;
   options.max_queued_per_tenant = scenario.max_queued_per_tenant;
   options.batch_lora_bytes = scenario.batch_lora_bytes;

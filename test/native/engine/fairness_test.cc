@@ -419,6 +419,24 @@ TEST_F(FairnessTest, ALowPriorityIsAdmittedUnderAFloodOfAHighOneWithoutEnd) {
   EXPECT_GT(admissions, kBefore);
 }
 
+TEST_F(FairnessTest, AnAnswerGoesOnUnderAFloodOfAHigherPriority) {
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = 8;
+  Open(options);
+  Submit("tenant", {}, -1);
+  const int64_t low = next_ - 1;
+  while (driver_->answer(low).tokens.empty()) Step();
+  const int begun = steps_;
+  while (driver_->answer(low).end.empty() && !HasFatalFailure()) {
+    while (Waiting("tenant") < 20) Submit("tenant", {}, 1);
+    Step();
+    ASSERT_LT(steps_ - begun, 2000) << driver_->answer(low).tokens.size() << " tokens";
+  }
+  // After four steps without a row it has one, with those of its tenant that have waited as long: as many as are
+  // admitted.
+  EXPECT_LT(steps_ - begun, 20 * 10);
+}
+
 TEST_F(FairnessTest, AnUnpopularAdapterIsServedBesideAPopularOne) {
   EngineOptions options = TinyOptions(folder_);
   options.max_batch_tokens = 8;

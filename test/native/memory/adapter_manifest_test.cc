@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/prng.h"
 #include "engine/tiny_model.h"
 
 namespace openlora {
@@ -59,6 +60,51 @@ TEST(AdapterManifestTest, AValueThatIsNotFiniteIsFoundInTheLastBlock) {
   const Status status = CheckAdapter(OneSite(path, in), {{in, 1}}, {}, is_cancelled, &identity);
   EXPECT_EQ(status.code(), kErrAdapterNotFinite);
   EXPECT_NE(status.message().find("row 0, column 1048582 "), std::string::npos) << status.message();
+}
+
+// The header is looked at before the tensors are and hashed after them: what is registered must be one and the same.
+TEST(AdapterManifestTest, AHeaderThatIsSwappedMeanwhileIsNeverPartOfAGeneration) {
+  const TestFolder folder("swapped-header");
+  const std::string path = folder.File("adapter");
+  constexpr int64_t kHeader = 8 + 16, kColumns = 250'000;
+  std::string bytes(static_cast<size_t>(kHeader + kColumns * 4), '\0');
+  bytes[0] = 16;
+  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  const auto digest_of = [](const std::string& text) {
+    Sha256 hash;
+    hash.Update(text.data(), text.size());
+    return hash.Finish();
+  };
+  const Sha256::Digest whole = digest_of(bytes);
+  AdapterManifest manifest;
+  manifest.files = {path};
+  manifest.header_digests = {ToHex(digest_of(bytes.substr(0, kHeader)))};
+  manifest.sites = {
+      {0, 1, 1, {0, kHeader, kColumns * 4, DType::kF32, 1, kColumns}, {0, kHeader, 4, DType::kF32, 1, 1}}};
+  std::atomic<bool> is_over{false};
+  std::thread swapper([&] {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    for (uint64_t i = 0; !is_over; ++i) {
+      file.seekp(kHeader - 1);
+      file.put(i % 2 == 0 ? 'x' : '\0').flush();
+      std::this_thread::sleep_for(std::chrono::microseconds(Philox(1, i) % 1000));
+    }
+  });
+  const std::atomic<bool> is_cancelled{false};
+  int registered = 0;
+  for (int i = 0; i < 200; ++i) {
+    AdapterIdentity identity;
+    const Status status = CheckAdapter(manifest, {{kColumns, 1}}, {}, is_cancelled, &identity);
+    if (!status.ok()) {
+      EXPECT_EQ(status.code(), kErrAdapterChanged) << status.message();
+      continue;
+    }
+    EXPECT_EQ(identity.files[0].digest, whole);
+    ++registered;
+  }
+  is_over = true;
+  swapper.join();
+  EXPECT_GT(registered, 0);
 }
 
 // Of each dtype all that an exponent and a sign can be, with the lowest and the highest mantissa; the finite ones.
