@@ -180,8 +180,6 @@ bool FairQueue::GoesBefore(const Sequence& a, const Sequence& b) {
   const TenantKey x = key(a), y = key(b);
   if (x != y) return x < y;
   if (a.flow->tenant != b.flow->tenant) return a.arrival < b.arrival;
-  const auto is_late = [](const Sequence& s) { return s.is_admitted && s.steps_passed >= kStepsPassed; };
-  if (is_late(a) != is_late(b)) return is_late(a);
   return FlowKey{a.request.priority, a.flow->served, a.arrival} <
          FlowKey{b.request.priority, b.flow->served, b.arrival};
 }

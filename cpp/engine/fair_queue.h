@@ -55,8 +55,7 @@ class FairQueue {
   int64_t SequencesOf(const std::string& tenant) const;
   // Whether `a` has had less, its tenant that is. A prompt that has begun stands where it was admitted if its own rows
   // are all that its tenant has had since: they put it behind nobody who comes later. And so does any prompt after
-  // kStepsPassed steps without a row, so that nobody waits for ever; within a tenant whoever has rows and had none for
-  // so long goes before a higher priority.
+  // kStepsPassed steps without a row, so that nobody waits for ever.
   static bool GoesBefore(const Sequence& a, const Sequence& b);
 
   // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit

@@ -160,7 +160,22 @@ bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
   return false;
 }
 
+// Of the answers the one that has waited longest for a row; null if none has waited long.
+Sequence* Scheduler::LongestWithoutARow(const StepLedger& ledger) const {
+  Sequence* longest = nullptr;
+  for (Sequence* sequence : in_turn_) {
+    if (!sequence->is_continuing() || !ledger.CanRun(*sequence)) continue;
+    if (sequence->steps_passed < FairQueue::kStepsPassed) continue;
+    if (longest == nullptr || sequence->steps_passed > longest->steps_passed) longest = sequence;
+  }
+  return longest;
+}
+
+// One row is for whoever has waited longest, so that a higher priority without end, where there are more answers than
+// rows, lets the others go on.
 void Scheduler::PlanAdmitted(bool is_continuing, StepLedger* ledger) {
+  Sequence* const longest = is_continuing ? LongestWithoutARow(*ledger) : nullptr;
+  if (longest != nullptr) PlanIf(true, longest, ledger);
   for (Sequence* sequence : in_turn_) {
     PlanIf(sequence->is_continuing() == is_continuing, sequence, ledger);
   }

@@ -63,6 +63,7 @@ class Scheduler {
   const Sequence* FirstPrompt(const StepLedger& ledger) const;
   int32_t RowsOfLittle(const Sequence& first, const StepLedger& ledger) const;
   bool AsksForLittle(const Sequence& sequence) const;
+  Sequence* LongestWithoutARow(const StepLedger& ledger) const;
   void PlanAdmitted(bool is_continuing, StepLedger* ledger);
   void PlanPrompts(StepLedger* ledger);
   enum class Turn { kGoesOn, kBlocksFlow, kBlocksTenant, kBlocksAll };
