@@ -316,8 +316,7 @@ __device__ __forceinline__ void Walk(const Params& params, Ring<dims, warps>& ri
                                      const Pair (&pairs)[2], const Query<dims>& query, int split, Sums<dims>& sums) {
   const Range range = {dev::Max(tile.block.begin, split * kSplit), dev::Min(tile.block.end, (split + 1) * kSplit)};
   const int log2 = params.cache.frame_tokens_log2, first_block = range.begin >> log2;
-  const int blocks = ((range.end - 1) >> log2) - first_block + 1;
-  for (int b = dev::ThreadIndex(); b < blocks; b += warps * 32)
+  for (int b = dev::ThreadIndex(); first_block + b <= (range.end - 1) >> log2; b += warps * 32)
     ring.frames[b] = FrameOf(params.cache, tile.sequence, first_block + b);
   dev::SyncBlock();  // and the ring is free
   const int begin = range.begin / kStep<dims>, end = dev::CeilDiv(range.end, kStep<dims>);

@@ -62,7 +62,7 @@ async function registeredPrograms(folder) {
   const result = await execute(['ctest', '--test-dir', folder, '--show-only=json-v1']);
   try {
     const { tests } = JSON.parse(result.log.slice(result.log.indexOf('{')));
-    return { log: result.log, programs: tests.map(({ command }) => command) };
+    return { log: result.log, programs: tests.map(({ name, command }) => command ?? [`${name}, which isn't built`]) };
   } catch {
     return { log: result.log, programs: [] };
   }
