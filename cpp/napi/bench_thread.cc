@@ -11,7 +11,6 @@
 #include "base/guarded.h"
 #include "base/machine.h"
 #include "bench/bench.h"
-#include "cuda/ops/backend.h"
 #include "napi/marshal.h"
 
 namespace openlora {
@@ -144,15 +143,15 @@ void CallJs(napi_env raw_env, napi_value callback, void* context, void*) {
 }
 
 // What a GPU gives: the rate of copies within its memory.
-Status MeasureGpu(const BenchOptions& options, const std::function<void(BenchEvent)>& report) {
+Status MeasureGpu(const BenchOptions& options, MeasureCopies measure, const std::function<void(BenchEvent)>& report) {
   std::vector<double> gbs;
-  OPENLORA_RETURN_IF_ERROR(MeasureCudaCopies(options.device, options.rounds, &gbs));
+  OPENLORA_RETURN_IF_ERROR(measure(options.device, options.rounds, &gbs));
   report(BegunEvent{CpuName(), 0, options.device, 0});
   report(LimitResult{"copy", "GB/s", bench::Quantile(gbs, 0.5), bench::Quantile(gbs, 0.1), bench::Quantile(gbs, 0.9)});
   return Ok();
 }
 
-void Measure(Measurement* measurement, const BenchOptions& options) {
+void Measure(Measurement* measurement, const BenchOptions& options, MeasureCopies of_gpu) {
   const auto wake = [measurement] { napi_call_threadsafe_function(measurement->wake, nullptr, napi_tsfn_nonblocking); };
   const auto report = [&](BenchEvent event) {
     {
@@ -162,7 +161,7 @@ void Measure(Measurement* measurement, const BenchOptions& options) {
     wake();
   };
   const Status outcome = options.device == kCpu ? bench::RunBench(options, measurement->is_cancelled, report)
-                                                : Guarded([&] { return MeasureGpu(options, report); });
+                                                : Guarded([&] { return MeasureGpu(options, of_gpu, report); });
   {
     const std::lock_guard lock(measurement->mutex);
     measurement->outcome = outcome;
@@ -173,7 +172,7 @@ void Measure(Measurement* measurement, const BenchOptions& options) {
 
 }  // namespace
 
-Napi::Value StartBench(const Napi::CallbackInfo& info) {
+Napi::Value StartBench(const Napi::CallbackInfo& info, MeasureCopies of_gpu) {
   const Napi::Env env = info.Env();
   BenchOptions options;
   const Napi::Object given = info[0].IsObject() ? info[0].As<Napi::Object>() : Napi::Object::New(env);
@@ -196,7 +195,7 @@ Napi::Value StartBench(const Napi::CallbackInfo& info) {
   }
   napi_add_env_cleanup_hook(env, TearDown, measurement.get());
   const Status started = Guarded([&] {
-    measurement->thread = std::thread([raw = measurement.get(), options] { Measure(raw, options); });
+    measurement->thread = std::thread([raw = measurement.get(), options, of_gpu] { Measure(raw, options, of_gpu); });
     return Ok();
   });
   if (!started.ok()) {
