@@ -89,15 +89,16 @@ const Sequence* Scheduler::FirstPrompt(const StepLedger& ledger) const {
   return first != nullptr && ledger.CanRun(*first) && AreResident(*first) ? first : nullptr;
 }
 
-// What the next prompts need after the first, of tenants that ask for little: as many of them as fit into the step
-// whole.
+// What the next prompts need after the first, one of each other tenant that asks for little: as many of them as fit
+// into the step whole.
 int32_t Scheduler::RowsOfLittle(const Sequence& first, const StepLedger& ledger) const {
   const int32_t rows_max = StepLedger::RowsOfPrompts(ledger.left().rows) - (first.known() - first.computed);
   int32_t rows = 0;
+  std::unordered_set<const Tenant*> seen = {first.flow->tenant};
   const auto add = [&](const Sequence& sequence) {
-    if (&sequence == &first || !ledger.CanRun(sequence) || !AreResident(sequence) || !AsksForLittle(sequence)) return;
+    if (!ledger.CanRun(sequence) || !AreResident(sequence) || !AsksForLittle(sequence)) return;
     const int32_t needed = sequence.known() - sequence.computed;
-    if (rows + needed <= rows_max) rows += needed;
+    if (rows + needed <= rows_max && seen.insert(sequence.flow->tenant).second) rows += needed;
   };
   for (const Sequence* sequence : in_turn_)
     if (!sequence->is_continuing()) add(*sequence);
@@ -160,24 +161,38 @@ bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
   return false;
 }
 
-// Of the answers the one that has waited longest for a row; null if none has waited long.
-Sequence* Scheduler::LongestWithoutARow(const StepLedger& ledger) const {
-  Sequence* longest = nullptr;
+// Of each tenant's answers below its highest priority the one that has waited longest for a row, if it has waited long.
+std::unordered_map<const Tenant*, Sequence*> Scheduler::LongestBelow(const StepLedger& ledger) const {
+  std::unordered_map<const Tenant*, int32_t> highest;
+  for (const Sequence* sequence : in_turn_) {
+    if (!sequence->is_continuing() || !ledger.CanRun(*sequence)) continue;
+    const auto [found, is_new] = highest.emplace(sequence->flow->tenant, sequence->request.priority);
+    if (!is_new) found->second = std::max(found->second, sequence->request.priority);
+  }
+  std::unordered_map<const Tenant*, Sequence*> longest;
   for (Sequence* sequence : in_turn_) {
     if (!sequence->is_continuing() || !ledger.CanRun(*sequence)) continue;
     if (sequence->steps_passed < FairQueue::kStepsPassed) continue;
-    if (longest == nullptr || sequence->steps_passed > longest->steps_passed) longest = sequence;
+    if (sequence->request.priority == highest.at(sequence->flow->tenant)) continue;
+    Sequence*& of_tenant = longest[sequence->flow->tenant];
+    if (of_tenant == nullptr || sequence->steps_passed > of_tenant->steps_passed) of_tenant = sequence;
   }
   return longest;
 }
 
-// One row is for whoever has waited longest, so that a higher priority without end, where there are more answers than
-// rows, lets the others go on.
+// A tenant's first row is for LongestBelow's: a higher priority without end, where there are more answers than rows,
+// lets the others go on.
 void Scheduler::PlanAdmitted(bool is_continuing, StepLedger* ledger) {
-  Sequence* const longest = is_continuing ? LongestWithoutARow(*ledger) : nullptr;
-  if (longest != nullptr) PlanIf(true, longest, ledger);
+  std::unordered_map<const Tenant*, Sequence*> longest;
+  if (is_continuing) longest = LongestBelow(*ledger);
   for (Sequence* sequence : in_turn_) {
-    PlanIf(sequence->is_continuing() == is_continuing, sequence, ledger);
+    if (sequence->is_continuing() != is_continuing) continue;
+    const auto late = longest.find(sequence->flow->tenant);
+    if (late != longest.end()) {
+      PlanIf(true, late->second, ledger);
+      longest.erase(late);
+    }
+    PlanIf(true, sequence, ledger);
   }
 }
 

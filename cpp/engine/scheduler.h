@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/fair_queue.h"
@@ -63,7 +64,7 @@ class Scheduler {
   const Sequence* FirstPrompt(const StepLedger& ledger) const;
   int32_t RowsOfLittle(const Sequence& first, const StepLedger& ledger) const;
   bool AsksForLittle(const Sequence& sequence) const;
-  Sequence* LongestWithoutARow(const StepLedger& ledger) const;
+  std::unordered_map<const Tenant*, Sequence*> LongestBelow(const StepLedger& ledger) const;
   void PlanAdmitted(bool is_continuing, StepLedger* ledger);
   void PlanPrompts(StepLedger* ledger);
   enum class Turn { kGoesOn, kBlocksFlow, kBlocksTenant, kBlocksAll };
