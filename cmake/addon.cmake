@@ -11,10 +11,14 @@ if(NOT TARGET openlora_napi)
   return()
 endif()
 
+# What the addon's variants share.
+add_library(openlora_addon_objects OBJECT ${addon_sources})
+target_include_directories(openlora_addon_objects PRIVATE "${PROJECT_SOURCE_DIR}")
+target_link_libraries(openlora_addon_objects PRIVATE openlora_measure openlora_core openlora_napi openlora_warnings)
+
 # openlora_node_addon(<target> <folder>): <folder>/openlora.node, but for cuda/ops/backend.h.
 function(openlora_node_addon target folder)
-  add_library(${target} MODULE ${addon_sources})
-  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}")
+  add_library(${target} MODULE $<TARGET_OBJECTS:openlora_addon_objects>)
   target_link_libraries(${target} PRIVATE openlora_measure openlora_core openlora_napi openlora_warnings)
   # cmake-js would have it in a folder Release.
   set_target_properties(${target} PROPERTIES PREFIX "" SUFFIX ".node" OUTPUT_NAME openlora
