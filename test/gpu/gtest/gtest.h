@@ -126,9 +126,10 @@ struct Trace {
 template <class Fixture>
 void RunCase() {
   Fixture fixture;
-  fixture.SetUp();
+  Test& test = fixture;  // whose functions are public, whatever the fixture's are
+  test.SetUp();
   fixture.TestBody();
-  fixture.TearDown();
+  test.TearDown();
 }
 
 // Bodies of TEST_P, until INSTANTIATE_TEST_SUITE_P gives them values.
