@@ -163,6 +163,8 @@ bool Scheduler::PlanRows(Sequence* sequence, StepLedger* ledger) {
 
 // Of each tenant's answers below its highest priority the one that has waited longest for a row, if it has waited long.
 std::unordered_map<const Tenant*, Sequence*> Scheduler::LongestBelow(const StepLedger& ledger) const {
+  const auto has_waited = [](const Sequence* s) { return s->steps_passed >= FairQueue::kStepsPassed; };
+  if (std::none_of(in_turn_.begin(), in_turn_.end(), has_waited)) return {};
   std::unordered_map<const Tenant*, int32_t> highest;
   for (const Sequence* sequence : in_turn_) {
     if (!sequence->is_continuing() || !ledger.CanRun(*sequence)) continue;
@@ -172,7 +174,7 @@ std::unordered_map<const Tenant*, Sequence*> Scheduler::LongestBelow(const StepL
   std::unordered_map<const Tenant*, Sequence*> longest;
   for (Sequence* sequence : in_turn_) {
     if (!sequence->is_continuing() || !ledger.CanRun(*sequence)) continue;
-    if (sequence->steps_passed < FairQueue::kStepsPassed) continue;
+    if (!has_waited(sequence)) continue;
     if (sequence->request.priority == highest.at(sequence->flow->tenant)) continue;
     Sequence*& of_tenant = longest[sequence->flow->tenant];
     if (of_tenant == nullptr || sequence->steps_passed > of_tenant->steps_passed) of_tenant = sequence;

@@ -156,6 +156,18 @@ std::vector<int32_t> AllRows(const ProjectData& data) {
   return rows;
 }
 
+// Every output of a run of all rows.
+void CheckAll(const ProjectCase& c, const ProjectData& data, const LoraRun& run) {
+  for (size_t p = 0; p < data.products(); ++p)
+    for (int32_t row = 0; row < c.rows; ++row) {
+      const Wanted wanted = WantedOf(data, p, row);
+      for (int32_t o = 0; o < c.outs[p]; ++o)
+        ASSERT_NEAR(run.Y(p)[row * c.outs[p] + o], wanted.y[static_cast<size_t>(o)],
+                    wanted.tolerance[static_cast<size_t>(o)])
+            << cases::Describe(c) << " product " << p << " row " << row << " output " << o;
+    }
+}
+
 TEST(CudaLoraTest, EveryMixRankAndTileWidthIsTheReferenceInEveryOrder) {
   for (const ProjectCase& c : LoraCases()) {
     const ProjectData data = DataOf(c);
@@ -171,14 +183,8 @@ TEST(CudaLoraTest, EveryMixRankAndTileWidthIsTheReferenceInEveryOrder) {
         continue;
       }
       first = all;
-      for (size_t p = 0; p < data.products(); ++p)
-        for (int32_t row = 0; row < c.rows; ++row) {
-          const Wanted wanted = WantedOf(data, p, row);
-          for (int32_t o = 0; o < c.outs[p]; ++o)
-            ASSERT_NEAR(run.Y(p)[row * c.outs[p] + o], wanted.y[static_cast<size_t>(o)],
-                        wanted.tolerance[static_cast<size_t>(o)])
-                << cases::Describe(c) << " product " << p << " row " << row << " output " << o;
-        }
+      CheckAll(c, data, run);
+      if (HasFatalFailure()) return;
     }
   }
 }
@@ -232,14 +238,8 @@ TEST(CudaLoraTest, ThePlainKernelOfTheBenchComputesTheSame) {
     TestMachine machine({.seed = 5});
     LoraRun run(machine, data, AllRows(data));
     ASSERT_EQ(run.Run(true), "") << cases::Describe(c);
-    for (size_t p = 0; p < data.products(); ++p)
-      for (int32_t row = 0; row < c.rows; ++row) {
-        const Wanted wanted = WantedOf(data, p, row);
-        for (int32_t o = 0; o < c.outs[p]; ++o)
-          ASSERT_NEAR(run.Y(p)[row * c.outs[p] + o], wanted.y[static_cast<size_t>(o)],
-                      wanted.tolerance[static_cast<size_t>(o)])
-              << cases::Describe(c) << " product " << p << " row " << row << " output " << o;
-      }
+    CheckAll(c, data, run);
+    if (HasFatalFailure()) return;
   }
 }
 
