@@ -12,9 +12,9 @@ if(OPENLORA_SANITIZE STREQUAL "thread")
     "/(base|engine|ops)/|/cpu/elementwise_test|/memory/adapter_(manifest|store|store_process)_test|/model/weight_cache_test")
 endif()
 
-# Sanitizers and cross builds need GoogleTest compiled with their own flags: Debian ships its source beside the library.
+# A cross build compiles GoogleTest too: Debian ships its source beside the library.
 set(gtest_source /usr/src/googletest)
-if((OPENLORA_SANITIZE OR CMAKE_CROSSCOMPILING) AND EXISTS "${gtest_source}/CMakeLists.txt")
+if(CMAKE_CROSSCOMPILING AND EXISTS "${gtest_source}/CMakeLists.txt")
   set(BUILD_GMOCK OFF CACHE BOOL "" FORCE)
   set(INSTALL_GTEST OFF CACHE BOOL "" FORCE)
   add_subdirectory("${gtest_source}" "${CMAKE_BINARY_DIR}/googletest" EXCLUDE_FROM_ALL)

@@ -210,7 +210,7 @@ __device__ __forceinline__ void Fetch(const Params& params, Ring<dims, warps>& r
   const Cache& cache = params.cache;
   const int first_block = range.begin >> cache.frame_tokens_log2, stage = step % kStages;
   const int64_t v_offset = VOffset(cache);
-#pragma unroll
+#pragma unroll 4
   for (int turn = 0; turn < kTurns; ++turn) {
     const int i = turn * warps * 32 + dev::ThreadIndex();
     const int row = i / kChunks, column = i % kChunks * 8, position = step * kStep<dims> + row;
@@ -380,15 +380,18 @@ __device__ __forceinline__ float Add(float before, float now, const Factors& fac
 // The sum with zero is for minus zero: splits and steps of which a row sees nothing may or may not have been added.
 __device__ __forceinline__ float Mean(float sum, float inverse) { return dev::Fma(sum, inverse, 0.0f); }
 
-// Walks every split of a tile, in ascending order, and writes the tile's output.
+// Walks every split of a tile, in ascending order, and writes the tile's output; or one split, whose partial result it
+// stores. Both by one walk: a second one would double what there is to compile.
 template <bool is_f16, int dims>
-__device__ __forceinline__ void AttendAll(const Params& params, AttendShared<dims, true>& shared, const Tile& tile,
-                                          const Pair (&pairs)[2], const Query<dims>& query) {
+__device__ __forceinline__ void AttendSplits(const Params& params, AttendShared<dims, true>& shared, const Tile& tile,
+                                             const Pair (&pairs)[2], const Query<dims>& query, int wanted) {
   float largest[2] = {MinusInfinity(), MinusInfinity()}, weight[2] = {};
-  const int thread = dev::ThreadIndex();
+  const int thread = dev::ThreadIndex(), first = tile.block.begin / kSplit;
   Sums<dims> sums;
-  for (int split = tile.block.begin / kSplit; split * kSplit < tile.block.end; ++split) {
+#pragma unroll 1
+  for (int split = wanted == kAllSplits ? first : wanted; split * kSplit < tile.block.end; ++split) {
     Walk<is_f16>(params, shared.ring, tile, pairs, query, split, sums);
+    if (wanted != kAllSplits) return StorePartial(params, pairs, sums, split);
     Factors factors[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half)
@@ -396,7 +399,7 @@ __device__ __forceinline__ void AttendAll(const Params& params, AttendShared<dim
 #pragma unroll
     for (int n = 0; n < dims / 8; ++n) {
       dev::Vec16 before = {};
-      if (split * kSplit > tile.block.begin) before = shared.o[n][thread];
+      if (split > first) before = shared.o[n][thread];
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         before.w[i] = dev::FloatToBits(Add(dev::BitsToFloat(before.w[i]), sums.o[n][i], factors[i / 2]));
@@ -430,16 +433,14 @@ __device__ __forceinline__ void Attend(const Params& params) {
     const Pair pairs[2] = {PairOf(params, item, tile.kv_head, 0), PairOf(params, item, tile.kv_head, 1)};
     Query<dims> query;
     LoadQuery<is_f16>(params, shared.ring, pairs, query);
+    if (item.split != kAllSplits && !HasSplit(tile.block, item.split)) continue;
     if constexpr (is_prefill) {
-      if (item.split == kAllSplits) {
-        AttendAll<is_f16>(params, shared, tile, pairs, query);
-        continue;
-      }
+      AttendSplits<is_f16>(params, shared, tile, pairs, query, item.split);
+    } else {
+      Sums<dims> sums;
+      Walk<is_f16>(params, shared.ring, tile, pairs, query, item.split, sums);
+      StorePartial(params, pairs, sums, item.split);
     }
-    if (!HasSplit(tile.block, item.split)) continue;
-    Sums<dims> sums;
-    Walk<is_f16>(params, shared.ring, tile, pairs, query, item.split, sums);
-    StorePartial(params, pairs, sums, item.split);
   }
 }
 

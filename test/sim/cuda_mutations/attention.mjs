@@ -56,7 +56,7 @@ export const mutations = [
     from: 'if (!pair.has || !HasSplit(pair.seen, split)) continue;',
     to: 'if (!HasSplit(pair.seen, split)) continue;',
   },
-  { kind: 'guard', from: 'if (split * kSplit > tile.block.begin) before =', to: 'before =' },
+  { kind: 'guard', from: 'if (split > first) before =', to: 'before =' },
   { kind: 'guard', from: '      k = {{~0u, ~0u, ~0u, ~0u}};\n', to: '' },
   { kind: 'page table', from: 'cache.layers + cache.layer]', to: 'cache.layers]' },
   { kind: 'page table', from: 'cache.table[cache.table_begin[sequence] + ', to: 'cache.table[' },
