@@ -3,7 +3,8 @@
 # openlora_gpu_kernel and openlora_gpu_decode. Host code is plain C++; kernels are the images of cuda_images.cmake, the runtime is static.
 
 include(cmake/cuda_images.cmake)
-file(GLOB cuda_gpu_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/gpu/*.cc" "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc")
+file(GLOB cuda_gpu_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/gpu/*.cc" "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc"
+  "${PROJECT_SOURCE_DIR}/cuda/bench/*.cc")
 
 # openlora_cuda_variant(<toolkit> <name>): the library openlora_<name>, cuda12 or cuda13; <name> is set.
 function(openlora_cuda_variant toolkit name)

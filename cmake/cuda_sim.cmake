@@ -30,13 +30,15 @@ target_link_libraries(openlora_cuda_sim PRIVATE openlora_warnings)
 openlora_sim_kernels(openlora_cuda_kernels ${cuda_kernels})
 
 # The op table, which launches them on that machine.
-file(GLOB cuda_ops_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc")
+file(GLOB cuda_ops_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda/ops/*.cc"
+  "${PROJECT_SOURCE_DIR}/cuda/bench/*.cc")
 add_library(openlora_cuda_ops_sim STATIC ${cuda_ops_sources})
 target_link_libraries(openlora_cuda_ops_sim PUBLIC openlora_cuda_sim openlora_core PRIVATE openlora_warnings)
 
 add_executable(openlora_cuda_tests ${cuda_test_sources} $<TARGET_OBJECTS:openlora_cuda_kernels>)
 target_include_directories(openlora_cuda_tests PRIVATE
   "${PROJECT_SOURCE_DIR}/test" "${PROJECT_SOURCE_DIR}/test/native" "${PROJECT_SOURCE_DIR}/bench/gpu")
+openlora_batch(openlora_cuda_tests)
 target_link_libraries(openlora_cuda_tests PRIVATE openlora_cuda_ops_sim openlora_warnings GTest::gtest_main)
 
 if(OPENLORA_CUDA_COVERAGE)

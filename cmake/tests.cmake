@@ -35,6 +35,10 @@ target_compile_definitions(openlora_tests PRIVATE OPENLORA_SOURCE_DIR="${PROJECT
 # Kernels are in the libraries: what is here need not be fast.
 target_compile_options(openlora_tests PRIVATE -O1 ${OPENLORA_SANITIZE_TEST_FLAGS})
 openlora_precompile(openlora_tests <gtest/gtest.h>)
+openlora_batch(openlora_tests)
+file(GLOB own_names CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/test/native/cpu/*.cc"
+  "${PROJECT_SOURCE_DIR}/test/native/model/*.cc")
+set_source_files_properties(${own_names} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 target_link_libraries(openlora_tests PRIVATE openlora_measure openlora_core openlora_warnings GTest::gtest_main)
 
 add_test(NAME openlora_tests COMMAND openlora_tests WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")

@@ -16,9 +16,10 @@ namespace openlora::bench {
 struct BenchOptions {
   std::string kind;  // "limits" or "ops"
   std::string device = "cpu";
-  int32_t threads = 0;  // 0: as many as may run
-  std::string simd;     // "auto" or a level's name
-  int32_t rounds = 1;   // of the limits
+  std::string cuda_images = {};  // the folder of device images
+  int32_t threads = 0;           // 0: as many as may run
+  std::string simd;              // "auto" or a level's name
+  int32_t rounds = 1;            // of the limits
   bool is_quick = false;
   std::string filter = {};
 };

@@ -1,7 +1,9 @@
 #include <napi.h>
 
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/processors.h"
+#include "bench/bench.h"
 #include "cuda/ops/backend.h"
 #include "napi/bench_thread.h"
 #include "napi/engine_object.h"
@@ -49,7 +51,40 @@ Status OpenMachine(const BackendOptions& options, Backend* backend) {
   return Ok();
 }
 
-Napi::Value Bench(const Napi::CallbackInfo& info) { return StartBench(info, MeasureCudaCopies); }
+Status BenchGpuLimits(const bench::BenchOptions& options, const std::function<void(bench::BenchEvent)>& report) {
+  std::string name;
+  std::vector<double> gbs;
+  OPENLORA_RETURN_IF_ERROR(MeasureCudaCopies(options.device, options.rounds, &name, &gbs));
+  report(bench::BegunEvent{CpuName(), 0, name, 0});
+  report(bench::LimitResult{"copy", "GB/s", bench::Quantile(gbs, 0.5), bench::Quantile(gbs, 0.1),
+                            bench::Quantile(gbs, 0.9)});
+  return Ok();
+}
+
+Status BenchGpu(const bench::BenchOptions& options, const std::atomic<bool>& is_cancelled,
+                const std::function<void(bench::BenchEvent)>& report) {
+  if (options.kind == "limits") return BenchGpuLimits(options, report);
+  const CudaBenchOptions of_ops{options.device, options.cuda_images, options.is_quick, options.filter, &is_cancelled};
+  OPENLORA_RETURN_IF_ERROR(MeasureCudaOps(
+      of_ops, [&](const std::string& name) { report(bench::BegunEvent{CpuName(), 0, name, 0}); },
+      [&](const CudaOpResult& result) {
+        std::vector<double> us = result.us;
+        report(bench::OpResult{.op = result.op,
+                               .what = result.what,
+                               .bytes = result.bytes,
+                               .flops = result.operations,
+                               .us = bench::Quantile(us, 0.5),
+                               .us_p10 = bench::Quantile(us, 0.1),
+                               .us_p90 = bench::Quantile(us, 0.9),
+                               .samples = us.size(),
+                               .limits = {result.copy_gbs, "bf16 mma", result.peak_gops},
+                               .error = result.error,
+                               .error_max = result.error_max});
+      }));
+  return is_cancelled.load() ? Error(kErrAborted, "the bench was cancelled") : Ok();
+}
+
+Napi::Value Bench(const Napi::CallbackInfo& info) { return StartBench(info, BenchGpu); }
 
 Napi::Value Probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -42,13 +42,13 @@ std::string ReadOptions(Napi::Object object, BenchOptions* options) {
   ObjectReader reader(object, "bench");
   options->kind = reader.String("kind");
   options->device = reader.String("device");
+  options->cuda_images = reader.String("cudaImages");
   options->threads = reader.Int32("threads");
   options->simd = reader.String("simd");
   options->rounds = reader.Int32("rounds");
   options->is_quick = reader.Bool("isQuick");
   options->filter = reader.String("filter");
   if (options->kind != "limits" && options->kind != "ops") reader.Refuse("kind", "limits or ops");
-  if (options->kind == "ops" && options->device != kCpu) reader.Refuse("device", "cpu for ops");
   if (options->threads < 0 || options->threads > kThreadsMax) reader.Refuse("threads", "0 to 1024");
   if (options->rounds < 1 || options->rounds > kRoundsMax) reader.Refuse("rounds", "1 to 10000");
   return reader.error();
@@ -142,16 +142,7 @@ void CallJs(napi_env raw_env, napi_value callback, void* context, void*) {
   napi_release_threadsafe_function(measurement->wake, napi_tsfn_release);
 }
 
-// What a GPU gives: the rate of copies within its memory.
-Status MeasureGpu(const BenchOptions& options, MeasureCopies measure, const std::function<void(BenchEvent)>& report) {
-  std::vector<double> gbs;
-  OPENLORA_RETURN_IF_ERROR(measure(options.device, options.rounds, &gbs));
-  report(BegunEvent{CpuName(), 0, options.device, 0});
-  report(LimitResult{"copy", "GB/s", bench::Quantile(gbs, 0.5), bench::Quantile(gbs, 0.1), bench::Quantile(gbs, 0.9)});
-  return Ok();
-}
-
-void Measure(Measurement* measurement, const BenchOptions& options, MeasureCopies of_gpu) {
+void Measure(Measurement* measurement, const BenchOptions& options, BenchOfGpu of_gpu) {
   const auto wake = [measurement] { napi_call_threadsafe_function(measurement->wake, nullptr, napi_tsfn_nonblocking); };
   const auto report = [&](BenchEvent event) {
     {
@@ -160,8 +151,9 @@ void Measure(Measurement* measurement, const BenchOptions& options, MeasureCopie
     }
     wake();
   };
-  const Status outcome = options.device == kCpu ? bench::RunBench(options, measurement->is_cancelled, report)
-                                                : Guarded([&] { return MeasureGpu(options, of_gpu, report); });
+  const Status outcome = options.device == kCpu
+                             ? bench::RunBench(options, measurement->is_cancelled, report)
+                             : Guarded([&] { return of_gpu(options, measurement->is_cancelled, report); });
   {
     const std::lock_guard lock(measurement->mutex);
     measurement->outcome = outcome;
@@ -172,7 +164,7 @@ void Measure(Measurement* measurement, const BenchOptions& options, MeasureCopie
 
 }  // namespace
 
-Napi::Value StartBench(const Napi::CallbackInfo& info, MeasureCopies of_gpu) {
+Napi::Value StartBench(const Napi::CallbackInfo& info, BenchOfGpu of_gpu) {
   const Napi::Env env = info.Env();
   BenchOptions options;
   const Napi::Object given = info[0].IsObject() ? info[0].As<Napi::Object>() : Napi::Object::New(env);

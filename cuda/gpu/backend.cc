@@ -3,6 +3,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "bench/op_bench.h"
 #include "gpu/machine.h"
 #include "ops/cuda_device.h"
 #include "ops/cuda_ops.h"
@@ -22,6 +23,15 @@ Status ReadIndex(std::string_view device, int* index) {
                device.data());
 }
 
+Status OpenMachine(const std::string& device, const std::string& images, std::unique_ptr<cuda_gpu::Machine>* machine) {
+  int index = 0;
+  OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
+  OPENLORA_RETURN_IF_ERROR(cuda_gpu::CheckDriver());
+  cuda_gpu::Images read;
+  OPENLORA_RETURN_IF_ERROR(cuda_gpu::Images::Read(images, &read));
+  return cuda_gpu::Machine::Open({.device = index}, read, machine);
+}
+
 }  // namespace
 
 bool IsForCuda() { return true; }
@@ -29,15 +39,10 @@ bool IsForCuda() { return true; }
 Status CheckCuda() { return cuda_gpu::CheckDriver(); }
 
 Status OpenCuda(const std::string& device, WeightFormat dtype, const std::string& images, CudaBackend* backend) {
-  int index = 0;
-  OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
   if (dtype != WeightFormat(DType::kBF16) && dtype != WeightFormat(DType::kF16))
     return Error(kErrCudaUnsupported, "weights in %s: on a GPU they are in bf16 or f16", NameOf(dtype));
-  OPENLORA_RETURN_IF_ERROR(cuda_gpu::CheckDriver());
-  cuda_gpu::Images read;
-  OPENLORA_RETURN_IF_ERROR(cuda_gpu::Images::Read(images, &read));
   std::unique_ptr<cuda_gpu::Machine> machine;
-  OPENLORA_RETURN_IF_ERROR(cuda_gpu::Machine::Open({.device = index}, read, &machine));
+  OPENLORA_RETURN_IF_ERROR(OpenMachine(device, images, &machine));
   backend->name = machine->name();
   auto context = std::make_shared<CudaContext>(std::move(machine));
   backend->device = std::make_unique<CudaDevice>(context);
@@ -45,12 +50,21 @@ Status OpenCuda(const std::string& device, WeightFormat dtype, const std::string
   return Ok();
 }
 
-Status MeasureCudaCopies(const std::string& device, int rounds, std::vector<double>* gbs) {
+Status MeasureCudaOps(const CudaBenchOptions& options, const std::function<void(const std::string&)>& begun,
+                      const std::function<void(const CudaOpResult&)>& report) {
+  std::unique_ptr<cuda_gpu::Machine> machine;
+  OPENLORA_RETURN_IF_ERROR(OpenMachine(options.device, options.images, &machine));
+  begun(machine->name());
+  return BenchCudaOps(std::make_shared<CudaContext>(std::move(machine)), options, report);
+}
+
+Status MeasureCudaCopies(const std::string& device, int rounds, std::string* name, std::vector<double>* gbs) {
   constexpr size_t kBytes = 256 << 20;
   int index = 0;
   OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
   std::unique_ptr<cuda_gpu::Machine> machine;
   OPENLORA_RETURN_IF_ERROR(cuda_gpu::Machine::Open({.device = index}, {}, &machine));
+  *name = machine->name();
   void* const from = machine->Allocate("what is copied", kBytes);
   void* const to = from == nullptr ? nullptr : machine->Allocate("its copy", kBytes);
   if (to == nullptr && machine->status().ok())

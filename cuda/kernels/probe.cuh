@@ -63,6 +63,21 @@ __global__ void Mma(const MmaParams params) {
   for (int i = 0; i < 4; ++i) params.out[lane * 4 + i] = d[i];
 }
 
+// As many mma as the tensor cores take: the peak that benches measure themselves by.
+__global__ void MmaRate(const MmaRateParams params) {
+  const uint32_t a[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};  // ones
+  float d[kMmaChains][4] = {};
+#pragma unroll 1
+  for (int turn = 0; turn < params.turns; ++turn) {
+#pragma unroll
+    for (int chain = 0; chain < kMmaChains; ++chain) dev::MmaBF16(d[chain], a, a[0], a[1]);
+  }
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kMmaChains * 4; ++i) sum += d[i / 4][i % 4];
+  params.out[dev::BlockIndex() * dev::BlockThreads() + dev::ThreadIndex()] = sum;
+}
+
 // A ring of three stages, two of them on their way; of step s, s % 5 · 4 bytes arrive and the rest is zero.
 struct alignas(128) CopyShared {
   dev::Vec16 ring[kCopyStages][kCopyThreads];

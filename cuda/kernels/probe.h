@@ -60,7 +60,12 @@ struct MathParams {
   uint32_t* halves;  // [threads]: its value and the next as f16
   float* unpacked;   // [threads]: its value, rounded to f16
 };
+struct MmaRateParams {
+  float* out;  // [threads of the grid]: 16 times the turns for each of the 32 sums of a thread
+  int turns;
+};
 
+inline constexpr int kMmaChains = 8;  // of mma that don't wait for each other, in each warp
 inline constexpr int kBulkFloats = 256;
 inline constexpr int kBulkRing = 3;
 inline constexpr int kBulkSharedBytes = kBulkRing * kBulkFloats * 4 + 128;
@@ -76,6 +81,7 @@ DEV_KERNEL(probe, Index, IndexParams)
 DEV_KERNEL(probe, Lanes, LanesParams)
 DEV_KERNEL(probe, Matrix, MatrixParams)
 DEV_KERNEL(probe, Mma, MmaParams)
+DEV_KERNEL(probe, MmaRate, MmaRateParams)
 DEV_KERNEL(probe, Copy, CopyParams)
 DEV_KERNEL(probe, Named, NamedParams)
 DEV_KERNEL(probe, Bulk, BulkParams)

@@ -59,6 +59,10 @@ class CudaOps final : public Ops {
   void Sample(const TensorView& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) override;
   Status Synchronize() override;
 
+  // The two parts of a Project, x in 16 bits: what the base computes, and what adapters add to it.
+  void MultiplyWeights(const ProjectArgs& args, const TensorView& x);
+  void AddAdapters(const ProjectArgs& args, const TensorView& x);
+
   // Steps that began while frames of their adapters were on their way.
   uint64_t steps_held_back() const { return steps_held_back_; }
 

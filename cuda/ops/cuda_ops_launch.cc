@@ -150,6 +150,12 @@ lora::Params CudaOps::LoraParams(const LoraOnDevice& wave, const AdapterPages& p
 void CudaOps::Project(const ProjectArgs& args) {
   if (!error_.ok() || args.x.rows == 0) return;
   const TensorView x = InputOf(args);
+  MultiplyWeights(args, x);
+  AddAdapters(args, x);
+}
+
+void CudaOps::MultiplyWeights(const ProjectArgs& args, const TensorView& x) {
+  if (!error_.ok()) return;
   const auto in = static_cast<int32_t>(x.cols);
   linear::Params linear{.x = Bits(x),
                         .x_stride = x.stride,
@@ -170,7 +176,6 @@ void CudaOps::Project(const ProjectArgs& args) {
                           static_cast<int32_t>(weight.out),
                           product.accumulates ? 1 : 0};
     counted_.weight_bytes += static_cast<uint64_t>(PackedBytes(weight.format, weight.out, in));
-    counted_.sites.push_back({is_head_, product.site, in, weight.out});
     outs += weight.out;
   }
   if (Rows() <= kStreamRowsMax) {
@@ -185,13 +190,23 @@ void CudaOps::Project(const ProjectArgs& args) {
     context_->Launch(is_f16() ? linear::GemmF16 : linear::GemmBF16,
                      {Blocks(items, linear::kGemmBlocksOfSm), linear::kGemmThreads, linear::kGemmSharedBytes}, linear);
   }
-  for (const Product& product : args.products) AwaitTiles(product.site);
+}
+
+void CudaOps::AddAdapters(const ProjectArgs& args, const TensorView& x) {
+  if (!error_.ok()) return;
+  const auto in = static_cast<int32_t>(x.cols);
+  int64_t outs = 0;
+  for (const Product& product : args.products) {
+    AwaitTiles(product.site);
+    counted_.sites.push_back({is_head_, product.site, in, product.weight->out});
+    outs += product.weight->out;
+  }
   for (const LoraOnDevice& wave : step_.waves(is_head_)) {
     lora::Params lora = LoraParams(wave, *args.pages);
     lora.x = Bits(x);
     lora.x_stride = x.stride;
     lora.in = in;
-    lora.product_count = linear.product_count;
+    lora.product_count = static_cast<int32_t>(args.products.size());
     for (size_t p = 0; p < args.products.size(); ++p) {
       const Product& product = args.products[p];
       lora.products[p] = {product.site, static_cast<int32_t>(product.weight->out), product.out.stride,

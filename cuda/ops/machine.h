@@ -26,6 +26,9 @@ inline int64_t FreeBytesOf(CudaMachine& machine) {
 }
 inline void* AllocateHostOf(CudaMachine& machine, size_t bytes) { return machine.AllocateHost(bytes); }
 inline void FreeHostOf(CudaMachine& machine, void* memory) { machine.FreeHost(memory); }
+inline double MillisecondsBetween(CudaMachine& machine, int begin, int end) {
+  return machine.MillisecondsBetween(begin, end);
+}
 inline constexpr bool kIsSimulated = false;
 #else
 using CudaMachine = cuda_sim::Machine;
@@ -37,6 +40,7 @@ inline int MultiprocessorsOf(const CudaMachine&) { return 2; }
 inline int64_t FreeBytesOf(const CudaMachine&) { return 4 << 20; }
 inline void* AllocateHostOf(const CudaMachine&, size_t bytes) { return std::malloc(bytes); }
 inline void FreeHostOf(const CudaMachine&, void* memory) { std::free(memory); }
+inline double MillisecondsBetween(CudaMachine&, int, int) { return 1; }  // time isn't simulated
 inline constexpr bool kIsSimulated = true;
 #endif
 

@@ -380,8 +380,10 @@ export interface ProbeResult {
 export interface BenchOptions {
   /** `limits`: what the machine gives; `ops`: every op case, each beside the limits. */
   kind: 'limits' | 'ops';
-  /** `cpu`, or of `limits` `cuda:0` and so on: the rate of copies within that GPU's memory, read and written. */
+  /** `cpu`, or `cuda:0` and so on: of `limits` the rate of copies within that GPU's memory, read and written, alone. */
   device: string;
+  /** The folder of device images. */
+  cudaImages: string;
   /** 0: the cores that the process may use. */
   threads: number;
   simd: SimdLevel | 'auto';

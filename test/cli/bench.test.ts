@@ -64,7 +64,7 @@ describe('the command line', () => {
     [['machine', '--batch', '1'], '--batch is for decode and adapters, not for machine'],
     [['prefill', '--context', '64'], '--context is for decode, not for prefill'],
     [['ops', '--model', 'tiny'], '--model is for decode, prefill and adapters, not for ops'],
-    [['ops', '--device', 'cuda:0'], '--device is for decode and prefill, not for ops'],
+    [['adapters', '--device', 'cuda:0'], '--device is for machine, ops, decode and prefill, not for adapters'],
     [['ops', '--kv-dtype', 'int8'], '--kv-dtype is for decode, prefill and adapters, not for ops'],
     [['ops', '--compute', 'bf16'], '--compute is for decode, prefill and adapters, not for ops'],
     [['decode', '--compute', 'bf16', '--dtype', 'int8'], '--compute bf16 is for --dtype bf16, not for int8'],

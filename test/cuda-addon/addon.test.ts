@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { root } from '../../scripts/files.mjs';
 import { openFolderReader } from '../../src/formats/index.js';
 import { openTokenizer } from '../../src/formats/tokenizer.js';
-import type { NativeAddon } from '../../src/native/binding.js';
+import type { BenchEvent, NativeAddon } from '../../src/native/binding.js';
 import type { NativeVariant } from '../../src/native/load.js';
 import { createLoadBase } from '../../src/sdk/load-base.js';
 
@@ -37,6 +37,15 @@ describe.each<NativeVariant>(['cuda12', 'cuda13'])('%s', (variant) => {
       code: 'ERR_CUDA_UNSUPPORTED',
       message: 'weights in int8: on a GPU they are in bf16 or f16',
     });
+  });
+
+  it.each(['limits', 'ops'] as const)("measures no GPU's %s where there is none", async (kind) => {
+    if (load().probe().isUsable) return; // there is a driver
+    const options = { kind, device: 'cuda:0', cudaImages: '', threads: 0, simd: 'auto', rounds: 1 } as const;
+    const ended = await new Promise<BenchEvent>((resolve) => {
+      load().bench({ ...options, isQuick: true, filter: '' }, resolve);
+    });
+    expect(ended).toMatchObject({ kind: 'ended', code: 'ERR_CUDA_DRIVER' });
   });
 
   it('computes on the CPU', async () => {

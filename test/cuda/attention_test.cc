@@ -57,12 +57,12 @@ std::vector<AttentionRows> StepRows(const AttentionCase& c) {
 // and 3u, once a step of at least 16 tokens and once a split. A weight's relative error is that, 4u of the power, and e
 // of its rounding, 2⁻⁸ in bf16 and 2⁻¹¹ in f16 (2⁻²⁵ below f16's least normal); the sums are chains over n tokens.
 // Weights that are off by w of themselves move a mean by 2w/(1-w) of max|v|. At last the output is rounded.
-struct Wanted {
+struct WantedHead {
   std::vector<double> out;
   double of_weights = 0, of_rounding = 0;
   double Tolerance(size_t d) const { return of_weights + of_rounding * (std::abs(out[d]) + of_weights) + 0x1p-25; }
 };
-Wanted WantedOf(const AttentionData& data, int32_t sequence, int32_t position, int32_t head) {
+WantedHead WantedOf(const AttentionData& data, int32_t sequence, int32_t position, int32_t head) {
   constexpr float kLog2E = 1.44269504f;
   const AttentionCase& c = data.shape;
   const auto s = static_cast<size_t>(sequence);
@@ -84,7 +84,7 @@ Wanted WantedOf(const AttentionData& data, int32_t sequence, int32_t position, i
     max = std::max(max, p.back());
     k_norm = std::max(k_norm, Norm(k, dim));
   }
-  Wanted wanted{std::vector<double>(static_cast<size_t>(dim))};
+  WantedHead wanted{std::vector<double>(static_cast<size_t>(dim))};
   for (double& weight : p) sum += weight = std::exp2(weight - max);
   for (int32_t j = begin; j <= position; ++j)
     for (int32_t d = 0; d < dim; ++d) {
@@ -112,7 +112,7 @@ void ExpectWanted(const AttentionData& data, const std::vector<AttentionRows>& r
   for (const AttentionRows& r : rows)
     for (int32_t position = r.begin; position < r.end; ++position)
       for (int32_t head = 0; head < c.heads; ++head) {
-        const Wanted wanted = WantedOf(data, r.sequence, position, head);
+        const WantedHead wanted = WantedOf(data, r.sequence, position, head);
         for (size_t d = 0; d < static_cast<size_t>(c.head_dim); ++d, ++at)
           ASSERT_NEAR(FloatOf(c, out[at]), wanted.out[d], wanted.Tolerance(d))
               << cases::Describe(c) << " sequence " << r.sequence << " position " << position << " head " << head
@@ -122,7 +122,7 @@ void ExpectWanted(const AttentionData& data, const std::vector<AttentionRows>& r
 }
 
 // Every token that a row of the step sees.
-std::vector<AttentionRows> SeenTokens(const AttentionCase& c) {
+std::vector<AttentionRows> TokensBefore(const AttentionCase& c) {
   std::vector<AttentionRows> seen = AllTokens(c);
   for (size_t s = 0; s < seen.size() && c.window > 0; ++s)
     seen[s].begin = std::max(0, c.sequences[s].cached + 1 - c.window);
@@ -144,7 +144,7 @@ TEST(CudaAttentionTest, EveryCaseIsTheReferenceInEveryOrderAndPrefillIsDecode) {
       if (IsLong(c) && seed % 4 != index % 4) continue;  // slow: each has one seed, all seeds have some
       TestMachine machine({.seed = seed});
       SimAttention sim(machine, data);
-      ASSERT_EQ(sim.Append(SeenTokens(c)), "");
+      ASSERT_EQ(sim.Append(TokensBefore(c)), "");
       Bits decoded, prefilled;
       ASSERT_EQ(sim.Attend(StepRows(c), kDecode, &decoded), "");
       ASSERT_EQ(sim.Attend(StepRows(c), kPrefill, &prefilled), "");
@@ -164,12 +164,12 @@ TEST(CudaAttentionTest, ARowsBitsAreThoseThatItGetsAlone) {
     const AttentionData data(c);
     TestMachine machine, other({.seed = 9});
     SimAttention whole(machine, data), grown(other, data);
-    ASSERT_EQ(whole.Append(SeenTokens(c)), "");
+    ASSERT_EQ(whole.Append(TokensBefore(c)), "");
     Bits together;
     ASSERT_EQ(whole.Attend(StepRows(c), {.is_prefill = true, .is_split = false, .blocks = 1}, &together), "");
     auto next = together.begin();
     for (const AttentionRows& r : StepRows(c)) {
-      ASSERT_EQ(grown.Append({{r.sequence, SeenTokens(c)[static_cast<size_t>(r.sequence)].begin, r.begin}}), "");
+      ASSERT_EQ(grown.Append({{r.sequence, TokensBefore(c)[static_cast<size_t>(r.sequence)].begin, r.begin}}), "");
       for (int32_t position = r.begin; position < r.end; ++position, next += c.heads * c.head_dim) {
         ASSERT_EQ(grown.Append({{r.sequence, position, position + 1}}, 1), "");
         if (position > r.begin + 1 && position + 1 < r.end) continue;

@@ -148,7 +148,7 @@ class LinearRun {
   std::vector<std::unique_ptr<SimBuffer<float>>> biases_, ys_;
 };
 
-ProjectData DataOf(const ProjectCase& c) {
+ProjectData LinearDataOf(const ProjectCase& c) {
   ProjectData data(c);
   for (float& value : data.x) value = cases::Rounded(value, c.dtype.dtype());
   return data;
@@ -187,7 +187,7 @@ void ExpectIsNear(const ProjectData& data, const LinearRun& run) {
 
 TEST(CudaLinearTest, BothKernelsGiveEveryCaseTheSameBitsInEveryOrderGridAndTiling) {
   for (const ProjectCase& c : LinearCases()) {
-    const ProjectData data = DataOf(c);
+    const ProjectData data = LinearDataOf(c);
     std::vector<std::vector<float>> first;
     for (const bool is_gemm : {false, true})
       for (int32_t seed = 1; seed <= 4; ++seed) {
@@ -210,7 +210,7 @@ TEST(CudaLinearTest, BothKernelsGiveEveryCaseTheSameBitsInEveryOrderGridAndTilin
 TEST(CudaLinearTest, ARowsBitsAreThoseThatItGetsInAnyBatchOfEitherKernel) {
   const ProjectCase c{
       .name = "T", .rows = 70, .in = 603, .outs = {17, 5}, .dtype = DType::kBF16, .has_bias = true, .seed = 53};
-  const ProjectData data = DataOf(c);
+  const ProjectData data = LinearDataOf(c);
   TestMachine machine;
   LinearRun together(machine, data, RowsOf(70));
   ASSERT_EQ(together.Run({.is_gemm = true}), "");
@@ -227,7 +227,7 @@ TEST(CudaLinearTest, ARowsBitsAreThoseThatItGetsInAnyBatchOfEitherKernel) {
 
 TEST(CudaLinearTest, NoRowsTouchNothing) {
   const ProjectCase c{.name = "none", .rows = 1, .in = 64, .outs = {32}, .dtype = DType::kBF16, .seed = 1};
-  const ProjectData data = DataOf(c);
+  const ProjectData data = LinearDataOf(c);
   for (const bool is_gemm : {false, true}) {
     TestMachine machine;
     LinearRun run(machine, data, {0});
@@ -242,7 +242,7 @@ TEST(CudaLinearTest, NoRowsTouchNothing) {
 
 TEST(CudaLinearTest, RowsBeyondTheirBoundAreLeftAlone) {
   const ProjectCase c{.name = "bound", .rows = 12, .in = 64, .outs = {32}, .dtype = DType::kBF16, .seed = 2};
-  const ProjectData data = DataOf(c);
+  const ProjectData data = LinearDataOf(c);
   for (const bool is_gemm : {false, true})
     for (const bool is_count : {false, true}) {
       TestMachine machine;

@@ -128,6 +128,12 @@ TEST_P(CudaProbeTest, MmaMultipliesTheFragmentsOfThePtxManual) {
   }
 }
 
+TEST_P(CudaProbeTest, MmaRateComputesAsManySumsAsItSays) {
+  SimBuffer<float> out(machine_, "out", size_t{2 * 64});
+  ASSERT_EQ(RunKernel(machine_, probe::MmaRate, {.blocks = 2, .threads = 64}, {out.data(), 3}), "");
+  for (const float sum : out.values()) ASSERT_EQ(sum, 16 * 3 * 4 * probe::kMmaChains);
+}
+
 TEST_P(CudaProbeTest, AsyncCopiesLandAndFillWithZeros) {
   constexpr int kSteps = 11;
   const std::vector<float> in = Floats(size_t{kSteps} * probe::kCopyThreads * 4);

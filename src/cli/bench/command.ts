@@ -64,9 +64,9 @@ export const bench = defineCommand({
 });
 
 async function runBench(name: BenchName, values: BenchValues, io: Io, onLine: (line: Line) => void): Promise<Measured> {
-  const { threads = 0, simd = 'auto', quick: isQuick, filter = '' } = values;
-  if (name === 'machine') return benchMachine({ threads, simd, isQuick, filter }, io.signal, onLine);
-  if (name === 'ops') return benchOps({ threads, simd, isQuick, filter }, io.signal, onLine);
+  const { device = 'cpu', threads = 0, simd = 'auto', quick: isQuick, filter = '' } = values;
+  if (name === 'machine') return benchMachine({ device, threads, simd, isQuick, filter }, io.signal, onLine);
+  if (name === 'ops') return benchOps({ device, threads, simd, isQuick, filter }, io.signal, onLine);
   if (name === 'adapters') {
     const { benchAdapters } = await import('./adapters.js');
     return benchAdapters(adaptersSettings(values), io, onLine);

@@ -15,6 +15,7 @@ export interface Measured {
 export type OnLine = (line: Line) => void;
 
 export interface NativeSettings {
+  device: string;
   threads: number;
   simd: SimdLevel | 'auto';
   isQuick: boolean;
@@ -28,9 +29,9 @@ const BURSTS = 3; // of an instruction in each round
 /** Each limit of one thread and of all of them. */
 export async function benchMachine(settings: NativeSettings, signal: AbortSignal, onLine: OnLine): Promise<Measured> {
   const rounds = settings.isQuick ? ROUNDS_QUICK : ROUNDS;
-  const all = await measureLimits(settings.threads, rounds, signal);
+  const all = await measureLimits(settings.threads, rounds, signal, settings.device);
   const { threads } = all.begun;
-  const one = threads === 1 ? undefined : await measureLimits(1, rounds, signal);
+  const one = threads <= 1 ? undefined : await measureLimits(1, rounds, signal);
   const lines = [
     ...all.limits.map((limit) => limitLine(limit, threads, rounds)),
     ...(one?.limits ?? []).map((limit) => limitLine(limit, 1, rounds)),
@@ -41,11 +42,14 @@ export async function benchMachine(settings: NativeSettings, signal: AbortSignal
 
 function limitLine({ name, unit, median, low, high }: LimitEvent, threads: number, rounds: number): Line {
   return {
-    name: `${name}, ${threads === 1 ? '1 thread' : `${threads} threads`}`,
+    name:
+      threads === 0
+        ? `${name}, within the GPU's memory`
+        : `${name}, ${threads === 1 ? '1 thread' : `${threads} threads`}`,
     unit: unit === 'GB/s' ? 'GB/s' : 'GOP/s',
     better: 'higher',
     ...{ median, low, high },
-    samples: name === 'read' ? rounds : BURSTS * rounds,
+    samples: name === 'read' || name === 'copy' ? rounds : BURSTS * rounds,
   };
 }
 
@@ -54,7 +58,7 @@ export async function benchOps(settings: NativeSettings, signal: AbortSignal, on
   let begun: BegunEvent | undefined;
   const lines: Line[] = [];
   const wrong: string[] = [];
-  await measure({ kind: 'ops', device: 'cpu', rounds: 1, ...settings }, signal, (event) => {
+  await measure({ kind: 'ops', rounds: 1, ...settings }, signal, (event) => {
     if (event.kind === 'begun') begun = event;
     if (event.kind !== 'op') return;
     const line = opLine(event);

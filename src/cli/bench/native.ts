@@ -1,5 +1,6 @@
 // Measurements of the addon, which run in a thread of its own.
 
+import { dirname, join } from 'node:path';
 import type { BenchEvent, BenchOptions } from '../../native/binding.js';
 import { NativeLoadError, loadNative } from '../../native/load.js';
 import { CliError, Interrupted, throwIfInterrupted } from '../errors.js';
@@ -10,16 +11,17 @@ export type OpEvent = Extract<BenchEvent, { kind: 'op' }>;
 
 /** Resolves when it has ended. Throws Interrupted, or what the addon says. */
 export async function measure(
-  options: BenchOptions,
+  options: Omit<BenchOptions, 'cudaImages'>,
   signal: AbortSignal,
   onEvent: (event: Exclude<BenchEvent, { kind: 'ended' }>) => void,
 ): Promise<void> {
   throwIfInterrupted(signal);
-  const binding = addon();
+  const { binding, path } = addon();
+  const cudaImages = join(dirname(path), 'cuda_images');
   let stop: (() => void) | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
-      const cancel = binding.bench(options, (event) => {
+      const cancel = binding.bench({ ...options, cudaImages }, (event) => {
         if (event.kind !== 'ended') onEvent(event);
         else if (event.code === '') resolve();
         else reject(signal.aborted ? new Interrupted() : new CliError(event.code, event.message));
@@ -35,7 +37,7 @@ export async function measure(
 /** Throws ERR_NATIVE_NOT_FOUND. */
 function addon() {
   try {
-    return loadNative().binding;
+    return loadNative();
   } catch (error) {
     if (error instanceof NativeLoadError) throw new CliError(error.code, error.message);
     throw error;
@@ -43,7 +45,7 @@ function addon() {
 }
 
 /** Whether the system was asked to forget what it holds of the file in memory. */
-export const forgetPages = (path: string): boolean => addon().forgetPages(path);
+export const forgetPages = (path: string): boolean => addon().binding.forgetPages(path);
 
 export interface MeasuredLimits {
   begun: BegunEvent;

@@ -26,7 +26,7 @@ export const BENCH_OPTIONS = {
     path: 'file',
     summary: 'decode, prefill, adapters: the config.json of a Llama, Mistral, Qwen2 or Qwen3 in place of --model',
   },
-  device: { ...BASE_OPTIONS.device, summary: `decode, prefill: ${BASE_OPTIONS.device.summary}` },
+  device: { ...BASE_OPTIONS.device, summary: `machine, ops, decode, prefill: ${BASE_OPTIONS.device.summary}` },
   dtype: {
     kind: 'text',
     value: 'TYPE',
@@ -111,7 +111,7 @@ const ONLY_FOR: Partial<Record<keyof BenchValues, readonly BenchName[]>> = {
   filter: ['ops'],
   model: MODEL_BENCHES,
   config: MODEL_BENCHES,
-  device: ['decode', 'prefill'],
+  device: ['machine', 'ops', 'decode', 'prefill'],
   dtype: MODEL_BENCHES,
   'kv-dtype': MODEL_BENCHES,
   compute: MODEL_BENCHES,

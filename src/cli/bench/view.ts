@@ -22,6 +22,7 @@ export const formatSpread = ({ low, high, samples }: Line): string =>
 /** One line of what was measured on, for people. */
 export function headOf({ machine, loadAverage }: Pick<ReportHead, 'machine' | 'loadAverage'>): string {
   const { cpu, threads, simd, lastLevelCacheBytes } = machine;
+  if (threads === 0) return `${oneLine(simd)}, ${oneLine(cpu)}, load average ${loadAverage.toFixed(1)}`; // a GPU
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
   const cache = `last-level cache ${formatBytes(lastLevelCacheBytes)}`;
   return `${oneLine(cpu)}, ${count}, ${simd}, ${cache}, load average ${loadAverage.toFixed(1)}`;

@@ -15,8 +15,8 @@
 namespace openlora {
 namespace {
 
-constexpr int32_t kLayers = 2;
-constexpr int32_t kBlock = 2;  // tokens
+constexpr int32_t kPrefixLayers = 2;
+constexpr int32_t kPrefixBlock = 2;  // tokens
 
 class PrefixIndexTest : public testing::Test {
  protected:
@@ -52,8 +52,8 @@ class PrefixIndexTest : public testing::Test {
   CpuDevice device_;
   FramePool pool_;
   EvictionOrder order_{&pool_};
-  PrefixIndex index_{&pool_, &order_, kLayers, kBlock, 0};
-  KvCache kv_{&pool_, kLayers, kBlock, &index_};
+  PrefixIndex index_{&pool_, &order_, kPrefixLayers, kPrefixBlock, 0};
+  KvCache kv_{&pool_, kPrefixLayers, kPrefixBlock, &index_};
   uint64_t step_ = 0;
 };
 
@@ -73,14 +73,14 @@ TEST_F(PrefixIndexTest, FindsWhatIsEqualInRealmAndEveryTokenFromTheFirstOn) {
 
 TEST_F(PrefixIndexTest, FramesAreTheSequencesWhileAnyHoldsThemAndTheIndexsAfterwards) {
   KvTable one = Compute("a", {1, 2, 3, 4}), two = Compute("a", {1, 2, 5, 6});
-  EXPECT_EQ(pool_.frames(FrameUse::kKv), 3 * kLayers);
-  EXPECT_TRUE(std::equal(one.frames.begin(), one.frames.begin() + kLayers, two.frames.begin()));
+  EXPECT_EQ(pool_.frames(FrameUse::kKv), 3 * kPrefixLayers);
+  EXPECT_TRUE(std::equal(one.frames.begin(), one.frames.begin() + kPrefixLayers, two.frames.begin()));
   EXPECT_TRUE(IsConsistent({&one, &two}));
   kv_.Release(&one, step_);
-  EXPECT_EQ(pool_.frames(FrameUse::kKv), 2 * kLayers);
-  EXPECT_EQ(pool_.frames(FrameUse::kPrefix), kLayers);
+  EXPECT_EQ(pool_.frames(FrameUse::kKv), 2 * kPrefixLayers);
+  EXPECT_EQ(pool_.frames(FrameUse::kPrefix), kPrefixLayers);
   kv_.Release(&two, step_);
-  EXPECT_EQ(pool_.frames(FrameUse::kPrefix), 3 * kLayers);
+  EXPECT_EQ(pool_.frames(FrameUse::kPrefix), 3 * kPrefixLayers);
   EXPECT_TRUE(IsConsistent({}));
 }
 
@@ -92,10 +92,10 @@ TEST_F(PrefixIndexTest, ABlockComputedTwiceIsKeptOnce) {
   kv_.Publish(&one, "a", tokens, 1);
   kv_.Publish(&two, "a", tokens, 1);
   EXPECT_EQ(one.frames, frames);
-  EXPECT_TRUE(std::equal(frames.begin(), frames.begin() + kLayers, two.frames.begin()));
-  EXPECT_NE(one.frames[kLayers], two.frames[kLayers]) << "the block that isn't full is each one's own";
-  EXPECT_EQ(pool_.frames(FrameUse::kRetiring), kLayers);
-  EXPECT_EQ(pool_.frames(FrameUse::kKv), 3 * kLayers);
+  EXPECT_TRUE(std::equal(frames.begin(), frames.begin() + kPrefixLayers, two.frames.begin()));
+  EXPECT_NE(one.frames[kPrefixLayers], two.frames[kPrefixLayers]) << "the block that isn't full is each one's own";
+  EXPECT_EQ(pool_.frames(FrameUse::kRetiring), kPrefixLayers);
+  EXPECT_EQ(pool_.frames(FrameUse::kKv), 3 * kPrefixLayers);
   EXPECT_TRUE(IsConsistent({&one, &two}));
   kv_.Release(&one, 1);
   kv_.Release(&two, 1);
@@ -107,7 +107,7 @@ TEST_F(PrefixIndexTest, AHitTakesThePlaceOfWhatTheTableHasOfItsOwn) {
   KvTable fast = Compute("a", {1, 2, 3, 4, 5, 6});
   kv_.Attach(&slow, kv_.Find(slow, "a", std::vector<int32_t>{1, 2, 3, 4}), true, step_);
   EXPECT_EQ(slow.shared.blocks, 2);
-  EXPECT_EQ(slow.frames.size(), 2u * kLayers);
+  EXPECT_EQ(slow.frames.size(), 2u * kPrefixLayers);
   EXPECT_TRUE(IsConsistent({&slow, &fast}));
   kv_.Attach(&slow, kv_.Find(slow, "a", std::vector<int32_t>{1, 2, 3, 4, 5, 6}), true, step_);
   EXPECT_EQ(slow.frames, fast.frames);
@@ -126,7 +126,7 @@ TEST_F(PrefixIndexTest, ADroppedBlocksFramesAreFreeAfterTheStepAndItsParentIsNex
   EXPECT_TRUE(parent->eviction.is_listed);
   EXPECT_EQ(Found("a", {1, 2, 3, 4}), 1);
   pool_.Reclaim(8);
-  EXPECT_EQ(pool_.frames(FrameUse::kRetiring), kLayers);
+  EXPECT_EQ(pool_.frames(FrameUse::kRetiring), kPrefixLayers);
   pool_.Reclaim(9);
   index_.Drop(parent, 9);
   EXPECT_EQ(index_.blocks(), 0);
@@ -146,13 +146,13 @@ TEST_F(PrefixIndexTest, FindsWhatASetOfBeginningsHasOverARandomLife) {
     std::vector<int32_t> tokens;
     for (uint64_t i = draw(9); i > 0; --i) tokens.push_back(static_cast<int32_t>(draw(3)));
     int32_t expected = 0;
-    for (size_t end = kBlock; end <= tokens.size() && model.contains({realm, {tokens.begin(), tokens.begin() + end}});
-         end += kBlock)
+    for (size_t end = kPrefixBlock;
+         end <= tokens.size() && model.contains({realm, {tokens.begin(), tokens.begin() + end}}); end += kPrefixBlock)
       ++expected;
     ASSERT_EQ(Found(realm, tokens), expected) << "round " << round;
-    if (draw(3) > 0 && tables.size() < 20 && pool_.frames_free() >= 5 * kLayers) {
+    if (draw(3) > 0 && tables.size() < 20 && pool_.frames_free() >= 5 * kPrefixLayers) {
       tables.push_back(Compute(realm, tokens));
-      for (size_t end = kBlock; end <= tokens.size(); end += kBlock)
+      for (size_t end = kPrefixBlock; end <= tokens.size(); end += kPrefixBlock)
         model.insert({realm, {tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(end)}});
     } else if (!tables.empty()) {
       std::swap(tables[draw(tables.size())], tables.back());

@@ -20,11 +20,11 @@ std::vector<AttentionCase> Cases() {
   return OneOfEachKind(all, [](const AttentionCase& c) { return std::pair{std::string(c.name), HeldAs(c)}; });
 }
 
-struct Held {
+struct KvHeld {
   DType dtype;
   bool has_bf16_dots = false;
 };
-constexpr Held kHeld[] = {{DType::kF32}, {DType::kF16}, {DType::kBF16}, {DType::kBF16, true}, {DType::kI8}};
+constexpr KvHeld kHeld[] = {{DType::kF32}, {DType::kF16}, {DType::kBF16}, {DType::kBF16, true}, {DType::kI8}};
 
 double Largest(const float* values, int64_t count) {
   double largest = 0;
@@ -126,7 +126,7 @@ TEST(Attention, GivesARowTheSameBitsInPrefillInChunksAndInDecodeWhateverItsNeigh
 }
 
 TEST(Attention, OfOneTokenReturnsItsValueAsTheCacheRoundsIt) {
-  for (const Held& held : kHeld)
+  for (const KvHeld& held : kHeld)
     for (Ops* ops : AllCpuOps()) {
       if (held.dtype == DType::kI8) continue;
       const DType dtype = held.dtype;
@@ -181,7 +181,7 @@ TEST(Attention, OfOneTokenReturnsItsValueInInt8) {
 }
 
 // A token that isn't finite: NaN for the rows that see it with every weight, nothing for the others.
-void ExpectHurt(Ops& ops, const Held& held, bool is_key, int32_t bad) {
+void ExpectHurt(Ops& ops, const KvHeld& held, bool is_key, int32_t bad) {
   SCOPED_TRACE(std::string(NameOf(held.dtype)) + (held.has_bf16_dots ? " dots" : "") + (is_key ? " K " : " V ") +
                std::to_string(bad) + " " + ops.name());
   AttentionData data({.name = "NaN",
@@ -216,7 +216,7 @@ void ExpectHurt(Ops& ops, const Held& held, bool is_key, int32_t bad) {
 }
 
 TEST(Attention, OfKOrVThatIsNaNIsNaNForWhoeverSeesItAlone) {
-  for (const Held& held : kHeld)
+  for (const KvHeld& held : kHeld)
     for (const bool is_key : {true, false})
       for (const int32_t bad : {8, 9})  // either token of a pair
         for (Ops* ops : AllCpuOps()) ExpectHurt(*ops, held, is_key, bad);
@@ -249,7 +249,7 @@ TEST(Attention, IsByBF16DotsOverKVInBF16BesideProductsThatRoundX) {
 }
 
 TEST(Attention, SplitsOneLongSequenceOverThreadsWithoutChangingABit) {
-  for (const Held& held : kHeld) {
+  for (const KvHeld& held : kHeld) {
     const AttentionCase c{.name = "long",
                           .heads = 7,
                           .kv_heads = 1,

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "bench/op_load.h"
+#include "ops/backend.h"
+
+namespace openlora {
+
+// Every case in turn; `report` is called as each ends. ERR_OUT_OF_MEMORY, ERR_CUDA_FAILED.
+Status BenchCudaOps(std::shared_ptr<CudaContext> context, const CudaBenchOptions& options,
+                    const std::function<void(const CudaOpResult&)>& report);
+
+}  // namespace openlora
