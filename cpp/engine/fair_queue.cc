@@ -95,14 +95,20 @@ void FairQueue::Remove(Sequence* sequence) {
 }
 
 void FairQueue::Admit(Sequence* sequence) {
+  const bool is_oldest = *waiting_.begin() == sequence;
   Dequeue(sequence);
-  ++admissions_;
   const Flow& flow = *sequence->flow;
+  ++flow.tenant->admissions;
   sequence->cost = 0;
   sequence->turn = sequence->is_in_turn ? flow.tenant->served : std::min(flow.tenant->served, virtual_time_);
+  if (is_oldest || virtual_time_ < sequence->turn) {
+    stood_still_ = 0;
+  } else {
+    ++stood_still_;
+  }
   if (!sequence->is_in_turn) return;
   virtual_time_ = std::max(virtual_time_, flow.tenant->served);
-  flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
+  if (sequence->is_in_turn_of_flow) flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
 }
 
 void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
@@ -118,6 +124,7 @@ void FairQueue::Return(Sequence* sequence) {
   if (flow->waiting.empty()) flow->served = std::max(flow->served, tenant->virtual_time);
   flow->waiting.insert(sequence);
   waiting_.insert(sequence);
+  tenant->waiting.insert(sequence);
   Link(flow);
 }
 
@@ -126,6 +133,7 @@ void FairQueue::Dequeue(Sequence* sequence) {
   Unlink(flow);
   flow->waiting.erase(sequence);
   waiting_.erase(sequence);
+  flow->tenant->waiting.erase(sequence);
   first_.erase(sequence);
   Link(flow);
 }
@@ -192,30 +200,32 @@ struct FairQueue::Visit::State {
     FlowKey key;
   };
   struct TenantState {
-    explicit TenantState(const Tenant& of) : tenant(&of), flows(of.order), key(of.key) {}
+    explicit TenantState(const Tenant& of)
+        : tenant(&of), flows(of.order), key(of.key), oldest(of.waiting.begin()), admissions(of.admissions) {}
     const Tenant* tenant;
     Overlay<FlowKey, Flow, FlowState> flows;
     TenantKey key;
+    ByArrival::const_iterator oldest;
+    uint64_t admissions;
+    bool has_given_oldest = false;  // since its last one that was admitted
   };
 
   explicit State(const FairQueue& of)
-      : queue(&of),
-        tenants(of.order_),
-        first(of.first_.begin()),
-        oldest(of.waiting_.begin()),
-        admissions(of.admissions_) {}
+      : queue(&of), tenants(of.order_), first(of.first_.begin()), has_given_oldest(!of.StandsStill()) {}
 
   Sequence* Next() {
     tenant = nullptr;
     flow = nullptr;
+    is_flows_turn = false;
     if (first != queue->first_.end()) {
       Sequence* sequence = *first++;
       visited.insert(sequence);
       return sequence;
     }
-    if (admissions % kTurns == kTurns - 1 && !has_given_oldest) {
+    if (!has_given_oldest) {
       has_given_oldest = true;
-      if (Sequence* sequence = NextOldest()) return sequence;
+      ByArrival::const_iterator oldest = queue->waiting_.begin();
+      if (Sequence* sequence = NextFrom(queue->waiting_, &oldest)) return sequence;
     }
     while ((tenant = tenants.Best()) != nullptr) {
       if (Sequence* sequence = NextOf(tenant)) return sequence;
@@ -224,9 +234,9 @@ struct FairQueue::Visit::State {
     return nullptr;
   }
 
-  Sequence* NextOldest() {
-    while (oldest != queue->waiting_.end()) {
-      Sequence* sequence = *oldest++;
+  Sequence* NextFrom(const ByArrival& waiting, ByArrival::const_iterator* oldest) {
+    while (*oldest != waiting.end()) {
+      Sequence* sequence = *(*oldest)++;
       if (sequence->is_paused || skipped.contains(sequence->flow->tenant)) continue;
       if (visited.insert(sequence).second) return sequence;
     }
@@ -235,6 +245,11 @@ struct FairQueue::Visit::State {
 
   Sequence* NextOf(TenantState* state) {
     if (skipped.contains(state->tenant)) return nullptr;
+    if (state->admissions % kTurns == kTurns - 1 && !state->has_given_oldest) {
+      state->has_given_oldest = true;
+      if (Sequence* sequence = NextFrom(state->tenant->waiting, &state->oldest)) return sequence;
+    }
+    is_flows_turn = true;
     while (FlowState* best = state->flows.Best()) {
       if (skipped_flows.contains(best->flow)) {
         state->flows.Drop(best->key);
@@ -263,9 +278,9 @@ struct FairQueue::Visit::State {
 
   const FairQueue* queue;
   Overlay<TenantKey, Tenant, TenantState> tenants;
-  std::set<Sequence*, CameFirst>::const_iterator first, oldest;
-  uint64_t admissions;
-  bool has_given_oldest = false;  // since the last one that was admitted
+  ByArrival::const_iterator first;
+  bool has_given_oldest;  // of all
+  bool is_flows_turn = false;
   std::unordered_set<const Sequence*> visited;
   std::unordered_set<const Tenant*> skipped;
   std::unordered_set<const Flow*> skipped_flows;
@@ -286,15 +301,17 @@ Sequence* FairQueue::Visit::Next() {
 
 bool FairQueue::Visit::IsInTurn() const { return state_->tenant != nullptr; }
 
+bool FairQueue::Visit::IsInTurnOfFlow() const { return state_->is_flows_turn; }
+
 void FairQueue::Visit::SkipFlow() { state_->skipped_flows.insert(state_->last->flow); }
 
 void FairQueue::Visit::SkipTenant() { state_->skipped.insert(state_->last->flow->tenant); }
 
 void FairQueue::Visit::Charge(double cost) {
   State& s = *state_;
-  ++s.admissions;
-  s.has_given_oldest = false;
   if (s.tenant == nullptr) return;
+  ++s.tenant->admissions;
+  s.tenant->has_given_oldest = false;
   TenantKey key = s.tenant->key;
   key.served += cost;
   s.tenants.Move(s.tenant->key, key, s.tenant);

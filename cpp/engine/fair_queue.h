@@ -19,9 +19,12 @@ namespace openlora {
 // least goes first. Service is counted, not requests: Sheng et al., "Fairness in Serving Large Language Models", OSDI
 // 2024, arXiv:2401.00588. Who comes back from idleness starts at the virtual time, the counter of whoever was last
 // admitted in turn, so that nobody saves up service: Goyal et al., "Start-time Fair Queuing", SIGCOMM 1996. Within a
-// tenant priority goes before fairness among adapters. Of kTurns admissions one is for whoever has waited longest, so
-// that neither a low priority nor newcomers without end keep anyone waiting for ever: with n before it in the order of
-// arrival, nobody waits for more than kTurns (n + 1) admissions. Engine thread only; every change is O(log waiting).
+// tenant priority goes before fairness among adapters. Of a tenant's kTurns admissions one is for whichever of its
+// requests has waited longest, so that no priority, and no flood for other adapters, keeps one waiting for ever: with n
+// of its tenant before it in the order of arrival, it waits for kTurns (n + 1) admissions of its tenant at most. And
+// where the virtual time stands still for longer than it takes to admit one of each tenant, since tenants come without
+// end that have had nothing yet, whoever has waited longest of all is next. Engine thread only; every change is
+// O(log waiting).
 class FairQueue {
  public:
   static constexpr uint64_t kTurns = 8;
@@ -66,8 +69,11 @@ class FairQueue {
     ~Visit();
     // Null when nobody is left.
     Sequence* Next();
-    // Whether it was its tenant's turn, of the one that Next gave last: it isn't there because it waited longest.
+    // Whether it was its tenant's turn, of the one that Next gave last: it isn't there because it waited longest of
+    // all.
     bool IsInTurn() const;
+    // Whether it was its flow's turn as well: it isn't there because it waited longest of its tenant.
+    bool IsInTurnOfFlow() const;
     // To the one that Next gave last; it counts as admitted.
     void Charge(double cost);
     // Nothing more of the flow, or of the tenant, of the one that Next gave last, but for whoever goes first of all.
@@ -103,19 +109,22 @@ class FairQueue {
     bool operator()(const Sequence* a, const Sequence* b) const;
   };
   using Waiting = std::set<Sequence*, GoesFirst>;
+  using ByArrival = std::set<Sequence*, CameFirst>;
 
   Flow* FlowOf(const Sequence& sequence);
   void Dequeue(Sequence* sequence);
+  // Whoever has waited longest of all is next.
+  bool StandsStill() const { return stood_still_ >= kTurns * (order_.size() + 1); }
   void Link(Flow* flow);    // into the orders that it belongs to
   void Unlink(Flow* flow);  // from all
 
   std::unordered_map<std::string, std::unique_ptr<Tenant>> tenants_;
   std::map<TenantKey, Tenant*> order_;  // those with waiting sequences
-  std::set<Sequence*, CameFirst> waiting_, first_;
+  ByArrival waiting_, first_;
   std::vector<Flow*> charged_;
   double virtual_time_ = 0;
   double served_max_ = 0;
-  uint64_t admissions_ = 0;
+  uint64_t stood_still_ = 0;  // admissions since the virtual time rose
   int64_t tenants_busy_ = 0;
   size_t tenants_kept_max_ = 64;
 
@@ -142,6 +151,8 @@ struct Tenant {
   std::unordered_map<int64_t, std::unique_ptr<Flow>> flows;
   size_t flows_kept_max = 64;
   std::map<FairQueue::FlowKey, Flow*> order;  // those with waiting sequences
+  FairQueue::ByArrival waiting;
+  uint64_t admissions = 0;
 };
 
 }  // namespace openlora

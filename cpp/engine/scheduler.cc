@@ -219,6 +219,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
     if (!ledger->CanRun(*sequence)) continue;
     plan_begun(sequence);
     sequence->is_in_turn = visit.IsInTurn();
+    sequence->is_in_turn_of_flow = visit.IsInTurnOfFlow();
     const Turn turn = PlanWaiting(sequence, ledger);
     if (turn == Turn::kBlocksAll) break;
     if (turn == Turn::kBlocksTenant) {

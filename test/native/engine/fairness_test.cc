@@ -103,6 +103,37 @@ TEST_F(AdapterBytesTest, BytesThatStepsReadCountAsService) { ExpectAShare({4, 20
 
 TEST_F(AdapterBytesTest, BytesThatAreLoadedCountAsService) { ExpectAShare({2, 1}, 1); }
 
+// The turn of whoever has waited longest is each time one of those that came first.
+TEST_F(FairnessTest, LargeRequestsThatCameFirstGetNoMoreThanSmallOnes) {
+  constexpr Size kLarge{96, 10}, kSmall{2, 2};
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = 8;
+  Open(options);
+  for (int i = 0; i < 20; ++i) Submit("large", {}, 0, kLarge);
+  for (double left = 20 * kLarge.cost(); left > 0; left -= kSmall.cost()) Submit("small", {}, 0, kSmall);
+  EXPECT_LE(LargestGap("large", "small"), 2 * kLarge.cost());
+  ExpectAllWhole();
+}
+
+TEST_F(FairnessTest, AFloodThatCameFirstGetsNoMoreThanEachOfManyOthers) {
+  constexpr Size kShort{4, 4};
+  constexpr int kOthers = 15, kEach = 30;
+  EngineOptions options = TinyOptions(folder_);
+  options.max_batch_tokens = 8;
+  Open(options);
+  for (int i = 0; i < 10 * kEach; ++i) Submit("flood", {}, 0, kShort);
+  for (int i = 0; i < kOthers * kEach; ++i) Submit("other " + std::to_string(i % kOthers), {}, 0, kShort);
+  double gap = 0;
+  while (Waiting("other 0") > 1) {
+    Step();
+    ASSERT_FALSE(testing::Test::HasFatalFailure());
+    gap = std::max(gap, ServiceOf("flood") - ServiceOf("other 0"));
+  }
+  EXPECT_LE(gap, 2 * kShort.cost());
+  while (!AllEnded()) Step();
+  ExpectAllWhole();
+}
+
 // Every step a tenant comes that has had nothing yet, with a prompt that takes as many rows as there are.
 TEST_F(FairnessTest, APromptThatHasBegunIsNotPassedByNewcomers) {
   EngineOptions options = TinyOptions(folder_);
