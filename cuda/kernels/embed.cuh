@@ -1,5 +1,6 @@
 #include "device/device.cuh"
 #include "kernels/embed.h"
+#include "kernels/lora-inl.h"
 
 namespace openlora::embed {
 
@@ -48,27 +49,6 @@ __device__ __forceinline__ int SegmentOf(const lora::Params& lora, int segments,
   return low;
 }
 
-// Element (rank, column) of A, which has `ranks`.
-template <bool is_f16>
-__device__ __forceinline__ float ValueOfA(const lora::Params& lora, const lora::Slot& slot, const lora::Site& site,
-                                          int rank, int column) {
-  const lora::Run run = slot.runs[site.a + rank / lora::kRunRanks];
-  const int in_run = rank % lora::kRunRanks;
-  const int ranks = dev::Min(lora::kRunRanks, site.rank - rank / lora::kRunRanks * lora::kRunRanks);
-  int64_t frame = run.frame, offset = run.offset;
-  int inside = column;
-  if (column >= run.columns_first) {
-    const int index = (column - run.columns_first) / run.columns_each;
-    frame += 1 + index;
-    offset = 0;
-    inside -= run.columns_first + index * run.columns_each;
-  }
-  const uint8_t* const tile = lora.pool + static_cast<int64_t>(slot.frames[frame]) * lora.frame_bytes + offset;
-  const int at = (inside / lora::kGroup * ranks + in_run) * lora::kGroup + inside % lora::kGroup;
-  const uint16_t bits = reinterpret_cast<const uint16_t*>(tile)[at];
-  return is_f16 ? dev::F16ToFloat(bits) : dev::ToFloat(bits);
-}
-
 // A warp for each entry, a lane for each rank.
 template <bool is_f16>
 __device__ __forceinline__ void ShrinkAll(const ShrinkParams& params) {
@@ -83,7 +63,9 @@ __device__ __forceinline__ void ShrinkAll(const ShrinkParams& params) {
     const int ranks = dev::CeilDiv(site.rank, lora::kTileRanks) * lora::kTileRanks;
 #pragma unroll 1
     for (int rank = dev::Lane(); rank < ranks; rank += 32) {
-      const float a = rank < site.rank ? ValueOfA<is_f16>(lora, slot, site, rank, token) : 0.0f;
+      uint16_t bits = 0;
+      if (rank < site.rank) bits = lora::ElementOf(lora, slot, site.a, site.rank, rank, token);
+      const float a = is_f16 ? dev::F16ToFloat(bits) : dev::ToFloat(bits);
       lora.h[static_cast<int64_t>(entry) * lora::kRankMax + rank] = a * params.scale;
     }
   }

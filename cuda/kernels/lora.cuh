@@ -1,5 +1,5 @@
 #include "device/device.cuh"
-#include "kernels/lora.h"
+#include "kernels/lora-inl.h"
 
 // Weights are M, rows are N = 8 of mma.m16n8k16: what is padded is at most seven rows of tensor-core work that would be
 // idle. A persistent grid shares out work items, which every block counts for itself; no atomics, fixed order of every
@@ -103,34 +103,6 @@ __device__ __forceinline__ Item ItemOf(const Params& params, int segments, const
     item.part -= of_product;
   }
   return item;
-}
-
-// The tile of a run that holds `column`.
-struct Tile {
-  const uint8_t* groups;  // of its first column on
-  int32_t begin;          // that column
-  int32_t end;
-};
-__device__ __forceinline__ Tile TileOf(const Params& params, const Slot& slot, uint32_t run_index, int column) {
-  const Run run = slot.runs[run_index];
-  Tile tile;
-  int64_t frame = run.frame;
-  tile.begin = 0;
-  tile.end = run.columns_first;
-  if (column >= run.columns_first) {
-    const int index = (column - run.columns_first) / run.columns_each;
-    frame += 1 + index;
-    tile.begin = run.columns_first + index * run.columns_each;
-    tile.end = tile.begin + run.columns_each;
-  }
-  tile.groups = params.pool + static_cast<int64_t>(slot.frames[frame]) * params.frame_bytes;
-  if (column < run.columns_first) tile.groups += run.offset;
-  return tile;
-}
-// Eight columns, from `column` on, of a rank of the tile's `ranks`.
-__device__ __forceinline__ const uint8_t* AddressIn(const Tile& tile, int ranks, int rank, int column) {
-  const int inside = column - tile.begin;
-  return tile.groups + (static_cast<int64_t>(inside / kGroup * ranks + rank) * kGroup + inside % kGroup) * 2;
 }
 
 inline constexpr int kStages = 3;

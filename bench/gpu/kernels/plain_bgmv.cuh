@@ -1,4 +1,5 @@
 #include "device/device.cuh"
+#include "kernels/lora-inl.h"
 #include "kernels/plain_bgmv.h"
 
 namespace openlora::plain_bgmv {
@@ -8,22 +9,9 @@ struct Shared {
 };
 static_assert(sizeof(Shared) == kSharedBytes);
 
-// An element of a site's A or B, whose first run is `first`.
 __device__ __forceinline__ float ValueOf(const lora::Params& params, const lora::Slot& slot, uint32_t first,
                                          int site_rank, int rank, int column) {
-  const lora::Run run = slot.runs[first + static_cast<uint32_t>(rank / lora::kRunRanks)];
-  const int ranks = dev::Min(lora::kRunRanks, site_rank - rank / lora::kRunRanks * lora::kRunRanks);
-  int64_t frame = run.frame, offset = run.offset;
-  int inside = column;
-  if (column >= run.columns_first) {
-    const int index = (column - run.columns_first) / run.columns_each;
-    frame += 1 + index;
-    offset = 0;
-    inside -= run.columns_first + index * run.columns_each;
-  }
-  const uint8_t* const tile = params.pool + static_cast<int64_t>(slot.frames[frame]) * params.frame_bytes + offset;
-  const int64_t group = inside / lora::kGroup * ranks + rank % lora::kRunRanks;
-  return dev::ToFloat(reinterpret_cast<const dev::BF16*>(tile)[group * lora::kGroup + inside % lora::kGroup]);
+  return dev::ToFloat(lora::ElementOf(params, slot, first, site_rank, rank, column));
 }
 
 __global__ void Run(const lora::Params params) {

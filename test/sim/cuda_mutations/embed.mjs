@@ -27,8 +27,12 @@ export const mutations = [
   },
   { kind: 'guard', from: 'if (column + i < params.hidden) out[i]', to: 'out[i]' },
   { kind: 'guard', from: 'if (segments == 0) return;', to: '' },
-  { kind: 'fragment', from: 'return is_f16 ? dev::F16ToFloat(bits)', to: 'return is_f16 ? dev::ToFloat(bits)' },
-  { kind: 'guard', from: 'rank < site.rank ? ValueOfA', to: 'rank < ranks ? ValueOfA' },
+  {
+    kind: 'fragment',
+    from: 'const float a = is_f16 ? dev::F16ToFloat(bits)',
+    to: 'const float a = is_f16 ? dev::ToFloat(bits)',
+  },
+  { kind: 'guard', from: 'if (rank < site.rank) bits =', to: 'bits =' },
   {
     kind: 'guard',
     from: 'const int ranks = dev::CeilDiv(site.rank, lora::kTileRanks) * lora::kTileRanks;',
@@ -55,17 +59,22 @@ export const mutations = [
   },
   // The page table.
   { kind: 'page table', from: 'frame += 1 + index;', to: 'frame += index;' },
-  { kind: 'page table', from: '    offset = 0;\n', to: '' },
   {
     kind: 'page table',
-    from: 'inside -= run.columns_first + index * run.columns_each;',
-    to: 'inside -= index * run.columns_each;',
+    from: 'if (column < run.columns_first) tile.groups += run.offset;',
+    to: 'tile.groups += run.offset;',
+  },
+  {
+    kind: 'page table',
+    from: 'tile.begin = run.columns_first + index * run.columns_each;',
+    to: 'tile.begin = index * run.columns_each;',
   },
   { kind: 'page table', from: 'if (column >= run.columns_first) {', to: 'if (column > run.columns_first) {' },
   {
     kind: 'page table',
-    from: '(inside / lora::kGroup * ranks + in_run)',
-    to: '(inside / lora::kGroup * lora::kRunRanks + in_run)',
+    from: '(inside / kGroup * ranks + rank) * kGroup',
+    to: '(inside / kGroup * kRunRanks + rank) * kGroup',
   },
+  { kind: 'page table', from: 'rank % kRunRanks, column)', to: 'rank, column)' },
   { kind: 'arithmetic', from: 'lora::kRankMax + rank] = a * params.scale;', to: 'lora::kRankMax + rank] = a;' },
 ];

@@ -23,4 +23,5 @@ export const mutations = [
     to: 'dev::CopyAsyncWait<kCopyStages - 1>();',
   },
   { kind: 'wait_group', from: 'ArriveExpect(kBulkFloats * 4)', to: 'ArriveExpect(kBulkFloats * 2)' },
+  { kind: 'work list', from: 'turn < params.turns', to: 'turn <= params.turns' },
 ];
