@@ -1,63 +1,90 @@
-// openlora_gpu_kernel [file.json]: what the kernels reach of the bandwidth measured beside them, on a GPU. Shapes of
-// Llama-3.1-8B in bf16, random values. Every launch reads bytes that no launch of the last 128 MiB did: the L2 is cold.
-// Launches stand in one graph; times are medians of ten runs of it, divided by its launches.
+// openlora_gpu_kernel [file.json]: on a GPU, the op cases of `openlora bench ops --device cuda:0` (cuda/bench), each
+// compared with sums in double and measured beside copies and mma; then shrink and expand of q, k and v of Llama-3.1-8B
+// beside the plain BGMV of bench/gpu/kernels. Every launch reads bytes that no launch of the last 128 MiB did: the L2
+// is cold. Launches stand in one graph; times are medians of its runs, divided by its launches.
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "bench/op_bench.h"
 #include "cuda/sim_lora.h"
-#include "kernels/linear.h"
 #include "kernels/plain_bgmv.h"
-#include "ops/weight_packing.h"
 
 namespace openlora {
 namespace {
 
 constexpr int64_t kColdBytes = 128 << 20;
-constexpr int kHidden = 4096, kKv = 1024, kIntermediate = 14336;
+constexpr int kHidden = 4096, kKv = 1024;
 constexpr int kRank = 16;
 constexpr int kRuns = 10;
 constexpr int kTileColumns = 4096;  // a frame of 64 KiB
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-std::vector<std::string> results;  // objects of JSON
+// Lines, and the same as objects of JSON.
+class Results {
+ public:
+  void Add(const std::string& name, double bytes, double us) {
+    std::printf("%-84s %9.2f us %8.1f GB/s\n", name.c_str(), us, bytes / us / 1e3);
+    objects_.push_back(Format("{\"name\": \"%s\", \"bytes\": %.0f, \"us\": %.3f}", name.c_str(), bytes, us));
+  }
+  void Add(const CudaOpResult& op) {
+    const std::string name = op.op + " " + op.what;
+    const double us = MedianOf(op.us), gbps = op.bytes / us / 1e3, gflops = op.operations / us / 1e3;
+    is_right_ = is_right_ && op.error <= op.error_max;
+    std::printf("%-84s %9.2f us %8.1f GB/s %5.1f %% of the copy, %5.1f %% of mma, error %.1e of %.1e\n", name.c_str(),
+                us, gbps, 100 * gbps / op.copy_gbs, 100 * gflops / op.peak_gops, op.error, op.error_max);
+    objects_.push_back(
+        Format("{\"name\": \"%s\", \"bytes\": %.0f, \"operations\": %.0f, \"us\": %.3f, \"copy_gbps\": %.1f, "
+               "\"mma_gflops\": %.1f, \"error\": %.2e, \"error_max\": %.2e}",
+               name.c_str(), op.bytes, op.operations, us, op.copy_gbs, op.peak_gops, op.error, op.error_max));
+  }
+  bool is_right() const { return is_right_; }
+  bool Write(const char* path, const std::string& device) const {
+    std::FILE* const file = std::fopen(path, "w");
+    if (file == nullptr) return false;
+    std::fprintf(file, "{\n  \"device\": \"%s\",\n  \"results\": [\n", device.c_str());
+    for (size_t i = 0; i < objects_.size(); ++i)
+      std::fprintf(file, "    %s%s\n", objects_[i].c_str(), i + 1 < objects_.size() ? "," : "");
+    std::fprintf(file, "  ]\n}\n");
+    return std::fclose(file) == 0;
+  }
 
-void Report(const std::string& name, int64_t bytes, double microseconds, double copy_gbps) {
-  const double gbps = static_cast<double>(bytes) / microseconds / 1e3;
-  std::printf("%-44s %9.2f us %8.1f GB/s %5.1f %% of the copy\n", name.c_str(), microseconds, gbps,
-              copy_gbps > 0 ? 100 * gbps / copy_gbps : 100.0);
-  std::fflush(stdout);
-  char text[256];
-  std::snprintf(text, sizeof(text), "{\"name\": \"%s\", \"bytes\": %lld, \"us\": %.3f, \"gbps\": %.1f}", name.c_str(),
-                static_cast<long long>(bytes), microseconds, gbps);
-  results.push_back(text);
-}
+ private:
+  static double MedianOf(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+  }
+  __attribute__((format(printf, 1, 2))) static std::string Format(const char* format, ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    return text;
+  }
+
+  std::vector<std::string> objects_;
+  bool is_right_ = true;
+};
 
 // Microseconds of what `launch` puts into stream 0.
-double TimeOf(const std::function<void()>& launch, bool is_graph = true) {
+double TimeOf(const std::function<void()>& launch) {
   cuda_gpu::Machine& gpu = GpuUnderTest();
-  int graph = -1;
-  if (is_graph) {
-    gpu.BeginCapture(0);
-    launch();
-    graph = gpu.EndCapture(0);
-  }
+  gpu.BeginCapture(0);
+  launch();
+  const int graph = gpu.EndCapture(0);
   std::vector<double> times;
   for (int run = 0; run < kRuns + 2; ++run) {  // two to warm up
     const int begin = gpu.Record(0);
-    if (is_graph) {
-      gpu.LaunchGraph(graph, 0);
-    } else {
-      launch();
-    }
+    gpu.LaunchGraph(graph, 0);
     const int end = gpu.Record(0);
     gpu.SynchronizeEvent(end);
     if (run >= 2) times.push_back(1e3 * gpu.MillisecondsBetween(begin, end));
@@ -79,74 +106,8 @@ void FillRandom(uint16_t* values, size_t count) {
   }
 }
 
-// Read and written bytes.
-double CopyBandwidth(TestMachine& machine) {
-  constexpr size_t kBytes = size_t{1} << 30;
-  const SimBuffer<uint8_t> from(machine, "from", kBytes), to(machine, "to", kBytes);
-  const double us = TimeOf([&] { GpuUnderTest().Copy(0, to.data(), from.data(), kBytes); }, false);
-  Report("copy of 1 GiB", 2 * static_cast<int64_t>(kBytes), us, 0);
-  return 2.0 * kBytes / us / 1e3;
-}
-
-struct Shape {
-  const char* name;
-  int in;
-  std::vector<int> outs;
-};
-const Shape kShapes[] = {{"qkv", kHidden, {kHidden, kKv, kKv}},
-                         {"o", kHidden, {kHidden}},
-                         {"gate, up", kHidden, {kIntermediate, kIntermediate}},
-                         {"down", kIntermediate, {kHidden}}};
-
-void BenchLinear(TestMachine& machine, const Shape& shape, int rows, bool is_gemm, double copy_gbps) {
-  int64_t elements = 0;
-  for (const int out : shape.outs) elements += CudaWeightElements(out, shape.in);
-  const int copies = static_cast<int>(CeilDiv(kColdBytes, 2 * elements)) + 1;
-  const SimBuffer<uint16_t> weights(machine, "weights", static_cast<size_t>(elements * copies));
-  FillRandom(weights.data(), weights.size());
-  const SimBuffer<uint16_t> x(machine, "x", static_cast<size_t>(rows) * static_cast<size_t>(shape.in));
-  FillRandom(x.data(), x.size());
-  const SimBuffer<int32_t> count(machine, "rows", std::vector<int32_t>{rows});
-  std::vector<std::unique_ptr<SimBuffer<float>>> ys;
-  linear::Params params{.x = x.data(),
-                        .x_stride = shape.in,
-                        .rows = count.data(),
-                        .rows_max = rows,
-                        .in = shape.in,
-                        .product_count = static_cast<int32_t>(shape.outs.size()),
-                        .tiles_each = 1,
-                        .products = {}};
-  for (size_t p = 0; p < shape.outs.size(); ++p) {
-    const int out = shape.outs[p];
-    ys.push_back(
-        std::make_unique<SimBuffer<float>>(machine, "y", static_cast<size_t>(rows) * static_cast<size_t>(out)));
-    params.products[p] = {nullptr, nullptr, ys[p]->data(), out, out, 0};
-  }
-  const int processors = GpuUnderTest().multiprocessors();
-  params.tiles_each = StreamTilesEach(params, rows, processors);
-  const auto launch = [&] {
-    const uint16_t* next = weights.data();
-    for (int copy = 0; copy < copies; ++copy) {
-      for (size_t p = 0; p < shape.outs.size(); ++p) {
-        params.products[p].weight = next;
-        next += CudaWeightElements(shape.outs[p], shape.in);
-      }
-      if (is_gemm) {
-        dev::Launch(linear::GemmBF16, {processors, linear::kGemmThreads, linear::kGemmSharedBytes}, {&machine, 0},
-                    params);
-      } else {
-        dev::Launch(linear::StreamBF16,
-                    {processors * linear::kStreamBlocksOfSm, linear::kStreamThreads, linear::kStreamSharedBytes},
-                    {&machine, 0}, params);
-      }
-    }
-  };
-  Report(std::string("base ") + shape.name + (is_gemm ? ", gemm" : "") + ", rows " + std::to_string(rows), 2 * elements,
-         TimeOf(launch) / copies, copy_gbps);
-}
-
-// Shrink and expand of q, k and v for `adapters` distinct adapters, a row each.
-void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
+// q, k and v for `adapters` distinct adapters, a row each: by the engine's kernels, and by the plain one.
+void BenchPlain(TestMachine& machine, int adapters, Results& results) {
   const std::vector<SiteShape> sites = {{kHidden, kHidden}, {kHidden, kKv}, {kHidden, kKv}};
   int64_t bytes = 0;
   for (const SiteShape& site : sites) bytes += (site.in + site.out) * kRank * 2;
@@ -200,36 +161,33 @@ void BenchLora(TestMachine& machine, int adapters, double copy_gbps) {
       dev::Launch(lora::ExpandBF16, {blocks, lora::kThreads, lora::kExpandSharedBytes}, {&machine, 0}, params);
     }
   };
-  const std::string name = "lora qkv r16, distinct adapters " + std::to_string(adapters);
-  Report(name, bytes * adapters, TimeOf(launch) / layers, copy_gbps);
   constexpr int kPlainBlocksOfSm = 8;  // 2,048 threads
   const auto launch_plain = [&] {
     for (int layer = 0; layer < layers; ++layer)
       dev::Launch(plain_bgmv::Run, {processors * kPlainBlocksOfSm, plain_bgmv::kThreads, plain_bgmv::kSharedBytes},
                   {&machine, 0}, params_of(layer));
   };
-  Report(name + ", plain BGMV", bytes * adapters, TimeOf(launch_plain) / layers, copy_gbps);
+  const double read = static_cast<double>(bytes * adapters);
+  const std::string name = "qkv r16, distinct adapters " + std::to_string(adapters);
+  results.Add(name + ", shrink and expand", read, TimeOf(launch) / layers);
+  results.Add(name + ", plain BGMV", read, TimeOf(launch_plain) / layers);
 }
 
 int Main(const char* path) {
+  Results results;
+  const Status status = BenchCudaOps(std::make_shared<CudaContext>(OpenGpu({})), {},
+                                     [&](const CudaOpResult& result) { results.Add(result); });
+  if (!status.ok()) {
+    std::printf("%s: %s\n", status.code(), status.message().c_str());
+    return 1;
+  }
   TestMachine machine;
-  const double copy_gbps = CopyBandwidth(machine);
-  for (const Shape& shape : kShapes)
-    for (const int rows : {1, 8, 32, 64}) BenchLinear(machine, shape, rows, false, copy_gbps);
-  for (const Shape& shape : kShapes) BenchLinear(machine, shape, 512, true, copy_gbps);
-  for (const int adapters : {1, 4, 16, 32, 64}) BenchLora(machine, adapters, copy_gbps);
-  if (path == nullptr) return 0;
-  std::FILE* const file = std::fopen(path, "w");
-  if (file == nullptr) {
+  for (const int adapters : {1, 4, 16, 32, 64}) BenchPlain(machine, adapters, results);
+  if (path != nullptr && !results.Write(path, GpuUnderTest().name())) {
     std::printf("can't write %s\n", path);
     return 1;
   }
-  std::fprintf(file, "{\n  \"device\": \"%s\",\n  \"results\": [\n", GpuUnderTest().name().c_str());
-  for (size_t i = 0; i < results.size(); ++i)
-    std::fprintf(file, "    %s%s\n", results[i].c_str(), i + 1 < results.size() ? "," : "");
-  std::fprintf(file, "  ]\n}\n");
-  std::fclose(file);
-  return 0;
+  return results.is_right() ? 0 : 1;
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ struct CudaOpSizes {
   // Bytes that are read before the same ones are read again: more than any L2 holds.
   int64_t cold_bytes = 256 << 20;
   // Bytes of the launches of one run, so that what a step begins with doesn't count; and at most so many launches.
-  int64_t run_bytes = 1 << 30;
+  int64_t run_bytes = int64_t{8} << 30;
   int32_t launches_max = 1024;
 };
 
