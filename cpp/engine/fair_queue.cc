@@ -95,20 +95,26 @@ void FairQueue::Remove(Sequence* sequence) {
 }
 
 void FairQueue::Admit(Sequence* sequence) {
-  const bool is_oldest = *waiting_.begin() == sequence;
   Dequeue(sequence);
   const Flow& flow = *sequence->flow;
-  ++flow.tenant->admissions;
+  Tenant* tenant = flow.tenant;
+  const bool is_in_turn = sequence->turn_of == TurnOf::kTenant || sequence->turn_of == TurnOf::kFlow;
   sequence->cost = 0;
-  sequence->turn = sequence->is_in_turn ? flow.tenant->served : std::min(flow.tenant->served, virtual_time_);
-  if (is_oldest || virtual_time_ < sequence->turn) {
+  sequence->turn = is_in_turn ? tenant->served : std::min(tenant->served, virtual_time_);
+  if (is_in_turn) virtual_time_ = std::max(virtual_time_, tenant->served);
+  if (virtual_time_ > stands_at_ || sequence->turn_of == TurnOf::kOldest) {
+    stands_at_ = virtual_time_;
     stood_still_ = 0;
   } else {
     ++stood_still_;
   }
-  if (!sequence->is_in_turn) return;
-  virtual_time_ = std::max(virtual_time_, flow.tenant->served);
-  if (sequence->is_in_turn_of_flow) flow.tenant->virtual_time = std::max(flow.tenant->virtual_time, flow.served);
+  if (!is_in_turn) return;
+  if (sequence->turn_of == TurnOf::kTenant) {
+    tenant->since_oldest = 0;
+    return;
+  }
+  ++tenant->since_oldest;
+  tenant->virtual_time = std::max(tenant->virtual_time, flow.served);
 }
 
 void FairQueue::PutFirst(Sequence* sequence) { first_.insert(sequence); }
@@ -201,13 +207,13 @@ struct FairQueue::Visit::State {
   };
   struct TenantState {
     explicit TenantState(const Tenant& of)
-        : tenant(&of), flows(of.order), key(of.key), oldest(of.waiting.begin()), admissions(of.admissions) {}
+        : tenant(&of), flows(of.order), key(of.key), oldest(of.waiting.begin()), since_oldest(of.since_oldest) {}
     const Tenant* tenant;
     Overlay<FlowKey, Flow, FlowState> flows;
     TenantKey key;
     ByArrival::const_iterator oldest;
-    uint64_t admissions;
-    bool has_given_oldest = false;  // since its last one that was admitted
+    uint64_t since_oldest;
+    bool has_given_oldest = false;  // and it hasn't been charged
   };
 
   explicit State(const FairQueue& of)
@@ -216,7 +222,7 @@ struct FairQueue::Visit::State {
   Sequence* Next() {
     tenant = nullptr;
     flow = nullptr;
-    is_flows_turn = false;
+    turn_of = TurnOf::kNobody;
     if (first != queue->first_.end()) {
       Sequence* sequence = *first++;
       visited.insert(sequence);
@@ -225,7 +231,10 @@ struct FairQueue::Visit::State {
     if (!has_given_oldest) {
       has_given_oldest = true;
       ByArrival::const_iterator oldest = queue->waiting_.begin();
-      if (Sequence* sequence = NextFrom(queue->waiting_, &oldest)) return sequence;
+      if (Sequence* sequence = NextFrom(queue->waiting_, &oldest)) {
+        turn_of = TurnOf::kOldest;
+        return sequence;
+      }
     }
     while ((tenant = tenants.Best()) != nullptr) {
       if (Sequence* sequence = NextOf(tenant)) return sequence;
@@ -244,12 +253,15 @@ struct FairQueue::Visit::State {
   }
 
   Sequence* NextOf(TenantState* state) {
+    flow = nullptr;
     if (skipped.contains(state->tenant)) return nullptr;
-    if (state->admissions % kTurns == kTurns - 1 && !state->has_given_oldest) {
+    if (state->since_oldest >= kTurns - 1 && !state->has_given_oldest) {
       state->has_given_oldest = true;
-      if (Sequence* sequence = NextFrom(state->tenant->waiting, &state->oldest)) return sequence;
+      if (Sequence* sequence = NextFrom(state->tenant->waiting, &state->oldest)) {
+        turn_of = TurnOf::kTenant;
+        return sequence;
+      }
     }
-    is_flows_turn = true;
     while (FlowState* best = state->flows.Best()) {
       if (skipped_flows.contains(best->flow)) {
         state->flows.Drop(best->key);
@@ -266,7 +278,9 @@ struct FairQueue::Visit::State {
         key.arrival = (*best->next)->arrival;
         MoveFlow(state, best, key);
       }
-      if (visited.insert(sequence).second) return sequence;
+      if (!visited.insert(sequence).second) continue;
+      turn_of = TurnOf::kFlow;
+      return sequence;
     }
     return nullptr;
   }
@@ -280,7 +294,7 @@ struct FairQueue::Visit::State {
   Overlay<TenantKey, Tenant, TenantState> tenants;
   ByArrival::const_iterator first;
   bool has_given_oldest;  // of all
-  bool is_flows_turn = false;
+  TurnOf turn_of = TurnOf::kNobody;
   std::unordered_set<const Sequence*> visited;
   std::unordered_set<const Tenant*> skipped;
   std::unordered_set<const Flow*> skipped_flows;
@@ -299,9 +313,7 @@ Sequence* FairQueue::Visit::Next() {
   return next;
 }
 
-bool FairQueue::Visit::IsInTurn() const { return state_->tenant != nullptr; }
-
-bool FairQueue::Visit::IsInTurnOfFlow() const { return state_->is_flows_turn; }
+TurnOf FairQueue::Visit::turn_of() const { return state_->turn_of; }
 
 void FairQueue::Visit::SkipFlow() { state_->skipped_flows.insert(state_->last->flow); }
 
@@ -310,8 +322,12 @@ void FairQueue::Visit::SkipTenant() { state_->skipped.insert(state_->last->flow-
 void FairQueue::Visit::Charge(double cost) {
   State& s = *state_;
   if (s.tenant == nullptr) return;
-  ++s.tenant->admissions;
-  s.tenant->has_given_oldest = false;
+  if (s.turn_of == TurnOf::kTenant) {
+    s.tenant->since_oldest = 0;
+    s.tenant->has_given_oldest = false;
+  } else {
+    ++s.tenant->since_oldest;
+  }
   TenantKey key = s.tenant->key;
   key.served += cost;
   s.tenants.Move(s.tenant->key, key, s.tenant);

@@ -21,10 +21,10 @@ namespace openlora {
 // admitted in turn, so that nobody saves up service: Goyal et al., "Start-time Fair Queuing", SIGCOMM 1996. Within a
 // tenant priority goes before fairness among adapters. Of a tenant's kTurns admissions one is for whichever of its
 // requests has waited longest, so that no priority, and no flood for other adapters, keeps one waiting for ever: with n
-// of its tenant before it in the order of arrival, it waits for kTurns (n + 1) admissions of its tenant at most. And
-// where the virtual time stands still for longer than it takes to admit one of each tenant, since tenants come without
-// end that have had nothing yet, whoever has waited longest of all is next. Engine thread only; every change is
-// O(log waiting).
+// of its tenant before it in the order of arrival, it waits for kTurns (n + 1) admissions of its tenant at most, and
+// then for its own load: the turn is owed until it is taken. And where the virtual time stands still for kTurns times
+// as many admissions as tenants wait, since tenants come without end that have had nothing yet, whoever has waited
+// longest of all is next. Engine thread only; every change is O(log waiting).
 class FairQueue {
  public:
   static constexpr uint64_t kTurns = 8;
@@ -62,21 +62,19 @@ class FairQueue {
   static bool GoesBefore(const Sequence& a, const Sequence& b);
 
   // Goes through the waiting once, in order. What is charged on the way counts for those that follow, in this visit
-  // alone. The queue stays as it is meanwhile.
+  // alone, but for what went to somebody who has waited longest. The queue stays as it is meanwhile.
   class Visit {
    public:
     explicit Visit(const FairQueue& queue);
     ~Visit();
     // Null when nobody is left.
     Sequence* Next();
-    // Whether it was its tenant's turn, of the one that Next gave last: it isn't there because it waited longest of
-    // all.
-    bool IsInTurn() const;
-    // Whether it was its flow's turn as well: it isn't there because it waited longest of its tenant.
-    bool IsInTurnOfFlow() const;
+    // Of the one that Next gave last.
+    TurnOf turn_of() const;
     // To the one that Next gave last; it counts as admitted.
     void Charge(double cost);
-    // Nothing more of the flow, or of the tenant, of the one that Next gave last, but for whoever goes first of all.
+    // Nothing more of the flow, or of the tenant, of the one that Next gave last, but for whoever goes first of all
+    // and, of the flow, its tenant's oldest.
     void SkipFlow();
     void SkipTenant();
 
@@ -124,7 +122,8 @@ class FairQueue {
   std::vector<Flow*> charged_;
   double virtual_time_ = 0;
   double served_max_ = 0;
-  uint64_t stood_still_ = 0;  // admissions since the virtual time rose
+  double stands_at_ = 0;
+  uint64_t stood_still_ = 0;  // admissions since the virtual time rose, or the oldest of all had its turn
   int64_t tenants_busy_ = 0;
   size_t tenants_kept_max_ = 64;
 
@@ -152,7 +151,7 @@ struct Tenant {
   size_t flows_kept_max = 64;
   std::map<FairQueue::FlowKey, Flow*> order;  // those with waiting sequences
   FairQueue::ByArrival waiting;
-  uint64_t admissions = 0;
+  uint64_t since_oldest = 0;  // admissions by its flows' turns since its oldest had its turn
 };
 
 }  // namespace openlora

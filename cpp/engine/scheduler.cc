@@ -218,8 +218,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
   while (Sequence* sequence = visit.Next()) {
     if (!ledger->CanRun(*sequence)) continue;
     plan_begun(sequence);
-    sequence->is_in_turn = visit.IsInTurn();
-    sequence->is_in_turn_of_flow = visit.IsInTurnOfFlow();
+    sequence->turn_of = visit.turn_of();
     const Turn turn = PlanWaiting(sequence, ledger);
     if (turn == Turn::kBlocksAll) break;
     if (turn == Turn::kBlocksTenant) {
@@ -235,7 +234,7 @@ void Scheduler::PlanPrompts(StepLedger* ledger) {
   // way.
   for (Sequence* sequence : reserved_) {
     if (ledger->IsVisited(sequence) || !AreResident(*sequence) || !ledger->CanRun(*sequence)) continue;
-    sequence->is_in_turn = false;
+    sequence->turn_of = TurnOf::kNobody;
     if (PlanWaiting(sequence, ledger) == Turn::kBlocksAll) return;
   }
 }

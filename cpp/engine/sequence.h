@@ -16,6 +16,10 @@ namespace openlora {
 struct Flow;
 struct Tenant;
 
+// By whose turn a sequence was planned (FairQueue): that of its flow, and so of its tenant; of its tenant, of which it
+// is the oldest; as the oldest of all.
+enum class TurnOf { kNobody, kOldest, kTenant, kFlow };
+
 // A request that the engine has accepted, until its end. It catches its computed tokens up to its known tokens; there
 // is no prefill phase and no decode phase.
 struct Sequence {
@@ -33,16 +37,15 @@ struct Sequence {
   std::vector<TokenBias> early_bias;  // until min_tokens: the request's, and EOS and stop tokens forbidden
   SeenTokens seen;                    // empty for a request without penalties
 
-  Flow* flow = nullptr;             // whose service it counts as: FairQueue
-  int32_t charged = 0;              // tokens that were counted; those computed again after a preemption are not
-  bool is_admitted = false;         // has rows in steps
-  bool is_in_turn = false;          // when it was last planned while it waited: it was its tenant's turn
-  bool is_in_turn_of_flow = false;  // and that of its flow
-  double turn = 0;                  // what its tenant had had when it was admitted
-  double cost = 0;                  // what its tenant was charged for it since
-  int32_t steps_passed = 0;         // since it last had rows
-  bool has_pins = false;            // its adapters' frames are reserved for it
-  int32_t take_backs = 0;           // of its reservation, by others
+  Flow* flow = nullptr;              // whose service it counts as: FairQueue
+  int32_t charged = 0;               // tokens that were counted; those computed again after a preemption are not
+  bool is_admitted = false;          // has rows in steps
+  TurnOf turn_of = TurnOf::kNobody;  // when it was last planned while it waited
+  double turn = 0;                   // what its tenant had had when it was admitted
+  double cost = 0;                   // what its tenant was charged for it since
+  int32_t steps_passed = 0;          // since it last had rows
+  bool has_pins = false;             // its adapters' frames are reserved for it
+  int32_t take_backs = 0;            // of its reservation, by others
   bool was_preempted = false;
   int32_t gives_way_from = 0;  // known tokens from which it may be preempted for a tenant that holds less
   bool is_paused = false;

@@ -63,7 +63,11 @@ Status BenchGpuLimits(const bench::BenchOptions& options, const std::function<vo
 
 Status BenchGpu(const bench::BenchOptions& options, const std::atomic<bool>& is_cancelled,
                 const std::function<void(bench::BenchEvent)>& report) {
-  if (options.kind == "limits") return BenchGpuLimits(options, report);
+  const auto ended = [&] { return is_cancelled.load() ? Error(kErrAborted, "the bench was cancelled") : Ok(); };
+  if (options.kind == "limits") {
+    OPENLORA_RETURN_IF_ERROR(BenchGpuLimits(options, report));
+    return ended();
+  }
   const CudaBenchOptions of_ops{options.device, options.cuda_images, options.is_quick, options.filter, &is_cancelled};
   OPENLORA_RETURN_IF_ERROR(MeasureCudaOps(
       of_ops, [&](const std::string& name) { report(bench::BegunEvent{CpuName(), 0, name, 0}); },
@@ -81,7 +85,7 @@ Status BenchGpu(const bench::BenchOptions& options, const std::atomic<bool>& is_
                                .error = result.error,
                                .error_max = result.error_max});
       }));
-  return is_cancelled.load() ? Error(kErrAborted, "the bench was cancelled") : Ok();
+  return ended();
 }
 
 Napi::Value Bench(const Napi::CallbackInfo& info) { return StartBench(info, BenchGpu); }

@@ -91,51 +91,47 @@ void AttentionLoad::Launch(int32_t copy) {
                   .scale = scale()});
 }
 
-double AttentionLoad::Wanted(int64_t row, int64_t head, std::vector<double>* out) const {
+// q is rounded as kernels/attention.h says, after it was multiplied by scale and log2(e).
+std::vector<double> AttentionLoad::Wanted(int64_t row, int64_t head) const {
+  constexpr float kLog2E = 1.44269504f;
   const int64_t dim = shape_.head_dim, kv_head = head / (shape_.heads / shape_.kv_heads);
   const int64_t sequence = sequences_[static_cast<size_t>(row)], seen = positions_[static_cast<size_t>(row)] + 1;
-  std::vector<double> scores;
-  double largest = -INFINITY, sum = 0, rounding = 0;
+  std::vector<double> scores, out(static_cast<size_t>(dim), 0);
+  double largest = -INFINITY, sum = 0;
   for (int64_t position = 0; position < seen; ++position) {
-    double score = 0, squares = 0;
+    double score = 0;
     for (int64_t c = 0; c < dim; ++c) {
-      const double product = double{kQScale * KnownValue(kQ, row * q_cols() + head * dim + c)} *
-                             Held(true, sequence, position, kv_head, c) * scale();
-      score += product;
-      squares += product * product;
+      const float q = kQScale * KnownValue(kQ, row * q_cols() + head * dim + c) * (scale() * kLog2E);
+      score += double{BF16ToFloat(FloatToBF16(q))} * Held(true, sequence, position, kv_head, c);
     }
     scores.push_back(score);
     largest = std::max(largest, score);
-    rounding = std::max(rounding, std::sqrt(squares) * 0x1p-9);
   }
-  out->assign(static_cast<size_t>(dim), 0);
   for (int64_t position = 0; position < seen; ++position) {
-    const double weight = std::exp(scores[static_cast<size_t>(position)] - largest);
+    const double weight = std::exp2(scores[static_cast<size_t>(position)] - largest);
     sum += weight;
     for (int64_t c = 0; c < dim; ++c)
-      (*out)[static_cast<size_t>(c)] += weight * Held(false, sequence, position, kv_head, c);
+      out[static_cast<size_t>(c)] += weight * Held(false, sequence, position, kv_head, c);
   }
-  for (double& value : *out) value /= sum;
-  return rounding;
+  for (double& value : out) value /= sum;
+  return out;
 }
 
-// Beside sums: q is rounded to bf16, by which a score moves by up to six times the norm of its products' roundings; a
-// weight and the result are rounded by 2^-9 of themselves at most.
+// Beside sums: a weight of the softmax is rounded by 2^-8 of itself at most, and of random sign, and so a mean of
+// values of random signs; the result is rounded by half of that on average.
 Status AttentionLoad::Compare(double* error, double* error_max) {
   std::vector<uint16_t> actual(static_cast<size_t>(shape_.rows * q_cols()));
   OPENLORA_RETURN_IF_ERROR(
       Download(out_, {reinterpret_cast<uint8_t*>(actual.data()), actual.size() * sizeof(uint16_t)}));
   RelativeError relative;
-  double rounding = 0;
-  std::vector<double> wanted;
   for (const int64_t row : SampleOf(shape_.rows, 3))
     for (const int64_t head : SampleOf(shape_.heads, 3)) {
-      rounding = std::max(rounding, Wanted(row, head, &wanted));
+      const std::vector<double> wanted = Wanted(row, head);
       for (size_t c = 0; c < wanted.size(); ++c)
         relative.Add(BF16ToFloat(actual[static_cast<size_t>(row * q_cols() + head * shape_.head_dim) + c]), wanted[c]);
     }
   *error = relative.Value();
-  *error_max = ChainErrorMax(shape_.head_dim + length()) + 2 * 0x1p-9 + 6 * rounding;
+  *error_max = ChainErrorMax(shape_.head_dim + length()) + 1.5 * 0x1p-8;
   return Ok();
 }
 

@@ -27,8 +27,8 @@ class AttentionLoad final : public CudaOpLoad {
   // Element `column` of K or V of a token.
   float Held(bool is_k, int64_t sequence, int64_t position, int64_t head, int64_t column) const;
   std::vector<uint16_t> Frame(int32_t sequence, int32_t block) const;
-  // A head of a row; returns the largest error, as a share, of a weight of the softmax by rounding q.
-  double Wanted(int64_t row, int64_t head, std::vector<double>* out) const;
+  // Of a head of a row.
+  std::vector<double> Wanted(int64_t row, int64_t head) const;
 
   float* q_ = nullptr;       // [rows, heads * head_dim]
   uint16_t* out_ = nullptr;  // likewise

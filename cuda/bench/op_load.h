@@ -15,7 +15,8 @@ namespace openlora {
 struct CudaOpSizes {
   // Bytes that are read before the same ones are read again: more than any L2 holds.
   int64_t cold_bytes = 256 << 20;
-  // Bytes of the launches of one run, so that what a step begins with doesn't count; and at most so many launches.
+  // Bytes of the launches of one run, so that what a step begins with doesn't count; but no more than so many launches
+  // unless it takes them to read all that is cold.
   int64_t run_bytes = int64_t{8} << 30;
   int32_t launches_max = 1024;
 };
@@ -33,7 +34,7 @@ class CudaOpLoad {
 
   // Of one launch, before any Run: ‖result - wanted‖ / ‖wanted‖ of a sample of outputs, and what it may be.
   Status Check(double* error, double* error_max);
-  // Every launch once; from the second run on they are one graph.
+  // Every launch once; from the second run on they are one graph. A run ends before the next begins: its caller waits.
   Status Run();
 
   int32_t launches() const { return launches_; }

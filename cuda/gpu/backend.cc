@@ -59,7 +59,7 @@ Status MeasureCudaOps(const CudaBenchOptions& options, const std::function<void(
 }
 
 Status MeasureCudaCopies(const std::string& device, int rounds, std::string* name, std::vector<double>* gbs) {
-  constexpr size_t kBytes = 256 << 20;
+  constexpr size_t kBytes = size_t{1} << 30;
   int index = 0;
   OPENLORA_RETURN_IF_ERROR(ReadIndex(device, &index));
   std::unique_ptr<cuda_gpu::Machine> machine;
@@ -67,6 +67,7 @@ Status MeasureCudaCopies(const std::string& device, int rounds, std::string* nam
   *name = machine->name();
   void* const from = machine->Allocate("what is copied", kBytes);
   void* const to = from == nullptr ? nullptr : machine->Allocate("its copy", kBytes);
+  if (to == nullptr) machine->Free(from);
   if (to == nullptr && machine->status().ok())
     return Error(kErrOutOfMemory, "the device has no %zu bytes to measure copies", 2 * kBytes);
   machine->Fill(0, from, 1, kBytes);

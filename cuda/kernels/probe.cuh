@@ -66,7 +66,9 @@ __global__ void Mma(const MmaParams params) {
 // As many mma as the tensor cores take: the peak that benches measure themselves by.
 __global__ void MmaRate(const MmaRateParams params) {
   const uint32_t a[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};  // ones
-  float d[kMmaChains][4] = {};
+  float d[kMmaChains][4];
+#pragma unroll
+  for (int i = 0; i < kMmaChains * 4; ++i) d[i / 4][i % 4] = static_cast<float>(i / 4) * params.first;
 #pragma unroll 1
   for (int turn = 0; turn < params.turns; ++turn) {
 #pragma unroll

@@ -61,8 +61,9 @@ struct MathParams {
   float* unpacked;   // [threads]: its value, rounded to f16
 };
 struct MmaRateParams {
-  float* out;  // [threads of the grid]: 16 times the turns for each of the 32 sums of a thread
+  float* out;  // [threads of the grid]: the sum of what each chain's four sums come to, 16 · turns + chain · first
   int turns;
+  float first;  // chains must differ, or one could stand for all
 };
 
 inline constexpr int kMmaChains = 8;  // of mma that don't wait for each other, in each warp

@@ -53,7 +53,7 @@ struct CudaOpResult {
 // ERR_IO.
 Status MeasureCudaOps(const CudaBenchOptions& options, const std::function<void(const std::string& name)>& begun,
                       const std::function<void(const CudaOpResult&)>& report);
-// The GPU's name, and GB/s, read and written, of copies of 256 MiB within the device's memory, one for each round.
+// The GPU's name, and GB/s, read and written, of copies of 1 GiB within the device's memory, one for each round.
 // ERR_CUDA_DRIVER, ERR_CUDA_DEVICE, ERR_OUT_OF_MEMORY, ERR_CUDA_FAILED.
 Status MeasureCudaCopies(const std::string& device, int rounds, std::string* name, std::vector<double>* gbs);
 

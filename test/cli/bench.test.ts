@@ -64,6 +64,8 @@ describe('the command line', () => {
     [['machine', '--batch', '1'], '--batch is for decode and adapters, not for machine'],
     [['prefill', '--context', '64'], '--context is for decode, not for prefill'],
     [['ops', '--model', 'tiny'], '--model is for decode, prefill and adapters, not for ops'],
+    [['ops', '--device', 'cuda:0', '--simd', 'avx2'], '--simd is for --device cpu, not for cuda:0'],
+    [['machine', '--device', 'cuda:0', '--threads', '1'], '--threads is for --device cpu, not for cuda:0'],
     [['adapters', '--device', 'cuda:0'], '--device is for machine, ops, decode and prefill, not for adapters'],
     [['ops', '--kv-dtype', 'int8'], '--kv-dtype is for decode, prefill and adapters, not for ops'],
     [['ops', '--compute', 'bf16'], '--compute is for decode, prefill and adapters, not for ops'],

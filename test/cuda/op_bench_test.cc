@@ -11,9 +11,12 @@ namespace {
 
 constexpr uint64_t kSeeds = 4;
 
-std::unique_ptr<CudaOpLoad> OpenLoad(const CudaOpCase& c, const CudaOpSizes& sizes, uint64_t seed) {
+std::shared_ptr<CudaContext> OpenContext(uint64_t seed) { return std::make_shared<CudaContext>(OpenCudaMachine(seed)); }
+
+std::unique_ptr<CudaOpLoad> OpenLoad(const CudaOpCase& c, const CudaOpSizes& sizes,
+                                     const std::shared_ptr<CudaContext>& context) {
   std::unique_ptr<CudaOpLoad> load;
-  const Status opened = CudaOpLoad::Open(c, sizes, std::make_shared<CudaContext>(OpenCudaMachine(seed)), &load);
+  const Status opened = CudaOpLoad::Open(c, sizes, context, &load);
   EXPECT_TRUE(opened.ok()) << opened.message();
   return load;
 }
@@ -22,7 +25,7 @@ std::unique_ptr<CudaOpLoad> OpenLoad(const CudaOpCase& c, const CudaOpSizes& siz
 TEST(CudaOpBenchTest, EveryCaseIsRight) {
   for (uint64_t seed = 1; seed <= kSeeds; ++seed)
     for (const CudaOpCase& c : QuickCudaOpCases()) {
-      const std::unique_ptr<CudaOpLoad> load = OpenLoad(c, {1, 1, 1}, seed);
+      const std::unique_ptr<CudaOpLoad> load = OpenLoad(c, {1, 1, 1}, OpenContext(seed));
       ASSERT_NE(load, nullptr);
       double error = -1, error_max = -1;
       const Status status = load->Check(&error, &error_max);
@@ -35,19 +38,23 @@ TEST(CudaOpBenchTest, EveryCaseIsRight) {
 TEST(CudaOpBenchTest, LaunchesGoThroughMoreBytesThanACacheHoldsAndAreOneGraph) {
   const CudaOpCase c = QuickCudaOpCases()[2];
   const int64_t bytes = 3 * 9 * (3 * 96 + 64 + 32 + 32) * 2;
-  const std::unique_ptr<CudaOpLoad> load = OpenLoad(c, {.cold_bytes = 2 * bytes, .run_bytes = 7 * bytes}, 1);
+  const std::shared_ptr<CudaContext> context = OpenContext(1);
+  const std::unique_ptr<CudaOpLoad> load = OpenLoad(c, {.cold_bytes = 2 * bytes, .run_bytes = 7 * bytes}, context);
   ASSERT_NE(load, nullptr);
   EXPECT_EQ(load->bytes(), bytes);
   EXPECT_EQ(load->launches(), 7);
   double error = 0, error_max = 0;
   ASSERT_TRUE(load->Check(&error, &error_max).ok());
-  for (int run = 0; run < 3; ++run) ASSERT_TRUE(load->Run().ok());
+  for (int run = 0; run < 3; ++run) {
+    ASSERT_TRUE(load->Run().ok());
+    ASSERT_TRUE(context->Synchronize().ok());
+  }
   EXPECT_EQ(load->ops().graphs().captures, 1u);
   EXPECT_EQ(load->ops().graphs().replays, 2u);
   // A site for each adapter, product and launch.
   EXPECT_EQ(load->ops().counters().lora_ops, 9u + 3 * 7 * 9u);
   const std::unique_ptr<CudaOpLoad> capped =
-      OpenLoad(c, {.cold_bytes = 2 * bytes, .run_bytes = 7 * bytes, .launches_max = 5}, 1);
+      OpenLoad(c, {.cold_bytes = 2 * bytes, .run_bytes = 7 * bytes, .launches_max = 5}, context);
   ASSERT_NE(capped, nullptr);
   EXPECT_EQ(capped->launches(), 5);
 }
@@ -56,8 +63,7 @@ TEST(CudaOpBenchTest, ReportsTheCasesThatWereAskedFor) {
   std::vector<CudaOpResult> results;
   const auto bench = [&](const CudaBenchOptions& options) {
     results.clear();
-    return BenchCudaOps(std::make_shared<CudaContext>(OpenCudaMachine(1)), options,
-                        [&](const CudaOpResult& result) { results.push_back(result); });
+    return BenchCudaOps(OpenContext(1), options, [&](const CudaOpResult& result) { results.push_back(result); });
   };
   ASSERT_TRUE(bench({.is_quick = true, .filter = "adapters qkv"}).ok());
   ASSERT_EQ(results.size(), 1u);

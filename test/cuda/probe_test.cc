@@ -130,8 +130,9 @@ TEST_P(CudaProbeTest, MmaMultipliesTheFragmentsOfThePtxManual) {
 
 TEST_P(CudaProbeTest, MmaRateComputesAsManySumsAsItSays) {
   SimBuffer<float> out(machine_, "out", size_t{2 * 64});
-  ASSERT_EQ(RunKernel(machine_, probe::MmaRate, {.blocks = 2, .threads = 64}, {out.data(), 3}), "");
-  for (const float sum : out.values()) ASSERT_EQ(sum, 16 * 3 * 4 * probe::kMmaChains);
+  ASSERT_EQ(RunKernel(machine_, probe::MmaRate, {.blocks = 2, .threads = 64}, {out.data(), 3, 2}), "");
+  constexpr int kChains = probe::kMmaChains;
+  for (const float sum : out.values()) ASSERT_EQ(sum, 4 * (kChains * 16 * 3 + 2 * kChains * (kChains - 1) / 2));
 }
 
 TEST_P(CudaProbeTest, AsyncCopiesLandAndFillWithZeros) {

@@ -1,5 +1,5 @@
 // Thousands of adapters on the shape of Qwen2.5-0.5B beside what they have to show, by `openlora bench` itself: a run of five repeats
-// takes ten minutes on a Zen 4, and more than half an hour on a Zen 3. Machines that are shared have bad minutes: the best of three
+// takes ten minutes on a Zen 4; one of three half an hour on a Zen 3. Machines that are shared have bad minutes: the best of three
 // runs counts, and within 10 % of a goal is met.
 
 import { execFileSync } from 'node:child_process';

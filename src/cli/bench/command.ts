@@ -17,6 +17,7 @@ import {
   BENCH_OPTIONS,
   checkApplies,
   checkCompares,
+  checkDevice,
   modelSettings,
   type BenchValues,
 } from './settings.js';
@@ -27,7 +28,7 @@ export const bench = defineCommand({
   summary: "measure speed beside this machine's limits, compare and plot the results",
   usage: `${BENCHES.join('|')} [options] | --compare A.json B.json`,
   details:
-    'machine: what the machine gives: reading memory, each instruction that kernels use. ops: the cases of the test suite at the sizes of a model, each checked against the reference. decode and prefill: whole models with random weights, on the base alone and with distinct adapters. adapters: thousands of them registered, few of which fit. Limits are measured between the repeats of each line: on a shared machine only fractions of what was there at the time mean anything.',
+    'machine: what the machine gives: reading memory, each instruction that kernels use. ops: the cases of the test suite at the sizes of a model, each checked against the reference. decode and prefill: whole models with random weights, on the base alone and with distinct adapters. adapters: thousands of them registered, few of which fit. With --device cuda:0, machine and ops measure that GPU. Limits are measured between the repeats of each line: on a shared machine only fractions of what was there at the time mean anything.',
   positionals: [{ name: 'BENCH', choices: BENCHES }],
   positionalsOf: { option: 'compare', positionals: [{ name: 'B.json', path: 'file' }] },
   options: BENCH_OPTIONS,
@@ -65,6 +66,7 @@ export const bench = defineCommand({
 
 async function runBench(name: BenchName, values: BenchValues, io: Io, onLine: (line: Line) => void): Promise<Measured> {
   const { device = 'cpu', threads = 0, simd = 'auto', quick: isQuick, filter = '' } = values;
+  if (name === 'machine' || name === 'ops') checkDevice(values);
   if (name === 'machine') return benchMachine({ device, threads, simd, isQuick, filter }, io.signal, onLine);
   if (name === 'ops') return benchOps({ device, threads, simd, isQuick, filter }, io.signal, onLine);
   if (name === 'adapters') {

@@ -137,6 +137,12 @@ export function checkApplies(bench: BenchName, values: BenchValues): void {
   }
 }
 
+/** Of machine and ops: a GPU has no threads to count and no SIMD levels. */
+export function checkDevice({ device = 'cpu', threads, simd }: BenchValues): void {
+  if (device !== 'cpu' && (threads !== undefined || simd !== undefined))
+    throw new UsageError(`--${threads === undefined ? 'simd' : 'threads'} is for --device cpu, not for ${device}`);
+}
+
 const listed = (names: readonly string[]) => names.join(', ').replace(/, (?!.*, )/, ' and ');
 
 /** With --compare no other option makes sense but the two that say where to. */

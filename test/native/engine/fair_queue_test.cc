@@ -28,8 +28,8 @@ class FairQueueTest : public testing::Test {
     return sequences_.back().get();
   }
   // As the scheduler does it for one that gets rows and is served `cost` at once.
-  void Serve(Sequence* sequence, double cost, bool is_in_turn = true) {
-    sequence->is_in_turn = sequence->is_in_turn_of_flow = is_in_turn;
+  void Serve(Sequence* sequence, double cost, TurnOf turn_of = TurnOf::kFlow) {
+    sequence->turn_of = turn_of;
     queue_.Admit(sequence);
     sequence->is_admitted = true;
     queue_.Charge(*sequence, cost);
@@ -131,6 +131,52 @@ TEST_F(FairQueueTest, NewcomersWithoutEndKeepNobodyWaiting) {
   }
 }
 
+// It is owed: others are admitted meanwhile.
+TEST_F(FairQueueTest, TheTurnOfATenantsOldestIsntLostWhereItHasToWaitForALoad) {
+  Sequence* old = Add("a", 1, -9);
+  std::vector<Sequence*> others;
+  for (int i = 0; i < 30; ++i) others.push_back(Add("a", 2, 9));
+  for (int i = 0; i < 7; ++i) Serve(others[static_cast<size_t>(i)], 1);
+  for (int i = 7; i < 12; ++i) {
+    FairQueue::Visit visit(queue_);
+    ASSERT_EQ(visit.Next(), old);
+    EXPECT_EQ(visit.turn_of(), TurnOf::kTenant);
+    visit.SkipFlow();
+    ASSERT_EQ(visit.Next(), others[static_cast<size_t>(i)]);
+    EXPECT_EQ(visit.turn_of(), TurnOf::kFlow);
+    visit.Charge(1);
+    Serve(others[static_cast<size_t>(i)], 1);
+  }
+  Serve(old, 1, TurnOf::kTenant);
+  EXPECT_EQ(Order(1, 1), "a2 ");
+}
+
+// Nor is that of whoever comes after it: who waits for a reader is passed.
+TEST_F(FairQueueTest, WhoWaitsForAReaderHoldsUpNoTurn) {
+  Serve(Add("busy"), 1000);
+  Add("busy")->is_paused = true;
+  Sequence* waiting = Add("busy");
+  int turns = 0;
+  for (int admissions = 0; admissions < 200; ++admissions) {
+    if (queue_.waiting() < 3) Add("newcomer" + std::to_string(admissions));
+    Sequence* next = nullptr;
+    TurnOf turn_of = TurnOf::kNobody;
+    {
+      FairQueue::Visit visit(queue_);
+      next = visit.Next();
+      turn_of = visit.turn_of();
+    }
+    if (turn_of == TurnOf::kOldest) {
+      EXPECT_EQ(next, waiting);
+      waiting = Add("busy");
+      ++turns;
+    }
+    Serve(next, 1, turn_of);
+  }
+  EXPECT_GE(turns, 200 / (8 * 3) - 1);
+  EXPECT_LE(turns, 200 / (8 * 2));
+}
+
 TEST_F(FairQueueTest, WhoeverWasTakenBackGoesFirstInTheOrderOfArrival) {
   Add("a");
   Sequence* c = Add("c");
@@ -176,7 +222,7 @@ TEST_F(FairQueueTest, TheTurnOfWhoeverWaitedLongestPutsNoNewcomerBehindOthers) {
   Sequence* oldest = Add("flood", 1);
   Serve(Add("slow"), 10);
   Add("slow");
-  Serve(oldest, 50, false);
+  Serve(oldest, 50, TurnOf::kOldest);
   Add("new");
   EXPECT_EQ(Order(2, 10), "new slow ");
   // Nor an adapter of the tenant.
@@ -184,7 +230,7 @@ TEST_F(FairQueueTest, TheTurnOfWhoeverWaitedLongestPutsNoNewcomerBehindOthers) {
   Sequence* its_oldest = Add("many", 2);
   Serve(Add("many", 3), 10);
   Add("many", 3);
-  Serve(its_oldest, 50, false);
+  Serve(its_oldest, 50, TurnOf::kTenant);
   Add("many", 4);
   EXPECT_EQ(Order(5, 1), "new slow many4 many3 end");
 }
