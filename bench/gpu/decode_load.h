@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/entries_by_turns.h"
 #include "memory/frame_pool.h"
 #include "memory/tile_layout.h"
 #include "model/decoder_forward.h"
@@ -44,9 +45,9 @@ class DecodeLoad {
   // The most likely tokens.
   Status Step() {
     const std::atomic<bool> is_aborted{false};
-    const BatchView batch{rows_view_,  entries_,
+    const BatchView batch{rows_view_,  entries_.view(),
                           kv_,         {pool_.memory(), slots_.data(), DType::kBF16, pool_.frame_bytes()},
-                          logit_rows_, entries_};
+                          logit_rows_, entries_.view()};
     DecoderForward(shape_.model, weights_, batch, buffers_, &ops_, is_aborted);
     TensorView logits = buffers_.logits;
     logits.rows = shape_.rows;
@@ -63,7 +64,7 @@ class DecodeLoad {
   static constexpr int32_t kFrameTokens = 16;
 
   DecodeLoad(const DecodeShape& shape, std::shared_ptr<CudaContext> context)
-      : shape_(shape), device_(context), ops_(context, DType::kBF16) {}
+      : shape_(shape), device_(context), ops_(context, DType::kBF16), entries_(shape.rows, shape.adapters) {}
 
   Status Prepare() {
     const ModelConfig& m = shape_.model;
@@ -155,16 +156,6 @@ class DecodeLoad {
     rows_view_ = {shape_.rows, tokens_.data(), positions_.data(), sequences_.data(), nullptr};
     sample_rows_.resize(rows);
     results_.resize(rows);
-    if (shape_.adapters == 0) return;
-    entry_weight_.assign(rows, 1.0f);
-    segment_start_ = {0};
-    for (int32_t slot = 0; slot < shape_.adapters; ++slot) {
-      for (int32_t row = slot; row < shape_.rows; row += shape_.adapters) entry_row_.push_back(row);
-      segment_start_.push_back(static_cast<int32_t>(entry_row_.size()));
-      segment_slot_.push_back(slot);
-    }
-    entries_ = {shape_.rows,     entry_row_.data(),     entry_weight_.data(),
-                shape_.adapters, segment_start_.data(), segment_slot_.data()};
   }
 
   DecodeShape shape_;
@@ -182,10 +173,9 @@ class DecodeLoad {
   std::vector<uint32_t> table_;
   std::vector<int64_t> table_begin_;
   KvView kv_;
-  std::vector<int32_t> tokens_, positions_, sequences_, logit_rows_, entry_row_, segment_start_, segment_slot_;
-  std::vector<float> entry_weight_;
+  std::vector<int32_t> tokens_, positions_, sequences_, logit_rows_;
   RowsView rows_view_;
-  EntriesView entries_;
+  const EntriesByTurns entries_;
   std::vector<SampleRow> sample_rows_;
   std::vector<SampleResult> results_;
 };

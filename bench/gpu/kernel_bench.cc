@@ -59,10 +59,6 @@ class Results {
   }
 
  private:
-  static double MedianOf(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-  }
   __attribute__((format(printf, 1, 2))) static std::string Format(const char* format, ...) {
     char text[512];
     va_list arguments;
@@ -94,8 +90,7 @@ double TimeOf(const std::function<void()>& launch) {
     std::printf("%s\n", gpu.status().message().c_str());
     std::exit(1);
   }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  return MedianOf(times);
 }
 
 // Random bf16 between -2 and 2.

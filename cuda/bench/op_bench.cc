@@ -65,11 +65,6 @@ class DeviceLimits {
   void* sums_ = nullptr;
 };
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 Status BenchOne(const CudaOpCase& c, std::shared_ptr<CudaContext> context, const CudaBenchOptions& options,
                 DeviceLimits& limits, CudaOpResult* result) {
   const CudaOpSizes sizes = options.is_quick ? CudaOpSizes{1, 1, 1} : CudaOpSizes{};
@@ -94,12 +89,17 @@ Status BenchOne(const CudaOpCase& c, std::shared_ptr<CudaContext> context, const
     OPENLORA_RETURN_IF_ERROR(context->status());
   }
   if (result->us.empty()) return Ok();
-  result->copy_gbs = Median(copies);
-  result->peak_gops = Median(peaks);
+  result->copy_gbs = MedianOf(copies);
+  result->peak_gops = MedianOf(peaks);
   return Ok();
 }
 
 }  // namespace
+
+double MedianOf(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
 
 Status BenchCudaOps(std::shared_ptr<CudaContext> context, const CudaBenchOptions& options,
                     const std::function<void(const CudaOpResult&)>& report) {

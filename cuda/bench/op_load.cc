@@ -59,16 +59,7 @@ void CudaOpLoad::MakeBatch() {
   batch_.kv.layers = 1;
   batch_.kv.table = table_.data();
   batch_.kv.table_begin = table_begin_.data();
-  if (shape_.adapters == 0) return;
-  entry_weight_.assign(rows, 1.0f);
-  segment_start_ = {0};
-  for (int32_t slot = 0; slot < shape_.adapters; ++slot) {
-    for (int32_t row = slot; row < shape_.rows; row += shape_.adapters) entry_row_.push_back(row);
-    segment_start_.push_back(static_cast<int32_t>(entry_row_.size()));
-    segment_slot_.push_back(slot);
-  }
-  batch_.entries = {shape_.rows,     entry_row_.data(),     entry_weight_.data(),
-                    shape_.adapters, segment_start_.data(), segment_slot_.data()};
+  batch_.entries = entries_.view();
 }
 
 Status CudaOpLoad::Allocate(int64_t bytes, void** memory) {

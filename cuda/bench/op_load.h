@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/entries_by_turns.h"
 #include "bench/op_cases.h"
 #include "ops/context.h"
 #include "ops/cuda_ops.h"
@@ -44,7 +45,10 @@ class CudaOpLoad {
 
  protected:
   CudaOpLoad(const CudaOpCase& shape, std::shared_ptr<CudaContext> context)
-      : shape_(shape), context_(std::move(context)), ops_(context_, DType::kBF16) {}
+      : shape_(shape),
+        context_(std::move(context)),
+        ops_(context_, DType::kBF16),
+        entries_(shape.rows, shape.adapters) {}
 
   // Bytes and operations of a launch, and limits of the step.
   virtual StepLimits Measure() = 0;
@@ -67,8 +71,7 @@ class CudaOpLoad {
   std::vector<int32_t> tokens_, positions_, sequences_;
   std::vector<uint32_t> table_;
   std::vector<int64_t> table_begin_;
-  std::vector<int32_t> entry_row_, segment_start_, segment_slot_;
-  std::vector<float> entry_weight_;
+  const EntriesByTurns entries_;
   BatchView batch_;
 
  private:
